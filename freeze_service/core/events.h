@@ -1,0 +1,132 @@
+// What the core hears (past-tense facts) and what it orders (decisions). Plain values: no wire types, no clock.
+#pragma once
+
+#include <cstdint>
+#include <limits>
+#include <optional>
+#include <string>
+#include <variant>
+#include <vector>
+
+#include "pipeline/partition.h"
+#include "pipeline/plan.h"
+#include "services/base/ids.h"
+
+namespace smartpipe {
+
+/// Gradient statistics of one layer over one interval. Norms are L2, >= 0, of the gradient before clipping.
+struct LayerStatistics {
+  LayerIndex layer;
+  bool frozen = false;        // no gradient was computed: the numbers below are 0
+  bool has_previous = false;  // the layer was trainable during the whole interval before this one
+  double grad_norm_l2 = 0;           // || g(t) ||, g(t) = mean gradient over the interval
+  double previous_grad_norm_l2 = 0;  // || g(t-1) ||
+  double grad_difference_norm_l2 = 0;  // || g(t-1) - g(t) ||
+  double microbatch_grad_norm2_mean = 0;           // mean over micro-batches of || g_mb ||^2 (statistic "corrected" only)
+  double previous_microbatch_grad_norm2_mean = 0;  // same, one interval before
+  int64_t num_microbatches = 0;                    // in the interval
+  int64_t num_nonfinite_steps = 0;                 // steps whose gradient held a NaN or an infinity
+};
+
+/// One layer as a worker describes it when it joins; the same on all workers.
+struct LayerInfo {
+  std::string name;
+  LayerCost cost;  // profiled on the worker before joining
+};
+
+// ---- Events ---------------------------------------------------------------------------------------------------------
+
+/// Length of the run in steps, derived by each worker from the same config and dataset; the same on all workers.
+struct RunLength {
+  int64_t num_steps = 0;        // >= 1
+  int64_t steps_per_epoch = 0;  // >= 1
+  int64_t interval_steps = 0;   // K >= 1
+  friend bool operator==(const RunLength&, const RunLength&) = default;
+};
+
+/// A worker has built its model and profiled it: it is ready to be given a stage.
+struct WorkerJoined {
+  WorkerId worker;
+  int64_t incarnation = 0;  // differs between two processes with one id (its start time in microseconds)
+  RunLength length;
+  std::vector<LayerInfo> layers;
+};
+
+/// The worker's report for one interval. It covers exactly the layers of its stage.
+struct IntervalReported {
+  WorkerId worker;
+  Generation generation;
+  PlanEpoch plan_epoch;  // of the plan in force in the interval
+  IntervalIndex interval;
+  std::vector<LayerStatistics> statistics;
+  std::vector<LayerCost> costs;  // medians over the interval, same order; a field < 0 = not measured (frozen layer)
+  double step_s = 0;             // median step time
+  double verdict_wait_s = 0;     // waiting for the verdict at the interval's start
+  double switch_drain_s = 0;     // last plan switch, if one happened at the interval's start
+  double switch_move_s = 0;
+  int64_t switch_moved_bytes = 0;
+};
+
+struct WorkerLost {
+  WorkerId worker;
+  int64_t incarnation = 0;
+  std::string how;  // "its connection broke"
+};
+
+/// A worker ended by itself with an error.
+struct WorkerFailed {
+  WorkerId worker;
+  Generation generation;
+  std::string message;
+};
+
+/// A worker has done all its steps (and the last stage has written the weights).
+struct WorkerFinished {
+  WorkerId worker;
+  Generation generation;
+};
+
+/// The operator (or the launcher) wants the run to end now.
+struct StopRequested {
+  std::string why;
+};
+
+using Event =
+    std::variant<WorkerJoined, IntervalReported, WorkerLost, WorkerFailed, WorkerFinished, StopRequested>;
+
+// ---- Decisions ------------------------------------------------------------------------------------------------------
+
+/// All wanted workers are there: everyone starts generation `generation` with `plan`.
+struct StartGeneration {
+  Generation generation;
+  std::vector<WorkerId> members;  // [rank]
+  Plan plan;                      // plan of boundary 0
+};
+
+/// Exactly one per boundary.
+struct Verdict {
+  IntervalIndex boundary;
+  Step step;                 // boundary * K: where it takes effect
+  std::optional<Plan> plan;  // nothing = keep
+  std::string reason;        // a sentence shown verbatim everywhere
+  // The numbers behind it.
+  LayerIndex frontier;                // in force from here on, also when kept
+  std::vector<LayerIndex> cuts;       // likewise
+  PlanEpoch plan_epoch;               // likewise
+  std::vector<LayerMove> moves;       // empty = no layer changes its owner
+  int64_t moved_bytes = 0;
+  double predicted_old_step_s = 0;    // with the old cuts and the new frontier; 0 = not computed
+  double predicted_step_s = 0;        // with the new cuts
+  double even_step_s = 0;             // all work evenly spread: no cut can be faster
+  std::vector<double> eta;            // [layer] this interval's statistic; NaN = no evidence
+};
+
+/// The run is over; every worker ends.
+struct EndRun {
+  bool success = false;
+  std::string reason;  // names who died or why it failed; "all 2 workers finished" on success
+};
+
+using Decision = std::variant<StartGeneration, Verdict, EndRun>;
+
+}  // namespace smartpipe

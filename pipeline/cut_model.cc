@@ -1,0 +1,286 @@
+#include "pipeline/cut_model.h"
+
+#include <algorithm>
+#include <limits>
+#include <utility>
+
+#include "absl/algorithm/container.h"
+
+namespace smartpipe {
+namespace {
+
+constexpr int kBisections = 40;
+constexpr int kGpipeThresholds = 24;
+constexpr double kInfinity = std::numeric_limits<double>::infinity();
+
+}  // namespace
+
+Borders ToBorders(const std::vector<LayerIndex>& cuts, int32_t num_layers) {
+  Borders borders = {0};
+  for (LayerIndex cut : cuts) borders.push_back(cut.value());
+  borders.push_back(num_layers);
+  return borders;
+}
+
+std::vector<LayerIndex> ToCuts(const Borders& borders) {
+  std::vector<LayerIndex> cuts;
+  for (size_t s = 1; s + 1 < borders.size(); ++s) cuts.emplace_back(borders[s]);
+  return cuts;
+}
+
+CutModel::CutModel(const PlannerInput& input)
+    : num_layers_(static_cast<int32_t>(input.layers.size())),
+      num_stages_(input.num_stages),
+      num_microbatches_(input.num_microbatches),
+      frontier_(input.frontier.value()),
+      gpipe_(input.schedule == "gpipe"),
+      memory_limit_bytes_(input.memory_limit_bytes),
+      forward_(1, 0),
+      backward_(1, 0),
+      optimize_(1, 0),
+      fixed_bytes_(1, 0),
+      activation_bytes_(1, 0) {
+  for (int32_t i = 0; i < num_layers_; ++i) {
+    const LayerCost& layer = input.layers[i];
+    const bool trains = i >= frontier_;
+    const double input_grad_s = i == frontier_ ? 0 : layer.input_grad_s;
+    forward_.push_back(forward_.back() + layer.forward_s);
+    backward_.push_back(backward_.back() + (trains ? input_grad_s + layer.weight_grad_s : 0));
+    optimize_.push_back(optimize_.back() + (trains ? layer.optimize_s : 0));
+    const int64_t fixed = trains ? layer.state_bytes + layer.param_bytes : layer.param_bytes;
+    fixed_bytes_.push_back(fixed_bytes_.back() + fixed);
+    activation_bytes_.push_back(activation_bytes_.back() + (trains ? layer.activation_bytes : 0));
+    output_bytes_.push_back(layer.output_bytes);
+  }
+  speed_of_rest_.assign(num_stages_ + 1, 0);
+  fastest_of_rest_.assign(num_stages_ + 1, 0);
+  inverse_speed_.assign(num_stages_, 1);
+  for (int32_t s = num_stages_ - 1; s >= 0; --s) {
+    const double speed = input.worker_speed.empty() ? 1 : input.worker_speed[s];
+    inverse_speed_[s] = 1 / speed;
+    speed_of_rest_[s] = speed_of_rest_[s + 1] + speed;
+    fastest_of_rest_[s] = std::max(fastest_of_rest_[s + 1], speed);
+  }
+  even_s_ = (num_microbatches_ * (forward_.back() + backward_.back()) + optimize_.back()) /
+            speed_of_rest_[0];
+  const ScheduleShape shape{.num_stages = num_stages_, .num_microbatches = num_microbatches_};
+  credits_ = DefaultCredits(shape, input.schedule);
+  credits_.insert(credits_.begin(), 0);
+  in_flight_.assign(num_stages_, num_microbatches_);
+  if (auto compute = Compile(shape, input.schedule); compute.ok()) {
+    in_flight_ = PeakInFlight(shape, *compute);
+  }
+}
+
+int64_t CutModel::MemoryBytes(int32_t stage, int32_t first, int32_t end) const {
+  int64_t bytes = fixed_bytes_[end] - fixed_bytes_[first] +
+                  in_flight_[stage] * (activation_bytes_[end] - activation_bytes_[first]);
+  if (stage == 0) return bytes;
+  // The stage before this one is frozen exactly if it ends at or below the frontier.
+  const int32_t credits = first <= frontier_ ? num_microbatches_ : credits_[stage];
+  return bytes + credits * output_bytes_[first - 1];
+}
+
+bool CutModel::Fits(const Borders& borders) const {
+  if (memory_limit_bytes_ == 0) return true;
+  for (int32_t s = 0; s < num_stages_; ++s) {
+    if (!Fits(s, borders[s], borders[s + 1])) return false;
+  }
+  return true;
+}
+
+// Why these are bounds. A frozen stage works M forwards per step. A trainable stage s cannot start a step before its
+// first micro-batch came down from the boundary stage (the first trainable one), and the boundary stage cannot start
+// the next step before the last gradient came back up from s and its own optimizer step ended; in between s does all
+// its work. GPipe moreover lets no backward start before the last forward of the last stage.
+CutModel::Partial CutModel::Extend(const Partial& partial, int32_t end) const {
+  const int32_t s = partial.stage, first = partial.first;
+  const double f = Forward(s, first, end), b = Backward(s, first, end);
+  const double optimize = Optimize(s, first, end);
+  Partial next = partial;
+  next.stage = s + 1;
+  next.first = end;
+  next.bound_s = std::max(next.bound_s, num_microbatches_ * (f + b) + optimize);
+  if (end <= frontier_) return next;
+  if (!partial.trains) {
+    next.trains = true;
+    next.boundary_optimize_s = optimize;
+  }
+  next.bound_s = std::max(next.bound_s, partial.forward_s + partial.backward_s +
+                                            num_microbatches_ * (f + b) + next.boundary_optimize_s);
+  next.forward_s += f;
+  next.backward_s += b;
+  next.max_forward_s = std::max(next.max_forward_s, f);
+  next.max_backward_s = std::max(next.max_backward_s, b);
+  if (gpipe_) {
+    next.bound_s = std::max(
+        next.bound_s, next.forward_s + next.backward_s + next.boundary_optimize_s +
+                          (num_microbatches_ - 1) * (next.max_forward_s + next.max_backward_s));
+  }
+  return next;
+}
+
+double CutModel::BoundOfRest(const Partial& partial) const {
+  if (partial.stage == num_stages_) return partial.bound_s;
+  const double f = forward_.back() - forward_[partial.first];
+  const double b = backward_.back() - backward_[partial.first];
+  const double speed = speed_of_rest_[partial.stage];
+  const double path = partial.trains ? partial.forward_s + partial.backward_s : 0;
+  double bound = std::max(partial.bound_s, path + num_microbatches_ * (f + b) / speed);
+  if (gpipe_ && partial.trains) {
+    const double fastest = fastest_of_rest_[partial.stage];
+    bound = std::max(bound, path + (f + b) / fastest + partial.boundary_optimize_s +
+                                (num_microbatches_ - 1) *
+                                    (std::max(partial.max_forward_s, f / speed) +
+                                     std::max(partial.max_backward_s, b / speed)));
+  }
+  return bound;
+}
+
+double CutModel::Bound(const Borders& borders) const {
+  Partial partial;
+  for (int32_t s = 0; s < num_stages_; ++s) partial = Extend(partial, borders[s + 1]);
+  return partial.bound_s;
+}
+
+// Each stage takes as many layers as the limit allows; as weights grow with the range, no other way fits if this does
+// not. Every later stage keeps one layer.
+bool CutModel::FillFromFront(const Weight& weight, double limit, Borders* borders) const {
+  borders->assign(num_stages_ + 1, 0);
+  for (int32_t s = 0; s < num_stages_; ++s) {
+    const int32_t first = (*borders)[s];
+    auto fits = [&](int32_t end) {
+      return weight(s, first, end) <= limit && Fits(s, first, end);
+    };
+    if (!fits(first + 1)) return false;
+    int32_t good = first + 1, end = num_layers_ - (num_stages_ - 1 - s);
+    while (good < end) {
+      const int32_t middle = (good + end + 1) / 2;
+      if (fits(middle)) {
+        good = middle;
+      } else {
+        end = middle - 1;
+      }
+    }
+    (*borders)[s + 1] = good;
+  }
+  return borders->back() == num_layers_;
+}
+
+bool CutModel::FillFromBack(const Weight& weight, double limit, Borders* borders) const {
+  borders->assign(num_stages_ + 1, num_layers_);
+  for (int32_t s = num_stages_ - 1; s >= 0; --s) {
+    const int32_t end = (*borders)[s + 1];
+    auto fits = [&](int32_t first) { return weight(s, first, end) <= limit && Fits(s, first, end); };
+    if (!fits(end - 1)) return false;
+    int32_t first = s, good = end - 1;
+    while (first < good) {
+      const int32_t middle = (first + good) / 2;
+      if (fits(middle)) {
+        good = middle;
+      } else {
+        first = middle + 1;
+      }
+    }
+    (*borders)[s] = good;
+  }
+  return borders->front() == 0;
+}
+
+// The cuts with the least largest weight, filled from the front and from the back.
+void CutModel::AddBalanced(const Weight& weight, std::vector<Borders>* found) const {
+  double low = 0, high = 0;
+  for (int32_t s = 0; s < num_stages_; ++s) high = std::max(high, weight(s, 0, num_layers_));
+  Borders borders, best;
+  if (!FillFromFront(weight, high, &best)) return;
+  for (int i = 0; i < kBisections; ++i) {
+    const double middle = (low + high) / 2;
+    if (FillFromFront(weight, middle, &borders)) {
+      high = middle;
+      best = borders;
+    } else {
+      low = middle;
+    }
+  }
+  found->push_back(best);
+  if (FillFromBack(weight, high, &borders)) found->push_back(borders);
+}
+
+// GPipe pays for the largest forward and the largest backward: the best backward under each limit of the forward.
+void CutModel::AddGpipeCandidates(std::vector<Borders>* found) const {
+  auto forward = [&](int32_t s, int32_t first, int32_t end) { return Forward(s, first, end); };
+  std::vector<Borders> balanced;
+  AddBalanced(forward, &balanced);
+  if (balanced.empty()) return;
+  double least = 0, most = 0;
+  for (int32_t s = 0; s < num_stages_; ++s) {
+    least = std::max(least, Forward(s, balanced[0][s], balanced[0][s + 1]));
+    most = std::max(most, Forward(s, 0, num_layers_));
+  }
+  most = std::min(most, 4 * least);
+  for (int i = 0; i <= kGpipeThresholds; ++i) {
+    const double limit = least + (most - least) * i / kGpipeThresholds;
+    AddBalanced(
+        [&](int32_t s, int32_t first, int32_t end) {
+          // A frozen stage owes no barrier, only its share of the whole step.
+          if (end <= frontier_) return Forward(s, first, end) / 3;
+          return Forward(s, first, end) > limit ? kInfinity : Backward(s, first, end);
+        },
+        found);
+  }
+}
+
+std::vector<Borders> CutModel::Candidates() const {
+  std::vector<Borders> found;
+  for (double share : {0.5, 0.3, 0.7, 0.1, 0.9, 1.0}) {
+    AddBalanced(
+        [&](int32_t s, int32_t first, int32_t end) {
+          const double f = Forward(s, first, end), b = Backward(s, first, end);
+          return end <= frontier_ ? f : 2 * share * f + 2 * (1 - share) * b;
+        },
+        &found);
+  }
+  // With the way down to the stage and back up, which later stages wait for.
+  for (double weight : {1.0, 0.5, 2.0}) {
+    AddBalanced(
+        [&](int32_t s, int32_t first, int32_t end) {
+          const int32_t from = std::min(frontier_, first);
+          const double way = Forward(s, from, first) + Backward(s, from, first);
+          const double path = first > frontier_ ? way : 0;
+          return weight * path +
+                 num_microbatches_ * (Forward(s, first, end) + Backward(s, first, end));
+        },
+        &found);
+  }
+  if (gpipe_) AddGpipeCandidates(&found);
+  std::vector<std::pair<double, Borders>> ranked;
+  for (Borders& borders : found) ranked.emplace_back(Bound(borders), std::move(borders));
+  absl::c_sort(ranked);
+  ranked.erase(std::unique(ranked.begin(), ranked.end()), ranked.end());
+  std::vector<Borders> candidates;
+  for (auto& [bound, borders] : ranked) candidates.push_back(std::move(borders));
+  return candidates;
+}
+
+Borders CutModel::LeastMemory() const {
+  const int64_t far = std::numeric_limits<int64_t>::max();
+  // worst[s][end]: least largest memory of stages 0..s that hold layers [0, end); from[s][end]: first layer of s.
+  std::vector<std::vector<int64_t>> worst(num_stages_, std::vector<int64_t>(num_layers_ + 1, far));
+  std::vector<std::vector<int32_t>> from(num_stages_, std::vector<int32_t>(num_layers_ + 1, 0));
+  for (int32_t end = 1; end <= num_layers_; ++end) worst[0][end] = MemoryBytes(0, 0, end);
+  for (int32_t s = 1; s < num_stages_; ++s) {
+    for (int32_t end = s + 1; end <= num_layers_; ++end) {
+      for (int32_t first = s; first < end; ++first) {
+        const int64_t bytes = std::max(worst[s - 1][first], MemoryBytes(s, first, end));
+        if (bytes >= worst[s][end]) continue;
+        worst[s][end] = bytes;
+        from[s][end] = first;
+      }
+    }
+  }
+  Borders borders(num_stages_ + 1, num_layers_);
+  for (int32_t s = num_stages_ - 1; s >= 0; --s) borders[s] = s == 0 ? 0 : from[s][borders[s + 1]];
+  return borders;
+}
+
+}  // namespace smartpipe

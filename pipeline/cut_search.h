@@ -1,0 +1,43 @@
+// Internal to pipeline/: finds the cuts with the least simulated step time.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+
+#include "absl/container/flat_hash_map.h"
+#include "pipeline/cut_model.h"
+
+namespace smartpipe {
+
+/// Starts from the model's candidates, improves the best by moving groups of neighbouring cuts, then goes through all
+/// cuts that a lower bound does not exclude, for as long as the budget lasts.  Threads: pure.
+class CutSearch {
+ public:
+  /// step_s: simulated step time; play_cost: what one call takes from the budget, in played instructions.
+  CutSearch(const CutModel& model, std::function<double(const Borders&)> step_s, int64_t play_cost,
+            int64_t budget)
+      : model_(model), simulate_(std::move(step_s)), play_cost_(play_cost), budget_(budget) {}
+
+  /// `start`: more cuts to begin with (fitting the memory); one is always tried, however small the budget.
+  /// An empty result means that there was no start at all.
+  Borders Run(const std::vector<Borders>& start);
+  double best_s() const { return best_s_; }
+  /// True when every cut was tried or excluded: the result is the optimum.
+  bool exhausted() const { return exhausted_; }
+
+ private:
+  double StepSeconds(const Borders& borders);
+  void Improve(Borders borders, double step_s);
+  void TryAll(const CutModel::Partial& partial, Borders* borders);
+
+  const CutModel& model_;
+  const std::function<double(const Borders&)> simulate_;
+  const int64_t play_cost_;
+  int64_t budget_;
+  absl::flat_hash_map<Borders, double> known_s_;
+  Borders best_;
+  double best_s_ = 0;
+  bool exhausted_ = false;
+};
+
+}  // namespace smartpipe

@@ -1,0 +1,180 @@
+#include <algorithm>
+
+#include "absl/strings/str_cat.h"
+#include "pipeline/play.h"
+#include "pipeline/schedule.h"
+#include "services/base/status_macros.h"
+
+namespace smartpipe {
+namespace {
+
+bool IsSend(Op op) { return op == Op::kSendForward || op == Op::kSendBackward; }
+// The instruction of the backward that reads and makes activation gradients.
+bool MovesGradient(Op op) { return op == Op::kBackward || op == Op::kInputGrad; }
+
+class Lowerer {
+ public:
+  Lowerer(const ScheduleShape& shape, const std::vector<Program>& compute)
+      : shape_(shape),
+        compute_(compute),
+        next_(compute.size(), 0),
+        lowered_(compute.size()) {}
+
+  absl::StatusOr<std::vector<Program>> Lower() {
+    SP_RETURN_IF_ERROR(CheckCells(shape_, compute_));
+    SP_RETURN_IF_ERROR(CheckOrderInsideRanks());
+    for (const Program& program : compute_) tight_.push_back(AddMessages(program));
+    for (const Program& program : tight_) done_.emplace_back(program.size(), false);
+    while (true) {
+      Play();
+      if (AllEnded()) return std::move(lowered_);
+      if (!MeetEarly()) return CannotPlay();
+    }
+  }
+
+ private:
+  bool HasEdge(int32_t s) const {  // between s and s + 1, of different ranks
+    return s >= 0 && s + 1 < shape_.num_stages && shape_.rank_of(s) != shape_.rank_of(s + 1);
+  }
+
+  // RECV right before the compute that reads, SEND right after the one that writes.
+  Program AddMessages(const Program& compute) const {
+    Program program;
+    for (const Instruction& cell : compute) {
+      const int32_t s = cell.stage.value();
+      const bool forward = cell.op == Op::kForward, gradient = MovesGradient(cell.op);
+      auto message = [&](Op op) { program.push_back({op, cell.stage, cell.microbatch}); };
+      if (forward && HasEdge(s - 1)) message(Op::kRecvForward);
+      if (gradient && HasEdge(s)) message(Op::kRecvBackward);
+      program.push_back(cell);
+      if (forward && HasEdge(s)) message(Op::kSendForward);
+      if (gradient && HasEdge(s - 1) && s > shape_.num_frozen_stages) message(Op::kSendBackward);
+    }
+    return program;
+  }
+
+  // What stages of one rank hand each other takes no message, so the program's order must give it.
+  absl::Status CheckOrderInsideRanks() const {
+    const int32_t num_stages = shape_.num_stages, num_microbatches = shape_.num_microbatches;
+    for (size_t rank = 0; rank < compute_.size(); ++rank) {
+      std::vector<bool> forward(num_stages * num_microbatches), gradient = forward;
+      for (size_t i = 0; i < compute_[rank].size(); ++i) {
+        const Instruction& cell = compute_[rank][i];
+        if (!IsCompute(cell.op)) {
+          return CellError(compute_, rank, i, "compute programs hold no messages");
+        }
+        const int32_t s = cell.stage.value(), m = cell.microbatch.value();
+        auto inside = [&](int32_t a, int32_t b) {
+          return a >= 0 && b < num_stages && shape_.rank_of(a) == shape_.rank_of(b);
+        };
+        auto slot = [&](int32_t stage) { return stage * num_microbatches + m; };
+        if (cell.op == Op::kForward) {
+          if (inside(s - 1, s) && !forward[slot(s - 1)]) {
+            return CellError(compute_, rank, i, absl::StrCat("stage ", s - 1, " comes later"));
+          }
+          forward[slot(s)] = true;
+        } else if (MovesGradient(cell.op)) {
+          if (inside(s, s + 1) && !gradient[slot(s + 1)]) {
+            return CellError(compute_, rank, i, absl::StrCat("stage ", s + 1, " comes later"));
+          }
+          gradient[slot(s)] = true;
+        }
+      }
+    }
+    return absl::OkStatus();
+  }
+
+  // Rendezvous play: as far as it goes without a receive out of its place.
+  void Play() {
+    for (bool moved = true; moved;) {
+      moved = false;
+      for (size_t rank = 0; rank < tight_.size(); ++rank) {
+        while (const Instruction* cell = Current(rank)) {
+          if (!IsCompute(cell->op)) {
+            const size_t peer_rank = PeerRank(*cell);
+            const Instruction* peer = Current(peer_rank);
+            if (!IsSend(cell->op) || peer == nullptr || *peer != PeerOf(*cell)) break;
+            Emit(peer_rank, next_[peer_rank]);
+          }
+          Emit(rank, next_[rank]);
+          moved = true;
+        }
+      }
+    }
+  }
+
+  // Stuck: lets one send meet its receive although the receiver stands before it. The one that passes over the least
+  // work is taken: between two neighbours that send to each other it passes over none.
+  bool MeetEarly() {
+    int best_passed = -1;
+    size_t best_rank = 0, best_index = 0;
+    for (size_t rank = 0; rank < tight_.size(); ++rank) {
+      const Instruction* cell = Current(rank);
+      if (cell == nullptr || !IsSend(cell->op)) continue;
+      const Instruction wanted = PeerOf(*cell);
+      const size_t peer_rank = PeerRank(*cell);
+      int passed = 0;
+      for (size_t i = next_[peer_rank]; i < tight_[peer_rank].size(); ++i) {
+        if (best_passed >= 0 && passed >= best_passed) break;
+        if (tight_[peer_rank][i] == wanted) {
+          best_passed = passed;
+          best_rank = rank;
+          best_index = i;
+          break;
+        }
+        passed += IsCompute(tight_[peer_rank][i].op);
+      }
+      if (best_passed == 0) break;
+    }
+    if (best_passed < 0) return false;
+    const size_t peer_rank = PeerRank(*Current(best_rank));
+    Emit(peer_rank, best_index);
+    Emit(best_rank, next_[best_rank]);
+    return true;
+  }
+
+  const Instruction* Current(size_t rank) {
+    size_t& next = next_[rank];
+    while (next < tight_[rank].size() && done_[rank][next]) ++next;
+    return next < tight_[rank].size() ? &tight_[rank][next] : nullptr;
+  }
+  size_t PeerRank(const Instruction& message) const {
+    return shape_.rank_of(PeerOf(message).stage.value());
+  }
+  void Emit(size_t rank, size_t index) {
+    done_[rank][index] = true;
+    lowered_[rank].push_back(tight_[rank][index]);
+  }
+  bool AllEnded() {
+    for (size_t rank = 0; rank < tight_.size(); ++rank) {
+      if (Current(rank) != nullptr) return false;
+    }
+    return true;
+  }
+
+  absl::Status CannotPlay() {
+    std::vector<int> marks(tight_.size(), -1);
+    for (size_t rank = 0; rank < tight_.size(); ++rank) {
+      if (Current(rank) != nullptr) marks[rank] = static_cast<int>(next_[rank]);
+    }
+    return absl::FailedPreconditionError(
+        absl::StrCat("the compute programs cannot be played: each marked cell waits for another\n",
+                     FormatGrid(tight_, marks)));
+  }
+
+  const ScheduleShape& shape_;
+  const std::vector<Program>& compute_;
+  std::vector<Program> tight_;           // [rank] with messages in their best place
+  std::vector<std::vector<bool>> done_;  // [rank][cell of tight_]
+  std::vector<size_t> next_;             // [rank] first cell that may not be done
+  std::vector<Program> lowered_;
+};
+
+}  // namespace
+
+absl::StatusOr<std::vector<Program>> Lower(const ScheduleShape& shape,
+                                           const std::vector<Program>& compute) {
+  return Lowerer(shape, compute).Lower();
+}
+
+}  // namespace smartpipe

@@ -1,0 +1,145 @@
+#include "pipeline/schedule.h"
+
+#include <algorithm>
+#include <iterator>
+
+#include "absl/algorithm/container.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "pipeline/schedules/schedules.h"
+#include "services/base/limits.h"
+#include "services/base/status_macros.h"
+
+namespace smartpipe {
+namespace {
+
+struct ScheduleEntry {
+  absl::string_view name;
+  CompileFunction compile;
+};
+
+constexpr ScheduleEntry kSchedules[] = {
+    {"gpipe", CompileGpipe},
+    {"1f1b", CompileOneFOneB},
+};
+
+absl::Status CheckRange(absl::string_view field, int32_t value, int32_t least, int32_t most) {
+  if (least <= value && value <= most) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      absl::StrCat("shape.", field, " is ", value, ", not in ", least, "..", most));
+}
+
+// Levenshtein distance.
+size_t EditDistance(absl::string_view a, absl::string_view b) {
+  std::vector<size_t> row(b.size() + 1);
+  for (size_t j = 0; j <= b.size(); ++j) row[j] = j;
+  for (size_t i = 1; i <= a.size(); ++i) {
+    size_t diagonal = row[0];
+    row[0] = i;
+    for (size_t j = 1; j <= b.size(); ++j) {
+      const size_t replaced = diagonal + (a[i - 1] != b[j - 1]);
+      diagonal = row[j];
+      row[j] = std::min({replaced, row[j] + 1, row[j - 1] + 1});
+    }
+  }
+  return row[b.size()];
+}
+
+absl::StatusOr<CompileFunction> FindSchedule(absl::string_view name) {
+  for (const ScheduleEntry& entry : kSchedules) {
+    if (entry.name == name) return entry.compile;
+  }
+  const ScheduleEntry* nearest = absl::c_min_element(
+      kSchedules, [&](const ScheduleEntry& a, const ScheduleEntry& b) {
+        return EditDistance(a.name, name) < EditDistance(b.name, name);
+      });
+  return absl::InvalidArgumentError(absl::StrCat("unknown schedule `", name, "`; did you mean `",
+                                                 nearest->name, "`? There are: ",
+                                                 absl::StrJoin(ScheduleNames(), ", ")));
+}
+
+}  // namespace
+
+int32_t ScheduleShape::num_ranks() const {
+  return stage_to_rank.empty() ? num_stages : 1 + *absl::c_max_element(stage_to_rank);
+}
+
+absl::Status ValidateShape(const ScheduleShape& shape) {
+  SP_RETURN_IF_ERROR(CheckRange("num_stages", shape.num_stages, 1, limits::kStagesMax));
+  SP_RETURN_IF_ERROR(
+      CheckRange("num_microbatches", shape.num_microbatches, 1, limits::kMicrobatchesMax));
+  SP_RETURN_IF_ERROR(
+      CheckRange("num_frozen_stages", shape.num_frozen_stages, 0, shape.num_stages - 1));
+  if (shape.stage_to_rank.empty()) return absl::OkStatus();
+  if (shape.stage_to_rank.size() != static_cast<size_t>(shape.num_stages)) {
+    return absl::InvalidArgumentError(absl::StrCat("shape.stage_to_rank has ",
+                                                   shape.stage_to_rank.size(), " entries for ",
+                                                   shape.num_stages, " stages"));
+  }
+  for (int32_t s = 0; s < shape.num_stages; ++s) {
+    SP_RETURN_IF_ERROR(CheckRange(absl::StrCat("stage_to_rank[", s, "]"), shape.stage_to_rank[s], 0,
+                                  limits::kWorkersMax - 1));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status RequireOneStagePerRank(const ScheduleShape& shape, absl::string_view schedule) {
+  std::vector<int32_t> stage_of(shape.num_ranks(), -1);
+  for (int32_t s = 0; s < shape.num_stages; ++s) {
+    int32_t& stage = stage_of[shape.rank_of(s)];
+    if (stage >= 0) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("schedule `", schedule, "` runs one stage per rank, but shape.stage_to_rank ",
+                       "gives rank ", shape.rank_of(s), " the stages ", stage, " and ", s));
+    }
+    stage = s;
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::vector<Program>> Compile(const ScheduleShape& shape,
+                                             absl::string_view schedule) {
+  SP_RETURN_IF_ERROR(ValidateShape(shape));
+  SP_ASSIGN_OR_RETURN(const CompileFunction compile, FindSchedule(schedule));
+  return compile(shape);
+}
+
+absl::StatusOr<std::vector<Program>> MakePrograms(const ScheduleShape& shape,
+                                                  absl::string_view schedule) {
+  SP_ASSIGN_OR_RETURN(const std::vector<Program> compute, Compile(shape, schedule));
+  SP_ASSIGN_OR_RETURN(std::vector<Program> programs, Lower(shape, compute));
+  SP_RETURN_IF_ERROR(ValidatePrograms(shape, programs));
+  return programs;
+}
+
+std::vector<std::string> ScheduleNames() {
+  std::vector<std::string> names;
+  for (const ScheduleEntry& entry : kSchedules) names.emplace_back(entry.name);
+  return names;
+}
+
+std::vector<int32_t> PeakInFlight(const ScheduleShape& shape, const std::vector<Program>& programs) {
+  std::vector<int32_t> now(shape.num_stages, 0), peak(shape.num_stages, 0);
+  for (const Program& program : programs) {
+    for (const Instruction& instruction : program) {
+      const int32_t s = instruction.stage.value();
+      if (s < shape.num_frozen_stages) continue;
+      if (instruction.op == Op::kForward) peak[s] = std::max(peak[s], ++now[s]);
+      // With a split backward the activation is held until its weight gradient is there.
+      if (instruction.op == Op::kBackward || instruction.op == Op::kWeightGrad) --now[s];
+    }
+  }
+  return peak;
+}
+
+std::vector<int32_t> DefaultCredits(const ScheduleShape& shape, absl::string_view schedule) {
+  std::vector<int32_t> credits(std::max(shape.num_stages - 1, 0), shape.num_microbatches);
+  const absl::StatusOr<std::vector<Program>> compute = Compile(shape, schedule);
+  if (!compute.ok()) return credits;
+  // What stage s sent and stage s+1 has not consumed has no backward at s yet.
+  const std::vector<int32_t> peak = PeakInFlight(shape, *compute);
+  for (int32_t s = shape.num_frozen_stages; s < shape.num_stages - 1; ++s) credits[s] = peak[s];
+  return credits;
+}
+
+}  // namespace smartpipe

@@ -1,0 +1,22 @@
+// The compilers behind the table of pipeline/schedule.cc; one file each in this folder.
+#pragma once
+
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "pipeline/instruction.h"
+#include "pipeline/schedule.h"
+
+namespace smartpipe {
+
+/// Compute programs per rank for a valid shape (schedule.cc has checked it).
+/// Errors: INVALID_ARGUMENT when the schedule cannot serve this shape.  Threads: pure.
+using CompileFunction = absl::StatusOr<std::vector<Program>> (*)(const ScheduleShape& shape);
+
+absl::StatusOr<std::vector<Program>> CompileGpipe(const ScheduleShape& shape);
+absl::StatusOr<std::vector<Program>> CompileOneFOneB(const ScheduleShape& shape);
+
+/// INVALID_ARGUMENT unless every rank has at most one stage; `schedule` is named in the message.
+absl::Status RequireOneStagePerRank(const ScheduleShape& shape, absl::string_view schedule);
+
+}  // namespace smartpipe

@@ -1,0 +1,15 @@
+// The one mapping between absl::Status and grpc::Status.
+#pragma once
+
+#include "absl/status/status.h"
+#include "grpcpp/support/status.h"
+
+namespace smartpipe {
+
+/// Same code, same message. A message over limits::kReasonBytesMax is shortened with "..." at its end, since gRPC
+/// carries it in a header of limited size.  Threads: pure.
+grpc::Status ToGrpcStatus(const absl::Status& status);
+/// Same code, same message.  Threads: pure.
+absl::Status FromGrpcStatus(const grpc::Status& status);
+
+}  // namespace smartpipe

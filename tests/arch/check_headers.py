@@ -1,0 +1,98 @@
+#!/usr/bin/env python3
+"""Checks that every header compiles alone: it includes all that it uses.
+
+Usage: check_headers.py --build-dir build/release [--jobs 2] [HEADER...]
+
+Each header gets a one-line source file in BUILD_DIR/header-check/, compiled with the flags of a
+source file of the same folder (compile_commands.json). It is compiled to an object, not with
+-fsyntax-only, because ccache keeps objects: a repeat costs nothing.
+"""
+import argparse
+import concurrent.futures
+import json
+import pathlib
+import shlex
+import subprocess
+import sys
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+FOLDERS = ["services", "pipeline", "freeze_service", "worker", "cli", "tests"]
+
+
+def flags_by_folder(build_dir):
+    """folder -> {source file: command without input and output}."""
+    result = {}
+    for entry in json.loads((build_dir / "compile_commands.json").read_text(encoding="utf-8")):
+        source = pathlib.Path(entry["directory"], entry["file"]).resolve()
+        words = shlex.split(entry["command"])
+        for option in ("-o", "-c"):
+            while option in words:
+                position = words.index(option)
+                del words[position:position + 2]
+        result.setdefault(source.parent, {})[source] = (words, entry["directory"])
+    return result
+
+
+def flags_for(header, folders):
+    """The flags of the source file with the same stem, or of any in this folder or one above it."""
+    folder = header.parent
+    while folder != ROOT.parent:
+        sources = folders.get(folder, {})
+        if sources:
+            twins = [source for source in sources if source.stem == header.stem]
+            return sources[twins[0] if twins else min(sources)]
+        inner = sorted(path for path in folders if folder in path.parents)
+        if inner:
+            return min(folders[inner[0]].items())[1]
+        folder = folder.parent
+    return None
+
+
+def compile_alone(header, command, directory, build_dir):
+    name = header.relative_to(ROOT).as_posix()
+    source = build_dir / "header-check" / (name + ".cc")
+    source.parent.mkdir(parents=True, exist_ok=True)
+    # Twice: a missing include guard shows, too.
+    text = f'#include "{name}"\n#include "{name}"\n'
+    if not source.exists() or source.read_text(encoding="utf-8") != text:
+        source.write_text(text, encoding="utf-8")
+    words = command + ["-O0", "-c", str(source), "-o", str(source.with_suffix(".o"))]
+    done = subprocess.run(words, cwd=directory, capture_output=True, text=True, check=False)
+    return name, done.returncode, done.stderr
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--build-dir", type=pathlib.Path, required=True)
+    parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("headers", nargs="*", type=pathlib.Path)
+    args = parser.parse_args()
+    build_dir = args.build_dir.resolve()
+    try:
+        folders = flags_by_folder(build_dir)
+    except OSError as error:
+        print(f"{error}. Configure first: ./dev build", file=sys.stderr)
+        return 1
+    headers = [path.resolve() for path in args.headers] or sorted(
+        path for folder in FOLDERS for path in (ROOT / folder).rglob("*.h"))
+    failed = 0
+    with concurrent.futures.ThreadPoolExecutor(max_workers=args.jobs) as pool:
+        tasks = []
+        for header in headers:
+            flags = flags_for(header, folders)
+            if flags is None:
+                print(f"{header.relative_to(ROOT)}: no source file near it is compiled; add its folder to CMake")
+                failed += 1
+            else:
+                tasks.append(pool.submit(compile_alone, header, *flags, build_dir))
+        for task in tasks:
+            name, code, errors = task.result()
+            if code:
+                failed += 1
+                print(f"{name} does not compile alone:\n{errors}")
+    print(f"{len(headers) - failed} of {len(headers)} headers compile alone.")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

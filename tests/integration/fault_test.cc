@@ -1,0 +1,110 @@
+// Faults, first level: whoever dies, everybody ends within 10 s with one clear message, and nothing is left behind.
+#include <signal.h>
+
+#include <random>
+#include <string>
+#include <vector>
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "tests/integration/train_harness.h"
+#include "tests/testutil/seed.h"
+
+namespace smartpipe {
+namespace {
+
+using ::testing::HasSubstr;
+using testutil::ChildInfo;
+using testutil::TrainRun;
+
+constexpr absl::Duration kEndWithin = absl::Seconds(10);
+
+/// A run that lasts much longer than the test waits.
+std::vector<std::string> LongRun(int stages) {
+  return {absl::StrCat("pipeline.stages=", stages), "train.epochs=1000", "eval.every_epochs=0"};
+}
+
+std::vector<ChildInfo> ChildrenOnceTraining(TrainRun& run, int64_t num_steps) {
+  EXPECT_TRUE(run.WaitForSteps(num_steps)) << run.process().output();
+  return testutil::ChildrenOf(run.process().pid());
+}
+
+void ExpectAllGone(const std::vector<ChildInfo>& children) {
+  for (const ChildInfo& child : children) {
+    EXPECT_TRUE(testutil::Eventually([&] { return !testutil::IsAlive(child.pid); }, kEndWithin))
+        << "left behind: " << child.command_line;
+  }
+}
+
+/// Steps to wait before the blow: seeded, so that a failure can be repeated.
+int64_t RandomSteps() {
+  static std::mt19937_64 random(testutil::TestSeed());
+  return static_cast<int64_t>(random() % 12) + 1;
+}
+
+TEST(FaultTest, AKilledWorkerEndsTheRunAndIsNamed) {
+  for (const char* victim : {"w0", "w2"}) {
+    TrainRun run(LongRun(3));
+    const std::vector<ChildInfo> children = ChildrenOnceTraining(run, RandomSteps());
+    ASSERT_EQ(children.size(), 4u) << "one service and three workers";
+    kill(run.Child(absl::StrCat("--worker-id ", victim)), SIGKILL);
+    const std::optional<int> code = run.process().Wait(kEndWithin);
+    ASSERT_TRUE(code.has_value()) << "still running:\n" << run.process().output();
+    EXPECT_EQ(*code, 1);
+    EXPECT_THAT(run.process().output(), HasSubstr(victim));
+    EXPECT_THAT(run.process().output(), HasSubstr("SIGKILL"));
+    ExpectAllGone(children);
+  }
+}
+
+TEST(FaultTest, AKilledServiceEndsTheRunAndIsNamed) {
+  TrainRun run(LongRun(2));
+  const std::vector<ChildInfo> children = ChildrenOnceTraining(run, RandomSteps());
+  kill(run.Child("freeze_service"), SIGKILL);
+  const std::optional<int> code = run.process().Wait(kEndWithin);
+  ASSERT_TRUE(code.has_value()) << "still running:\n" << run.process().output();
+  EXPECT_EQ(*code, 1);
+  EXPECT_THAT(run.process().output(), HasSubstr("freeze_service"));
+  ExpectAllGone(children);
+}
+
+TEST(FaultTest, WithoutALauncherToStopThemWorkersEndByThemselves) {
+  // The launcher is stopped (not killed), so only the workers' own noticing can end them.
+  for (const char* victim : {"--worker-id w1", "freeze_service"}) {
+    TrainRun run(LongRun(2));
+    const std::vector<ChildInfo> children = ChildrenOnceTraining(run, RandomSteps());
+    run.process().Signal(SIGSTOP);
+    kill(run.Child(victim), SIGKILL);
+    for (const ChildInfo& child : children) {
+      if (!absl::StrContains(child.command_line, "stage_worker")) continue;
+      EXPECT_TRUE(testutil::Eventually([&] { return !testutil::IsAlive(child.pid); }, kEndWithin))
+          << "still running after " << victim << " was killed: " << child.command_line;
+    }
+    run.process().Signal(SIGCONT);
+    EXPECT_EQ(run.process().Wait(kEndWithin).value_or(-1), 1) << run.process().output();
+    ExpectAllGone(children);
+  }
+}
+
+TEST(FaultTest, AKilledLauncherLeavesNoOrphan) {
+  TrainRun run(LongRun(2));
+  const std::vector<ChildInfo> children = ChildrenOnceTraining(run, 1);
+  ASSERT_EQ(children.size(), 3u);
+  run.process().Signal(SIGKILL);
+  ExpectAllGone(children);
+}
+
+TEST(FaultTest, CtrlCStopsEverythingWithin5Seconds) {
+  for (int signal : {SIGINT, SIGTERM}) {
+    TrainRun run(LongRun(2));
+    const std::vector<ChildInfo> children = ChildrenOnceTraining(run, 1);
+    kill(-run.process().pid(), signal);  // as a terminal does: the whole group
+    EXPECT_EQ(run.process().Wait(absl::Seconds(5)).value_or(-1), 130) << run.process().output();
+    ExpectAllGone(children);
+  }
+}
+
+}  // namespace
+}  // namespace smartpipe

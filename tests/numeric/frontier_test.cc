@@ -1,0 +1,93 @@
+// Nothing is computed, recorded, sent or changed below the frontier, in whichever stage it lies.
+#include <thread>
+#include <vector>
+
+#include "ATen/Parallel.h"
+#include "gtest/gtest.h"
+#include "tests/numeric/rank_threads.h"
+#include "worker/engine/interpreter.h"
+
+namespace smartpipe {
+namespace {
+
+struct Counts {
+  std::vector<LayerCounters> layers;         // [layer]
+  int64_t gradient_messages = 0, gradient_bytes = 0;
+  std::vector<int64_t> gradient_bytes_sent;  // [rank]
+};
+
+/// Runs `num_steps` steps on threads with a fixed frontier and counts.
+Counts CountWork(const std::string& schedule, int64_t frontier, const std::vector<int64_t>& cuts, int64_t num_steps) {
+  RankThreadsOptions options;
+  options.config.train = {.epochs = 1, .batch_size = 8, .microbatches = 4, .seed = 3, .max_steps = 0};
+  options.config.pipeline.schedule = schedule;
+  options.config.data = {.name = "fashion_mnist", .path = "", .limit_train = 64, .limit_test = 8};
+  const auto dataset = OpenDataset(options.config).value();
+  const auto model = MakeModel("convnet", dataset->sample_shape(), 10).value();
+  options.model = model.get();
+  std::vector<std::unique_ptr<Layer>> layers;
+  for (LayerIndex layer(0); layer.value() < model->num_layers(); ++layer) layers.push_back(model->MakeLayer(layer, 3));
+  const int32_t size = static_cast<int32_t>(cuts.size()) + 1;
+  LoopbackHub hub(size);
+  Counts counts;
+  counts.layers.resize(model->num_layers());
+  counts.gradient_bytes_sent.resize(size);
+  std::vector<std::thread> threads;
+  for (int32_t rank = 0; rank < size; ++rank) {
+    threads.emplace_back([&, rank] {
+      at::set_num_threads(1);
+      const std::unique_ptr<Transport> transport = hub.MakeTransport(Rank(rank));
+      const EngineContext context{.config = &options.config,
+                                  .model = model.get(),
+                                  .dataset = dataset.get(),
+                                  .transport = transport.get(),
+                                  .start_weights = {},
+                                  .edge_shapes = EdgeShapes(layers, dataset->sample_shape())};
+      const Plan plan = MakePlan(options, {.step = 0, .frontier = frontier, .cuts = cuts}, 0);
+      const auto interpreter = Interpreter::Create(context, plan).value();
+      for (Step step(0); step.value() < num_steps; ++step) {
+        const auto loss = interpreter->RunStep(step, /*probe=*/step.value() == 0);
+        ASSERT_TRUE(loss.ok()) << loss.status();
+      }
+      ASSERT_TRUE(interpreter->Drain().ok());
+      ASSERT_TRUE(Barrier(*transport).ok());
+      for (const auto& [index, runner] : interpreter->layers()) counts.layers[index.value()] = runner->counters();
+      counts.gradient_bytes_sent[rank] = interpreter->gradient_bytes_sent();
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  counts.gradient_messages = hub.num_messages(ChannelKind::kGradient);
+  counts.gradient_bytes = hub.num_bytes(ChannelKind::kGradient);
+  return counts;
+}
+
+TEST(FrontierTest, NoGradientBelowTheFrontierInAnyStage) {
+  constexpr int64_t kNumSteps = 3, kMicrobatches = 4;
+  const std::vector<int64_t> cuts = {2, 4};  // stages [0,2) [2,4) [4,7)
+  for (const char* schedule : {"gpipe", "1f1b"}) {
+    for (int64_t frontier = 0; frontier < 7; ++frontier) {
+      SCOPED_TRACE(testing::Message() << schedule << " frontier " << frontier);
+      const Counts counts = CountWork(schedule, frontier, cuts, kNumSteps);
+      for (int64_t layer = 0; layer < 7; ++layer) {
+        const LayerCounters& counter = counts.layers[layer];
+        if (layer < frontier) {
+          EXPECT_EQ(counter.num_graphs, 0) << "layer " << layer;
+          EXPECT_EQ(counter.num_gradient_tensors, 0) << "layer " << layer;
+        } else {
+          EXPECT_EQ(counter.num_graphs, kNumSteps * kMicrobatches) << "layer " << layer;
+          EXPECT_GE(counter.num_gradient_tensors, kNumSteps * kMicrobatches) << "layer " << layer;
+        }
+      }
+      // Gradients cross an edge only if a layer before it is trainable.
+      const int64_t live_edges = (frontier < 2) + (frontier < 4);
+      EXPECT_EQ(counts.gradient_messages, live_edges * kNumSteps * kMicrobatches);
+      EXPECT_EQ(counts.gradient_bytes > 0, live_edges > 0);
+      EXPECT_EQ(counts.gradient_bytes_sent[1] > 0, frontier < 2);
+      EXPECT_EQ(counts.gradient_bytes_sent[2] > 0, frontier < 4);
+      EXPECT_EQ(counts.gradient_bytes_sent[0], 0);
+    }
+  }
+}
+
+}  // namespace
+}  // namespace smartpipe

@@ -1,0 +1,295 @@
+#include "worker/engine/interpreter.h"
+
+#include <algorithm>
+#include <numeric>
+#include <utility>
+
+#include "ATen/core/grad_mode.h"
+#include "ATen/ops/full.h"
+#include "absl/strings/str_cat.h"
+#include "pipeline/partition.h"
+#include "services/base/status_macros.h"
+#include "torch/csrc/autograd/autograd.h"
+#include "worker/engine/stopwatch.h"
+#include "worker/model/layer_state.h"
+
+namespace smartpipe {
+
+absl::StatusOr<std::unique_ptr<LayerRunner>> MakeLayerRunner(const EngineContext& context, LayerIndex index) {
+  std::unique_ptr<Layer> layer = context.model->MakeLayer(index, context.config->train.seed);
+  if (!context.start_weights.empty()) {
+    int64_t found = 0;
+    SP_RETURN_IF_ERROR(LoadIntoLayer(context.start_weights, context.config->model.allow_partial, *layer, found));
+  }
+  return LayerRunner::Create(index, std::move(layer),
+                             {.optim = context.config->optim,
+                              .per_microbatch_norms = context.config->freeze.statistic == "corrected"});
+}
+
+absl::StatusOr<std::unique_ptr<Interpreter>> Interpreter::Create(const EngineContext& context, const Plan& plan) {
+  std::unique_ptr<Interpreter> interpreter(new Interpreter(context));
+  const TrainConfig& train = context.config->train;
+  interpreter->sampler_ = std::make_unique<Sampler>(train.seed, context.dataset->size(Split::kTrain),
+                                                    train.batch_size, train.microbatches);
+  const int32_t num_layers = context.model->num_layers();
+  SP_RETURN_IF_ERROR(ValidatePlan(plan, num_layers));
+  if (plan.num_stages() != context.transport->size()) {
+    return absl::InvalidArgumentError(absl::StrCat("the plan has ", plan.num_stages(), " stages but the group has ",
+                                                   context.transport->size(), " ranks"));
+  }
+  const LayerRange range = StageLayers(plan, num_layers, StageIndex(context.transport->rank().value()));
+  for (LayerIndex layer = range.first_layer; layer < range.end_layer; ++layer) {
+    SP_ASSIGN_OR_RETURN(interpreter->layers_[layer], MakeLayerRunner(context, layer));
+  }
+  SP_RETURN_IF_ERROR(interpreter->Adopt(plan));
+  return interpreter;
+}
+
+absl::Status Interpreter::Adopt(const Plan& plan) {
+  const int32_t num_layers = context_.model->num_layers();
+  // Mailboxes may hold sends under way: they stay when nothing but the frontier changes.
+  const bool same_cuts = !stages_.empty() && plan.cuts == plan_.cuts && plan.schedule == plan_.schedule;
+  plan_ = plan;
+  shape_ = {.num_stages = plan.num_stages(),
+            .num_microbatches = static_cast<int32_t>(context_.config->train.microbatches),
+            .num_frozen_stages = NumFrozenStages(plan.cuts, num_layers, plan.frontier),
+            .stage_to_rank = {}};
+  SP_ASSIGN_OR_RETURN(std::vector<Program> programs, MakePrograms(shape_, plan.schedule));
+  program_ = std::move(programs[context_.transport->rank().value()]);
+  for (auto& [index, runner] : layers_) {
+    if (index < plan.frontier && !runner->frozen()) runner->Freeze();
+  }
+  if (same_cuts) {
+    SetCredits();
+  } else {
+    MakeMailboxes();
+  }
+  return absl::OkStatus();
+}
+
+void Interpreter::MakeMailboxes() {
+  past_gradient_bytes_sent_ = gradient_bytes_sent();
+  stages_.clear();
+  Transport* transport = context_.transport;
+  for (int s = 0; s < plan_.num_stages(); ++s) {
+    if (rank_of(s) != transport->rank().value()) continue;
+    StageState& stage = stages_[StageIndex(s)];
+    stage.range = StageLayers(plan_, context_.model->num_layers(), StageIndex(s));
+    if (s > 0 && rank_of(s - 1) != rank_of(s)) {
+      const Rank before(rank_of(s - 1));
+      stage.activation_inbox.emplace(transport, before, ChannelKind::kActivation);
+      stage.gradient_outbox.emplace(transport, before, ChannelKind::kGradient);
+    }
+    if (s + 1 < plan_.num_stages() && rank_of(s + 1) != rank_of(s)) {
+      const Rank after(rank_of(s + 1));
+      stage.activation_outbox.emplace(transport, after, ChannelKind::kActivation);
+      stage.gradient_inbox.emplace(transport, after, ChannelKind::kGradient);
+    }
+  }
+  SetCredits();
+}
+
+void Interpreter::SetCredits() {
+  for (auto& [index, stage] : stages_) {
+    if (stage.activation_inbox) stage.activation_inbox->set_credits(plan_.credits[index.value() - 1]);
+    if (stage.gradient_outbox) stage.gradient_outbox->set_credits(plan_.credits[index.value() - 1]);
+    if (stage.activation_outbox) stage.activation_outbox->set_credits(plan_.credits[index.value()]);
+    if (stage.gradient_inbox) stage.gradient_inbox->set_credits(plan_.credits[index.value()]);
+  }
+}
+
+absl::StatusOr<SwitchCost> Interpreter::SwitchPlan(const Plan& plan) {
+  SwitchCost cost;
+  SP_RETURN_IF_ERROR(ValidatePlan(plan, context_.model->num_layers()));
+  if (plan.frontier < plan_.frontier) {
+    return absl::UnimplementedError("a plan that lowers the frontier (unfreezing) is not supported yet");
+  }
+  if (plan.cuts != plan_.cuts) {
+    Stopwatch watch;
+    SP_RETURN_IF_ERROR(Drain());
+    cost.drain_s = watch.Restart();
+    SP_RETURN_IF_ERROR(MoveLayers(plan, cost));
+    cost.move_s = watch.seconds();
+  }
+  SP_RETURN_IF_ERROR(Adopt(plan));
+  return cost;
+}
+
+absl::Status Interpreter::MoveLayers(const Plan& plan, SwitchCost& cost) {
+  Transport& transport = *context_.transport;
+  const int rank = transport.rank().value();
+  for (const LayerMove& move : LayerMoves(plan_.cuts, plan.cuts, context_.model->num_layers())) {
+    ++cost.num_layers_moved;
+    const int from = rank_of(move.from_stage.value()), to = rank_of(move.to_stage.value());
+    const bool frozen = move.layer < plan.frontier;
+    if (from == rank) {
+      LayerRunner& runner = *layers_.at(move.layer);
+      if (frozen && !runner.frozen()) runner.Freeze();  // frozen from this step on: its optimizer state need not travel
+      const at::Tensor packed = PackTensors(runner.State());
+      SP_RETURN_IF_ERROR(SendPacked(transport, Rank(to), packed));
+      cost.moved_bytes += packed.numel();
+      layers_.erase(move.layer);
+    } else if (to == rank) {
+      SP_ASSIGN_OR_RETURN(const at::Tensor packed, ReceivePacked(transport, Rank(from)));
+      SP_ASSIGN_OR_RETURN(const std::vector<NamedTensor> state, UnpackTensors(packed));
+      SP_ASSIGN_OR_RETURN(std::unique_ptr<LayerRunner> runner, MakeLayerRunner(context_, move.layer));
+      SP_RETURN_IF_ERROR(runner->LoadState(state, frozen));
+      cost.moved_bytes += packed.numel();
+      layers_[move.layer] = std::move(runner);
+    }
+  }
+  return absl::OkStatus();
+}
+
+int64_t Interpreter::microbatch_size() const {
+  return context_.config->train.batch_size / context_.config->train.microbatches;
+}
+
+std::vector<int64_t> Interpreter::BatchShape(LayerIndex edge, int64_t num_samples) const {
+  std::vector<int64_t> shape = context_.edge_shapes[edge.value()];
+  shape.insert(shape.begin(), num_samples);
+  return shape;
+}
+
+absl::Status Interpreter::ExpectMessages() {
+  for (auto& [index, stage] : stages_) {
+    int64_t num_activations = 0, num_gradients = 0;
+    for (const Instruction& instruction : program_) {
+      if (instruction.stage != index) continue;
+      num_activations += instruction.op == Op::kRecvForward;
+      num_gradients += instruction.op == Op::kRecvBackward;
+    }
+    if (stage.activation_inbox) {
+      SP_RETURN_IF_ERROR(stage.activation_inbox->Expect(num_activations,
+                                                        BatchShape(stage.range.first_layer, microbatch_size())));
+    }
+    if (stage.gradient_inbox) {
+      SP_RETURN_IF_ERROR(
+          stage.gradient_inbox->Expect(num_gradients, BatchShape(stage.range.end_layer, microbatch_size())));
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::optional<double>> Interpreter::RunStep(Step step, bool probe) {
+  step_ = step;
+  probe_ = probe;
+  loss_ = 0;
+  SP_RETURN_IF_ERROR(ExpectMessages());
+  for (const Instruction& instruction : program_) {
+    if (absl::Status status = Execute(instruction); !status.ok()) {
+      return Annotate(status, absl::StrCat("step ", step.value(), ", instruction ", Format(instruction)));
+    }
+  }
+  if (!is_last()) return std::nullopt;
+  return loss_;
+}
+
+absl::Status Interpreter::Execute(const Instruction& instruction) {
+  const auto found = stages_.find(instruction.stage);
+  if (found == stages_.end()) return absl::InternalError("the instruction's stage is not on this rank");
+  StageState& stage = found->second;
+  const MicrobatchIndex microbatch = instruction.microbatch;
+  switch (instruction.op) {
+    case Op::kForward:
+      return Forward(stage, instruction);
+    case Op::kBackward:
+    case Op::kInputGrad:
+    case Op::kWeightGrad:
+      return Backward(stage, instruction);
+    case Op::kSendForward:
+      return stage.activation_outbox->Send(stage.outputs.extract(microbatch).mapped());
+    case Op::kRecvForward: {
+      SP_ASSIGN_OR_RETURN(stage.inputs[microbatch], stage.activation_inbox->Next());
+      return absl::OkStatus();
+    }
+    case Op::kSendBackward:
+      return stage.gradient_outbox->Send(stage.input_grads.extract(microbatch).mapped());
+    case Op::kRecvBackward: {
+      SP_ASSIGN_OR_RETURN(stage.output_grads[microbatch], stage.gradient_inbox->Next());
+      return absl::OkStatus();
+    }
+    case Op::kReduce:
+      return absl::UnimplementedError("REDUCE: a stage has one worker today");
+    case Op::kOptimize:
+      for (LayerIndex layer = stage.range.first_layer; layer < stage.range.end_layer; ++layer) {
+        layers_.at(layer)->Optimize();
+      }
+      return absl::OkStatus();
+  }
+  return absl::InternalError("unknown instruction");
+}
+
+absl::StatusOr<at::Tensor> Interpreter::ForwardInput(StageState& stage, const Instruction& instruction) {
+  if (instruction.stage == StageIndex(0)) {
+    return context_.dataset->Images(Split::kTrain, sampler_->Microbatch(step_, instruction.microbatch));
+  }
+  const StageIndex before = instruction.stage - 1;
+  if (owns_stage(before.value())) {  // same rank: the edge needs no message
+    return std::move(stages_.at(before).outputs.extract(instruction.microbatch).mapped());
+  }
+  return std::move(stage.inputs.extract(instruction.microbatch).mapped());
+}
+
+absl::Status Interpreter::Forward(StageState& stage, const Instruction& instruction) {
+  SP_ASSIGN_OR_RETURN(at::Tensor x, ForwardInput(stage, instruction));
+  for (LayerIndex layer = stage.range.first_layer; layer < stage.range.end_layer; ++layer) {
+    x = layers_.at(layer)->Forward(instruction.microbatch, x, /*input_grad=*/layer > plan_.frontier);
+  }
+  if (instruction.stage.value() + 1 == plan_.num_stages()) {
+    ComputeLoss(stage, instruction.microbatch, x);
+  } else {
+    stage.outputs[instruction.microbatch] = std::move(x);
+  }
+  return absl::OkStatus();
+}
+
+void Interpreter::ComputeLoss(StageState& stage, MicrobatchIndex microbatch, const at::Tensor& logits) {
+  at::AutoGradMode record(true);
+  const double share = 1.0 / static_cast<double>(context_.config->train.microbatches);
+  const at::Tensor labels = context_.dataset->Labels(Split::kTrain, sampler_->Microbatch(step_, microbatch));
+  const at::Tensor leaf = logits.detach().requires_grad_(true);
+  const at::Tensor loss = CrossEntropy(leaf, labels);
+  loss_ += share * loss.item<double>();
+  stage.output_grads[microbatch] = torch::autograd::grad({loss}, {leaf}, {at::full({}, share, loss.options())})[0];
+}
+
+absl::Status Interpreter::Backward(StageState& stage, const Instruction& instruction) {
+  const MicrobatchIndex microbatch = instruction.microbatch;
+  const bool probe = probe_ && microbatch.value() + 1 == shape_.num_microbatches;
+  const LayerIndex first = std::max(stage.range.first_layer, plan_.frontier);
+  if (instruction.op == Op::kWeightGrad) {
+    for (LayerIndex layer = stage.range.end_layer - 1; layer >= first; --layer) {
+      layers_.at(layer)->WeightGrad(microbatch);
+    }
+    return absl::OkStatus();
+  }
+  const StageIndex after = instruction.stage + 1;
+  auto& source = owns_stage(after.value()) ? stages_.at(after).input_grads : stage.output_grads;
+  at::Tensor grad = source.extract(microbatch).mapped();
+  for (LayerIndex layer = stage.range.end_layer - 1; layer >= first; --layer) {
+    LayerRunner& runner = *layers_.at(layer);
+    grad = instruction.op == Op::kBackward ? runner.Backward(microbatch, grad, probe)
+                                           : runner.InputGrad(microbatch, grad);
+  }
+  if (grad.defined()) stage.input_grads[microbatch] = std::move(grad);
+  return absl::OkStatus();
+}
+
+absl::Status Interpreter::Drain() {
+  for (auto& [index, stage] : stages_) {
+    if (stage.activation_outbox) SP_RETURN_IF_ERROR(stage.activation_outbox->Drain());
+    if (stage.gradient_outbox) SP_RETURN_IF_ERROR(stage.gradient_outbox->Drain());
+  }
+  return absl::OkStatus();
+}
+
+int64_t Interpreter::gradient_bytes_sent() const {
+  int64_t bytes = past_gradient_bytes_sent_;
+  for (const auto& [index, stage] : stages_) {
+    if (stage.gradient_outbox) bytes += stage.gradient_outbox->bytes_sent();
+  }
+  return bytes;
+}
+
+}  // namespace smartpipe

@@ -1,0 +1,124 @@
+// The interpreter: runs this rank's program of a plan, step by step.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "ATen/core/Tensor.h"
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "pipeline/instruction.h"
+#include "pipeline/plan.h"
+#include "pipeline/schedule.h"
+#include "services/base/ids.h"
+#include "worker/comm/transport.h"
+#include "worker/data/dataset.h"
+#include "worker/data/sampler.h"
+#include "worker/engine/layer_runner.h"
+#include "worker/engine/mailbox.h"
+#include "worker/model/model.h"
+
+namespace smartpipe {
+
+/// What all interpreters of a run share; everything outlives them.
+struct EngineContext {
+  const RunConfig* config = nullptr;
+  const ModelSpec* model = nullptr;
+  const Dataset* dataset = nullptr;
+  Transport* transport = nullptr;
+  std::vector<NamedTensor> start_weights;            // of model.weights; empty = keyed initialisation
+  std::vector<std::vector<int64_t>> edge_shapes;     // [num_layers + 1] shape of one sample
+};
+
+/// A trainable layer with its start weights, ready to run; also what profiling uses.
+absl::StatusOr<std::unique_ptr<LayerRunner>> MakeLayerRunner(const EngineContext& context, LayerIndex layer);
+
+struct TestScore {
+  double accuracy = 0;  // 0..1
+  double loss = 0;      // mean over samples
+};
+
+struct SwitchCost {
+  double drain_s = 0, move_s = 0;
+  int64_t moved_bytes = 0;  // sent and received by this rank
+  int32_t num_layers_moved = 0;
+};
+
+/// Owns the layers of this rank and runs them.
+///
+/// Sends are asynchronous and receives are posted ahead, both within the plan's credits. A stage that is wholly frozen
+/// waits for no gradient, so it runs ahead into the next step until its credits are used up.
+/// Errors of a transfer end the step; the interpreter is then only good for destruction.  Threads: the compute thread.
+class Interpreter {
+ public:
+  /// Builds the layers that `plan` gives to `context.transport->rank()`.
+  static absl::StatusOr<std::unique_ptr<Interpreter>> Create(const EngineContext& context, const Plan& plan);
+
+  /// Goes over to the next plan between two steps. With the same cuts only the frontier rises: nothing is drained. Else
+  /// sends are drained and layers that change their owner move with all their state, digests checked.
+  absl::StatusOr<SwitchCost> SwitchPlan(const Plan& plan);
+
+  /// Runs one step. `probe` times weight gradients apart on the last micro-batch. On the rank of the last stage the mean
+  /// loss of the global batch is returned, else nothing.
+  absl::StatusOr<std::optional<double>> RunStep(Step step, bool probe);
+
+  /// Forwards the whole test set through the pipeline in eval mode. On the last rank the score, else nothing.
+  absl::StatusOr<std::optional<TestScore>> Evaluate();
+  absl::Status Drain();
+
+  /// Gathers all layers on the last stage's rank, one at a time, calling `keep` there for each in layer order.
+  absl::Status Gather(const std::function<absl::Status(LayerIndex, std::vector<NamedTensor>)>& keep);
+
+  const Plan& plan() const { return plan_; }
+  bool is_last() const { return rank_of(plan_.num_stages() - 1) == context_.transport->rank().value(); }
+  /// This rank's layers, ascending.
+  const std::map<LayerIndex, std::unique_ptr<LayerRunner>>& layers() const { return layers_; }
+  /// Bytes of gradients sent upstream over the life of the interpreter.
+  int64_t gradient_bytes_sent() const;
+
+ private:
+  struct StageState {
+    LayerRange range;
+    std::map<MicrobatchIndex, at::Tensor> inputs;        // received, not yet used
+    std::map<MicrobatchIndex, at::Tensor> outputs;       // not yet sent or used by the next stage on this rank
+    std::map<MicrobatchIndex, at::Tensor> output_grads;  // gradients of outputs not yet used
+    std::map<MicrobatchIndex, at::Tensor> input_grads;   // not yet sent or used
+    std::optional<Inbox> activation_inbox, gradient_inbox;
+    std::optional<Outbox> activation_outbox, gradient_outbox;
+  };
+
+  explicit Interpreter(const EngineContext& context) : context_(context) {}
+  int rank_of(int stage) const { return shape_.rank_of(stage); }
+  bool owns_stage(int stage) const { return stages_.contains(StageIndex(stage)); }
+  absl::Status Adopt(const Plan& plan);
+  void MakeMailboxes();
+  void SetCredits();
+  absl::Status ExpectMessages();
+  absl::Status Execute(const Instruction& instruction);
+  absl::Status Forward(StageState& stage, const Instruction& instruction);
+  absl::Status Backward(StageState& stage, const Instruction& instruction);
+  absl::StatusOr<at::Tensor> ForwardInput(StageState& stage, const Instruction& instruction);
+  void ComputeLoss(StageState& stage, MicrobatchIndex microbatch, const at::Tensor& logits);
+  absl::Status MoveLayers(const Plan& plan, SwitchCost& cost);
+  std::vector<int64_t> BatchShape(LayerIndex edge, int64_t num_samples) const;
+  int64_t microbatch_size() const;
+
+  const EngineContext context_;
+  Plan plan_;
+  ScheduleShape shape_;
+  Program program_;
+  std::map<StageIndex, StageState> stages_;
+  std::map<LayerIndex, std::unique_ptr<LayerRunner>> layers_;
+  std::unique_ptr<Sampler> sampler_;
+  Step step_;
+  bool probe_ = false;
+  double loss_ = 0;
+  int64_t past_gradient_bytes_sent_ = 0;
+};
+
+}  // namespace smartpipe

@@ -1,0 +1,156 @@
+#include "worker/engine/trainer.h"
+
+#include <algorithm>
+#include <memory>
+#include <optional>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "services/base/status_macros.h"
+#include "worker/engine/stopwatch.h"
+#include "worker/model/layer_state.h"
+
+namespace smartpipe {
+namespace {
+
+/// State of one run of the loop.
+class TrainLoop {
+ public:
+  TrainLoop(const TrainerOptions& options, ControlPlane& control) : options_(options), control_(control) {}
+
+  absl::StatusOr<WorkerResult> Run() {
+    SP_ASSIGN_OR_RETURN(interpreter_, Interpreter::Create(options_.context, options_.assignment.plan));
+    SP_RETURN_IF_ERROR(Barrier(transport()));
+    Stopwatch train_watch;
+    for (Step step(0); step.value() < options_.shape.num_steps; ++step) {
+      if (step.value() % options_.shape.interval_steps == 0) SP_RETURN_IF_ERROR(PassBoundary(step));
+      SP_RETURN_IF_ERROR(RunStep(step));
+      const Step done = step + 1;
+      if (done.value() % options_.shape.interval_steps == 0) ReportInterval(done);
+      if (!EvaluationDue(done)) continue;
+      SP_RETURN_IF_ERROR(interpreter_->Drain());
+      SP_RETURN_IF_ERROR(Barrier(transport()));  // every rank has ended its step: training time stops here
+      result_.train_s += train_watch.seconds();
+      SP_RETURN_IF_ERROR(Evaluate(done));
+      SP_RETURN_IF_ERROR(Barrier(transport()));
+      train_watch.Restart();
+      step_watch_.Restart();
+    }
+    SP_RETURN_IF_ERROR(WriteWeights());
+    return result_;
+  }
+
+ private:
+  Transport& transport() { return *options_.context.transport; }
+
+  bool EvaluationDue(Step done) const {
+    if (done.value() == options_.shape.num_steps) return true;
+    const int64_t every_epochs = options_.context.config->eval.every_epochs;
+    return every_epochs > 0 && done.value() % (every_epochs * options_.shape.steps_per_epoch) == 0;
+  }
+
+  absl::Status PassBoundary(Step step) {
+    const IntervalIndex boundary(step.value() / options_.shape.interval_steps);
+    Stopwatch watch;
+    SP_ASSIGN_OR_RETURN(WorkerVerdict verdict, control_.WaitVerdict(boundary));
+    report_ = {};
+    report_.verdict_wait_s = watch.Restart();
+    result_.verdict_wait_s += report_.verdict_wait_s;
+    if (!verdict.plan || verdict.plan->plan_epoch == interpreter_->plan().plan_epoch) return absl::OkStatus();
+    absl::StatusOr<SwitchCost> cost = interpreter_->SwitchPlan(*verdict.plan);
+    if (!cost.ok()) return Annotate(cost.status(), absl::StrCat("plan switch at step ", step.value()));
+    report_.switch_drain_s = cost->drain_s;
+    report_.switch_move_s = cost->move_s;
+    report_.switch_moved_bytes = cost->moved_bytes;
+    result_.switch_s += watch.seconds();
+    step_watch_.Restart();
+    return absl::OkStatus();
+  }
+
+  absl::Status RunStep(Step step) {
+    const bool probe = step.value() % options_.shape.interval_steps == 0;
+    SP_ASSIGN_OR_RETURN(std::optional<double> loss, interpreter_->RunStep(step, probe));
+    const double step_s = step_watch_.Restart();
+    step_s_.push_back(step_s);
+    if (!loss) return absl::OkStatus();
+    control_.ReportStep({.step = step, .loss = *loss, .step_s = step_s});
+    const int64_t last_epoch_begin = options_.shape.num_steps - options_.shape.steps_per_epoch;
+    if (step.value() >= last_epoch_begin) {
+      last_epoch_loss_sum_ += *loss;
+      ++num_last_epoch_steps_;
+      result_.train_loss = last_epoch_loss_sum_ / static_cast<double>(num_last_epoch_steps_);
+    }
+    return absl::OkStatus();
+  }
+
+  void ReportInterval(Step done) {
+    Stopwatch watch;
+    report_.generation = options_.assignment.generation;
+    report_.plan_epoch = interpreter_->plan().plan_epoch;
+    report_.interval = IntervalIndex(done.value() / options_.shape.interval_steps - 1);
+    report_.step_s = Median(step_s_);
+    step_s_.clear();
+    for (const auto& [index, runner] : interpreter_->layers()) {
+      const GradientNorms norms = runner->EndInterval();
+      report_.layers.push_back({.layer = index,
+                                .frozen = runner->frozen(),
+                                .has_previous = norms.has_previous,
+                                .grad_norm_l2 = norms.mean,
+                                .previous_grad_norm_l2 = norms.previous_mean,
+                                .grad_difference_norm_l2 = norms.difference,
+                                .microbatch_grad_norm2_mean = norms.microbatch_norm2,
+                                .previous_microbatch_grad_norm2_mean = norms.previous_microbatch_norm2,
+                                .num_microbatches = norms.num_microbatches,
+                                .num_nonfinite_steps = norms.num_nonfinite_steps,
+                                .cost = runner->TakeCost()});
+      result_.report_s += runner->TakeStatisticSeconds();
+    }
+    control_.Report(std::move(report_));
+    result_.report_s += watch.seconds();
+  }
+
+  absl::Status Evaluate(Step done) {
+    Stopwatch watch;
+    SP_ASSIGN_OR_RETURN(std::optional<TestScore> score, interpreter_->Evaluate());
+    if (score) {
+      control_.ReportEvaluation(
+          {.step = done, .accuracy = score->accuracy, .loss = score->loss, .seconds = watch.seconds()});
+    }
+    return absl::OkStatus();
+  }
+
+  absl::Status WriteWeights() {
+    WeightsDigest digest;
+    std::vector<NamedTensor> all;
+    SP_RETURN_IF_ERROR(interpreter_->Gather([&](LayerIndex, std::vector<NamedTensor> tensors) {
+      for (NamedTensor& tensor : tensors) {
+        digest.Add(tensor);
+        all.push_back(std::move(tensor));
+      }
+      return absl::OkStatus();
+    }));
+    if (!interpreter_->is_last()) return absl::OkStatus();
+    result_.weights_sha256 = digest.Finish();
+    if (options_.weights_path.empty()) return absl::OkStatus();
+    return WriteSafetensors(options_.weights_path, all);
+  }
+
+  const TrainerOptions& options_;
+  ControlPlane& control_;
+  std::unique_ptr<Interpreter> interpreter_;
+  WorkerResult result_;
+  IntervalReportInfo report_;
+  Stopwatch step_watch_;
+  std::vector<double> step_s_;
+  double last_epoch_loss_sum_ = 0;
+  int64_t num_last_epoch_steps_ = 0;
+};
+
+}  // namespace
+
+absl::StatusOr<WorkerResult> Train(const TrainerOptions& options, ControlPlane& control) {
+  return TrainLoop(options, control).Run();
+}
+
+}  // namespace smartpipe

@@ -1,0 +1,140 @@
+#include "worker/stage_worker.h"
+
+#include <memory>
+#include <set>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "absl/time/time.h"
+#include "services/base/status_macros.h"
+#include "services/config/run_config.h"
+#include "spdlog/spdlog.h"
+#include "worker/comm/transport.h"
+#include "worker/control/control_plane.h"
+#include "worker/control/control_session.h"
+#include "worker/data/dataset.h"
+#include "worker/engine/numerics.h"
+#include "worker/engine/profile.h"
+#include "worker/engine/trainer.h"
+#include "worker/model/layer_state.h"
+#include "worker/model/model.h"
+
+namespace smartpipe {
+namespace {
+
+/// The session as the training loop's control plane, with the config's patience.
+class SessionControlPlane final : public ControlPlane {
+ public:
+  SessionControlPlane(ControlSession& session, absl::Duration timeout) : session_(session), timeout_(timeout) {}
+  absl::StatusOr<WorkerVerdict> WaitVerdict(IntervalIndex boundary) override {
+    SP_ASSIGN_OR_RETURN(WorkerVerdict verdict, session_.WaitVerdict(boundary, timeout_));
+    if (verdict.plan) spdlog::info("step {}: plan {}: {}", verdict.step.value(), verdict.plan->plan_epoch.value(), verdict.reason);
+    return verdict;
+  }
+  void Report(IntervalReportInfo report) override { session_.Report(std::move(report)); }
+  void ReportStep(const StepProgressInfo& progress) override { session_.ReportStep(progress); }
+  void ReportEvaluation(const EvaluationInfo& evaluation) override { session_.ReportEvaluation(evaluation); }
+
+ private:
+  ControlSession& session_;
+  const absl::Duration timeout_;
+};
+
+/// What a worker builds from the config before it knows its stage.
+struct Workbench {
+  RunConfig config;
+  RunShape shape;
+  std::unique_ptr<Dataset> dataset;
+  std::unique_ptr<ModelSpec> model;
+  EngineContext context;
+  std::vector<LayerDescription> layers;
+};
+
+/// Every name of the weights file must belong to the model, unless model.allow_partial.
+absl::Status CheckStartWeights(const RunConfig& config, const std::vector<std::unique_ptr<Layer>>& layers,
+                               const std::vector<NamedTensor>& weights) {
+  std::set<std::string> known;
+  for (const auto& layer : layers) {
+    int64_t found = 0;
+    SP_RETURN_IF_ERROR(LoadIntoLayer(weights, config.model.allow_partial, *layer, found));
+    for (const NamedTensor& tensor : layer->parameters()) known.insert(tensor.name);
+    for (const NamedTensor& tensor : layer->buffers()) known.insert(tensor.name);
+  }
+  for (const NamedTensor& tensor : weights) {
+    if (config.model.allow_partial || known.contains(tensor.name)) continue;
+    return absl::InvalidArgumentError(absl::StrCat("it holds \"", tensor.name, "\", which model \"", config.model.name,
+                                                   "\" does not have; set model.allow_partial = true to ignore it"));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status BuildWorkbench(const RunWelcome& welcome, Workbench& bench) {
+  SP_ASSIGN_OR_RETURN(bench.config, ParseRunConfig(welcome.config_toml, "the run's config"));
+  const RunConfig& config = bench.config;
+  SetComputeThreads(config.worker.threads);
+  SP_ASSIGN_OR_RETURN(bench.dataset, OpenDataset(config));
+  SP_ASSIGN_OR_RETURN(bench.shape, MakeRunShape(config, bench.dataset->size(Split::kTrain)));
+  SP_ASSIGN_OR_RETURN(bench.model,
+                      MakeModel(config.model.name, bench.dataset->sample_shape(), bench.dataset->num_classes()));
+  std::vector<std::unique_ptr<Layer>> layers;
+  for (LayerIndex layer(0); layer.value() < bench.model->num_layers(); ++layer) {
+    layers.push_back(bench.model->MakeLayer(layer, config.train.seed));
+  }
+  bench.context = {.config = &config,
+                   .model = bench.model.get(),
+                   .dataset = bench.dataset.get(),
+                   .transport = nullptr,
+                   .start_weights = {},
+                   .edge_shapes = EdgeShapes(layers, bench.dataset->sample_shape())};
+  if (!config.model.weights.empty()) {
+    SP_ASSIGN_OR_RETURN(bench.context.start_weights, ReadSafetensors(config.model.weights));
+    SP_RETURN_IF_ERROR(Annotate(CheckStartWeights(config, layers, bench.context.start_weights), config.model.weights));
+  }
+  SP_ASSIGN_OR_RETURN(const std::vector<LayerCost> costs, ProfileLayers(bench.context));
+  for (LayerIndex layer(0); layer.value() < bench.model->num_layers(); ++layer) {
+    bench.layers.push_back({.name = bench.model->layer_name(layer), .cost = costs[layer.value()]});
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<WorkerResult> RunSession(const StageWorkerOptions& options, ControlSession& session) {
+  SP_ASSIGN_OR_RETURN(const RunWelcome welcome, session.WaitWelcome());
+  Workbench bench;
+  SP_RETURN_IF_ERROR(BuildWorkbench(welcome, bench));
+  SP_RETURN_IF_ERROR(session.AnnounceLayers(bench.layers, bench.shape));
+  SP_ASSIGN_OR_RETURN(const WorkerAssignment assignment, session.WaitAssignment());
+  spdlog::info("generation {}: rank {} of {}, layers {}", assignment.generation.value(), assignment.rank.value(),
+               assignment.members.size(), FormatCuts(assignment.plan.cuts, bench.model->num_layers()));
+  std::vector<std::string> member_names;
+  for (const WorkerId& member : assignment.members) member_names.push_back(member.value());
+  SP_ASSIGN_OR_RETURN(const std::shared_ptr<Transport> transport,
+                      MakeGlooTransport({.rank = assignment.rank,
+                                         .size = static_cast<int32_t>(assignment.members.size()),
+                                         .member_names = member_names,
+                                         .store = session.MakeKeyValueStore(assignment.generation),
+                                         .bind_address = options.bind_address}));
+  session.OnEnd([transport](const absl::Status& why) {
+    if (!why.ok()) transport->Abort(why);  // frees the compute thread from whatever it waits for
+  });
+  bench.context.transport = transport.get();
+  SessionControlPlane control(session, absl::Seconds(bench.config.decision_timeout_s));
+  return Train({.context = bench.context,
+                .shape = bench.shape,
+                .assignment = assignment,
+                .weights_path = absl::StrCat(welcome.run_dir, "/model.safetensors")},
+               control);
+}
+
+}  // namespace
+
+absl::Status RunStageWorker(const StageWorkerOptions& options) {
+  SP_ASSIGN_OR_RETURN(const std::unique_ptr<ControlSession> session,
+                      ControlSession::Start({.service_address = options.service_address, .worker = options.worker}));
+  absl::StatusOr<WorkerResult> result = RunSession(options, *session);
+  if (result.ok()) return session->Finish(*result);
+  session->Fail(result.status());
+  return result.status();
+}
+
+}  // namespace smartpipe

@@ -1,0 +1,21 @@
+// One stage worker from joining to the end of the run.
+#pragma once
+
+#include <string>
+
+#include "absl/status/status.h"
+#include "services/base/ids.h"
+
+namespace smartpipe {
+
+struct StageWorkerOptions {
+  std::string service_address;  // host:port of the FreezeService
+  WorkerId worker;
+  std::string bind_address = "127.0.0.1";  // for the data connections
+};
+
+/// Joins, builds and profiles the model, trains its stage, and leaves. Returns OK when this worker has finished all
+/// steps; else why it ended, which the service was told too.  Threads: becomes the compute thread.
+absl::Status RunStageWorker(const StageWorkerOptions& options);
+
+}  // namespace smartpipe
