@@ -89,10 +89,11 @@ bool CutModel::Fits(const Borders& borders) const {
   return true;
 }
 
-// Why these are bounds. A frozen stage works M forwards per step. A trainable stage s cannot start a step before its
-// first micro-batch came down from the boundary stage (the first trainable one), and the boundary stage cannot start
-// the next step before the last gradient came back up from s and its own optimizer step ended; in between s does all
-// its work. GPipe moreover lets no backward start before the last forward of the last stage.
+// Why these are bounds. A frozen stage works M forwards per step. A trainable stage s cannot start
+// a step before its first micro-batch came down from the boundary stage (the first trainable one),
+// and the boundary stage cannot start the next step before the last gradient came back up from s
+// and its own optimizer step ended; in between s does all its work. GPipe moreover lets no backward
+// start before the last forward of the last stage.
 CutModel::Partial CutModel::Extend(const Partial& partial, int32_t end) const {
   const int32_t s = partial.stage, first = partial.first;
   const double f = Forward(s, first, end), b = Backward(s, first, end);
@@ -129,10 +130,10 @@ double CutModel::BoundOfRest(const Partial& partial) const {
   double bound = std::max(partial.bound_s, path + num_microbatches_ * (f + b) / speed);
   if (gpipe_ && partial.trains) {
     const double fastest = fastest_of_rest_[partial.stage];
-    bound = std::max(bound, path + (f + b) / fastest + partial.boundary_optimize_s +
-                                (num_microbatches_ - 1) *
-                                    (std::max(partial.max_forward_s, f / speed) +
-                                     std::max(partial.max_backward_s, b / speed)));
+    bound = std::max(bound,
+                     path + (f + b) / fastest + partial.boundary_optimize_s +
+                         (num_microbatches_ - 1) * (std::max(partial.max_forward_s, f / speed) +
+                                                    std::max(partial.max_backward_s, b / speed)));
   }
   return bound;
 }
@@ -143,15 +144,13 @@ double CutModel::Bound(const Borders& borders) const {
   return partial.bound_s;
 }
 
-// Each stage takes as many layers as the limit allows; as weights grow with the range, no other way fits if this does
-// not. Every later stage keeps one layer.
+// Each stage takes as many layers as the limit allows; as weights grow with the range, no other way
+// fits if this does not. Every later stage keeps one layer.
 bool CutModel::FillFromFront(const Weight& weight, double limit, Borders* borders) const {
   borders->assign(num_stages_ + 1, 0);
   for (int32_t s = 0; s < num_stages_; ++s) {
     const int32_t first = (*borders)[s];
-    auto fits = [&](int32_t end) {
-      return weight(s, first, end) <= limit && Fits(s, first, end);
-    };
+    auto fits = [&](int32_t end) { return weight(s, first, end) <= limit && Fits(s, first, end); };
     if (!fits(first + 1)) return false;
     int32_t good = first + 1, end = num_layers_ - (num_stages_ - 1 - s);
     while (good < end) {
@@ -171,7 +170,9 @@ bool CutModel::FillFromBack(const Weight& weight, double limit, Borders* borders
   borders->assign(num_stages_ + 1, num_layers_);
   for (int32_t s = num_stages_ - 1; s >= 0; --s) {
     const int32_t end = (*borders)[s + 1];
-    auto fits = [&](int32_t first) { return weight(s, first, end) <= limit && Fits(s, first, end); };
+    auto fits = [&](int32_t first) {
+      return weight(s, first, end) <= limit && Fits(s, first, end);
+    };
     if (!fits(end - 1)) return false;
     int32_t first = s, good = end - 1;
     while (first < good) {
@@ -206,7 +207,8 @@ void CutModel::AddBalanced(const Weight& weight, std::vector<Borders>* found) co
   if (FillFromBack(weight, high, &borders)) found->push_back(borders);
 }
 
-// GPipe pays for the largest forward and the largest backward: the best backward under each limit of the forward.
+// GPipe pays for the largest forward and the largest backward: the best backward under each limit
+// of the forward.
 void CutModel::AddGpipeCandidates(std::vector<Borders>* found) const {
   auto forward = [&](int32_t s, int32_t first, int32_t end) { return Forward(s, first, end); };
   std::vector<Borders> balanced;
@@ -222,8 +224,8 @@ void CutModel::AddGpipeCandidates(std::vector<Borders>* found) const {
     const double limit = least + (most - least) * i / kGpipeThresholds;
     AddBalanced(
         [&](int32_t s, int32_t first, int32_t end) {
-          // A frozen stage owes no barrier, only its share of the whole step.
-          if (end <= frontier_) return Forward(s, first, end) / 3;
+          // A frozen stage knows no barrier: it has the time of both.
+          if (end <= frontier_) return std::max(0.0, Forward(s, first, end) - limit);
           return Forward(s, first, end) > limit ? kInfinity : Backward(s, first, end);
         },
         found);
@@ -264,7 +266,8 @@ std::vector<Borders> CutModel::Candidates() const {
 
 Borders CutModel::LeastMemory() const {
   const int64_t far = std::numeric_limits<int64_t>::max();
-  // worst[s][end]: least largest memory of stages 0..s that hold layers [0, end); from[s][end]: first layer of s.
+  // worst[s][end]: least largest memory of stages 0..s that hold layers [0, end); from[s][end]:
+  // first layer of s.
   std::vector<std::vector<int64_t>> worst(num_stages_, std::vector<int64_t>(num_layers_ + 1, far));
   std::vector<std::vector<int32_t>> from(num_stages_, std::vector<int32_t>(num_layers_ + 1, 0));
   for (int32_t end = 1; end <= num_layers_; ++end) worst[0][end] = MemoryBytes(0, 0, end);

@@ -9,14 +9,16 @@
 
 namespace smartpipe {
 
-/// Cuts with both ends: stage s holds layers [borders[s], borders[s+1]); borders[0] = 0, borders[S] = num layers.
+/// Cuts with both ends: stage s holds layers [borders[s], borders[s+1]); borders[0] = 0, borders[S]
+/// = num layers.
 using Borders = std::vector<int32_t>;
 
 Borders ToBorders(const std::vector<LayerIndex>& cuts, int32_t num_layers);
 std::vector<LayerIndex> ToCuts(const Borders& borders);
 
-/// Sums over layer ranges in O(1), lower bounds of the step time, memory, and cuts that are good by those bounds.
-/// All times are seconds of one micro-batch on a worker of speed 1 unless a stage is given.  Requires a valid input.
+/// Sums over layer ranges in O(1), lower bounds of the step time, memory, and cuts that are good by
+/// those bounds. All times are seconds of one micro-batch on a worker of speed 1 unless a stage is
+/// given.  Requires a valid input.
 class CutModel {
  public:
   explicit CutModel(const PlannerInput& input);
@@ -31,10 +33,10 @@ class CutModel {
 
   /// The state of a lower bound after stages 0..stage-1, for a search that adds stages one by one.
   struct Partial {
-    int32_t stage = 0;       // the next one
-    int32_t first = 0;       // its first layer
-    bool trains = false;     // a stage before it is trainable
-    double forward_s = 0;    // sums over the trainable stages so far
+    int32_t stage = 0;     // the next one
+    int32_t first = 0;     // its first layer
+    bool trains = false;   // a stage before it is trainable
+    double forward_s = 0;  // sums over the trainable stages so far
     double backward_s = 0;
     double max_forward_s = 0;
     double max_backward_s = 0;
@@ -47,8 +49,8 @@ class CutModel {
   double BoundOfRest(const Partial& partial) const;
   double Bound(const Borders& borders) const;
 
-  /// Distinct cuts that are the best under some simple view of the schedule, and fit the memory; the most promising
-  /// first. May be empty when memory is short.
+  /// Distinct cuts that are the best under some simple view of the schedule, and fit the memory;
+  /// the most promising first. May be empty when memory is short.
   std::vector<Borders> Candidates() const;
   /// Cuts whose worst stage exceeds the memory limit least (exactly; O(stages * layers^2)).
   Borders LeastMemory() const;
@@ -79,10 +81,10 @@ class CutModel {
   // Prefix sums over layers, [num_layers + 1]; what the frontier saves is left out.
   std::vector<double> forward_, backward_, optimize_;
   std::vector<int64_t> fixed_bytes_, activation_bytes_;
-  std::vector<int64_t> output_bytes_;        // [layer]
-  std::vector<double> inverse_speed_;        // [stage]
-  std::vector<double> speed_of_rest_;        // [stage] sum of the speeds of stages stage..S-1
-  std::vector<double> fastest_of_rest_;      // [stage] the largest of them
+  std::vector<int64_t> output_bytes_;         // [layer]
+  std::vector<double> inverse_speed_;         // [stage]
+  std::vector<double> speed_of_rest_;         // [stage] sum of the speeds of stages stage..S-1
+  std::vector<double> fastest_of_rest_;       // [stage] the largest of them
   std::vector<int32_t> in_flight_, credits_;  // [stage]: of it; of the edge that comes in
 };
 

@@ -10,7 +10,7 @@ namespace smartpipe {
 namespace {
 
 constexpr double kTie = 1e-12;         // relative: sums in another order are not another time
-constexpr int64_t kNodeCost = 8;       // budget of one bound
+constexpr int64_t kNodeCost = 4;       // budget of the bound of one stage
 constexpr size_t kImprovedStarts = 4;  // candidates that are improved
 
 }  // namespace
@@ -18,8 +18,8 @@ constexpr size_t kImprovedStarts = 4;  // candidates that are improved
 double CutSearch::StepSeconds(const Borders& borders) {
   const auto [known, is_new] = known_s_.try_emplace(borders, 0);
   if (!is_new) return known->second;
-  budget_ -= play_cost_;
-  const double step_s = simulate_(borders);
+  const auto [step_s, cost] = simulate_(borders);
+  budget_ -= cost;
   known->second = step_s;
   const bool faster = best_.empty() || step_s < best_s_ * (1 - kTie);
   const bool tie = !faster && step_s <= best_s_ * (1 + kTie);
@@ -28,7 +28,8 @@ double CutSearch::StepSeconds(const Borders& borders) {
   return step_s;
 }
 
-// Moves cuts i..j together by one layer: a layer travels from one stage to any other through all between them.
+// Moves cuts i..j together by one layer: a layer travels from one stage to any other through all
+// between them.
 void CutSearch::Improve(Borders borders, double step_s) {
   const int32_t num_stages = model_.num_stages();
   for (bool improved = true; improved && budget_ > 0;) {
@@ -40,7 +41,7 @@ void CutSearch::Improve(Borders borders, double step_s) {
         for (int32_t j = i; j < num_stages; ++j) {
           moved[j] += by;
           if (moved[i - 1] >= moved[i] || moved[j] >= moved[j + 1] || !model_.Fits(moved)) continue;
-          budget_ -= kNodeCost;
+          budget_ -= kNodeCost * num_stages;
           const double bound = model_.Bound(moved);
           if (bound < step_s * (1 - kTie)) moves.emplace_back(bound, moved);
         }

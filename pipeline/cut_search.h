@@ -3,23 +3,30 @@
 
 #include <cstdint>
 #include <functional>
+#include <utility>
+#include <vector>
 
 #include "absl/container/flat_hash_map.h"
 #include "pipeline/cut_model.h"
 
 namespace smartpipe {
 
-/// Starts from the model's candidates, improves the best by moving groups of neighbouring cuts, then goes through all
-/// cuts that a lower bound does not exclude, for as long as the budget lasts.  Threads: pure.
+/// Starts from the model's candidates, improves the best by moving groups of neighbouring cuts,
+/// then goes through all cuts that a lower bound does not exclude, for as long as the budget lasts.
+/// Threads: pure.
 class CutSearch {
  public:
-  /// step_s: simulated step time; play_cost: what one call takes from the budget, in played instructions.
-  CutSearch(const CutModel& model, std::function<double(const Borders&)> step_s, int64_t play_cost,
-            int64_t budget)
-      : model_(model), simulate_(std::move(step_s)), play_cost_(play_cost), budget_(budget) {}
+  struct Played {
+    double step_s = 0;  // simulated step time
+    int64_t cost = 0;   // what that takes from the budget, in played instructions
+  };
+  using Simulate = std::function<Played(const Borders&)>;
 
-  /// `start`: more cuts to begin with (fitting the memory); one is always tried, however small the budget.
-  /// An empty result means that there was no start at all.
+  CutSearch(const CutModel& model, Simulate simulate, int64_t budget)
+      : model_(model), simulate_(std::move(simulate)), budget_(budget) {}
+
+  /// `start`: more cuts to begin with (fitting the memory); one is always tried, however small the
+  /// budget. An empty result means that there was no start at all.
   Borders Run(const std::vector<Borders>& start);
   double best_s() const { return best_s_; }
   /// True when every cut was tried or excluded: the result is the optimum.
@@ -31,8 +38,7 @@ class CutSearch {
   void TryAll(const CutModel::Partial& partial, Borders* borders);
 
   const CutModel& model_;
-  const std::function<double(const Borders&)> simulate_;
-  const int64_t play_cost_;
+  const Simulate simulate_;
   int64_t budget_;
   absl::flat_hash_map<Borders, double> known_s_;
   Borders best_;

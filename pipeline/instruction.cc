@@ -97,24 +97,24 @@ absl::StatusOr<Instruction> ParseInstruction(absl::string_view text) {
   instruction.stage = StageIndex(stage);
   const auto name = std::find(kOpNames.begin(), kOpNames.end(), op_text);
   if (name == kOpNames.end()) {
-    return BadWord(text, absl::StrCat("`", op_text, "` is not one of ",
-                                      absl::StrJoin(kOpNames, " ")));
+    return BadWord(text,
+                   absl::StrCat("`", op_text, "` is not one of ", absl::StrJoin(kOpNames, " ")));
   }
   instruction.op = static_cast<Op>(name - kOpNames.begin());
   if (!HasMicrobatch(instruction.op)) {
     if (microbatch_text.empty()) return instruction;
     return BadWord(text, absl::StrCat(op_text, " takes no micro-batch"));
   }
-  SP_ASSIGN_OR_RETURN(
-      const int32_t microbatch,
-      ParseNumber(text, microbatch_text, "micro-batch", limits::kMicrobatchesMax));
+  SP_ASSIGN_OR_RETURN(const int32_t microbatch,
+                      ParseNumber(text, microbatch_text, "micro-batch", limits::kMicrobatchesMax));
   instruction.microbatch = MicrobatchIndex(microbatch);
   return instruction;
 }
 
 absl::StatusOr<Program> ParseProgram(absl::string_view text) {
   Program program;
-  for (absl::string_view word : absl::StrSplit(text, absl::ByAnyChar(" \t\r\n"), absl::SkipEmpty())) {
+  for (absl::string_view word :
+       absl::StrSplit(text, absl::ByAnyChar(" \t\r\n"), absl::SkipEmpty())) {
     SP_ASSIGN_OR_RETURN(const Instruction instruction, ParseInstruction(word));
     program.push_back(instruction);
   }

@@ -58,9 +58,11 @@ std::ostream& operator<<(std::ostream& out, const Instruction& instruction);
 absl::StatusOr<Instruction> ParseInstruction(absl::string_view text);
 absl::StatusOr<Program> ParseProgram(absl::string_view text);
 
-/// The programs of all ranks as a grid for people (one row per rank); `mark_rank`/`mark_index` (if >= 0) put >< around
-/// one cell. A row that is marked and long shows only what stands around its mark. Used in error messages.
-std::string FormatGrid(const std::vector<Program>& programs, int mark_rank = -1, int mark_index = -1);
+/// The programs of all ranks as a grid for people (one row per rank); `mark_rank`/`mark_index` (if
+/// >= 0) put >< around one cell. A row that is marked and long shows only what stands around its
+/// mark. Used in error messages.
+std::string FormatGrid(const std::vector<Program>& programs, int mark_rank = -1,
+                       int mark_index = -1);
 /// Same with one mark per rank: marks[rank] is an index, or -1 for none.
 std::string FormatGrid(const std::vector<Program>& programs, const std::vector<int>& marks);
 

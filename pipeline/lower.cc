@@ -1,4 +1,6 @@
 #include <algorithm>
+#include <tuple>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "pipeline/play.h"
@@ -15,10 +17,7 @@ bool MovesGradient(Op op) { return op == Op::kBackward || op == Op::kInputGrad; 
 class Lowerer {
  public:
   Lowerer(const ScheduleShape& shape, const std::vector<Program>& compute)
-      : shape_(shape),
-        compute_(compute),
-        next_(compute.size(), 0),
-        lowered_(compute.size()) {}
+      : shape_(shape), compute_(compute), next_(compute.size(), 0), lowered_(compute.size()) {}
 
   absl::StatusOr<std::vector<Program>> Lower() {
     SP_RETURN_IF_ERROR(CheckCells(shape_, compute_));
@@ -103,34 +102,55 @@ class Lowerer {
     }
   }
 
-  // Stuck: lets one send meet its receive although the receiver stands before it. The one that passes over the least
-  // work is taken: between two neighbours that send to each other it passes over none.
+  // Stuck: lets one send of each ring of waiting ranks meet its receive although the receiver
+  // stands before it. The one that passes over the least work is taken: between two neighbours that
+  // send to each other it passes over none. Sends that merely wait for such a ring are left alone.
   bool MeetEarly() {
-    int best_passed = -1;
-    size_t best_rank = 0, best_index = 0;
-    for (size_t rank = 0; rank < tight_.size(); ++rank) {
-      const Instruction* cell = Current(rank);
-      if (cell == nullptr || !IsSend(cell->op)) continue;
-      const Instruction wanted = PeerOf(*cell);
-      const size_t peer_rank = PeerRank(*cell);
-      int passed = 0;
-      for (size_t i = next_[peer_rank]; i < tight_[peer_rank].size(); ++i) {
-        if (best_passed >= 0 && passed >= best_passed) break;
-        if (tight_[peer_rank][i] == wanted) {
-          best_passed = passed;
-          best_rank = rank;
-          best_index = i;
-          break;
-        }
-        passed += IsCompute(tight_[peer_rank][i].op);
+    bool met = false;
+    std::vector<bool> seen(tight_.size(), false);
+    for (size_t start = 0; start < tight_.size(); ++start) {
+      std::vector<size_t> chain;
+      size_t rank = start;
+      while (Current(rank) != nullptr && !seen[rank]) {
+        seen[rank] = true;
+        chain.push_back(rank);
+        rank = PeerRank(*Current(rank));
       }
-      if (best_passed == 0) break;
+      const auto ring = std::find(chain.begin(), chain.end(), rank);
+      if (ring != chain.end() && MeetEarlyIn({ring, chain.end()})) met = true;
     }
-    if (best_passed < 0) return false;
-    const size_t peer_rank = PeerRank(*Current(best_rank));
-    Emit(peer_rank, best_index);
-    Emit(best_rank, next_[best_rank]);
+    return met;
+  }
+
+  bool MeetEarlyIn(const std::vector<size_t>& ring) {
+    // (work passed over, gradients after activations, stage) and the sender.
+    std::vector<std::pair<std::tuple<int, Op, StageIndex>, size_t>> choices;
+    for (size_t rank : ring) {
+      const Instruction& cell = *Current(rank);
+      if (!IsSend(cell.op)) continue;
+      if (const auto [index, passed] = FindReceive(cell); index >= 0) {
+        choices.push_back({{passed, cell.op, cell.stage}, rank});
+      }
+    }
+    if (choices.empty()) return false;
+    const size_t rank = std::min_element(choices.begin(), choices.end())->second;
+    const Instruction& send = *Current(rank);
+    Emit(PeerRank(send), FindReceive(send).first);
+    Emit(rank, next_[rank]);
     return true;
+  }
+
+  // Where the receiver has the other end of `send`, -1 if nowhere, and how much work it does
+  // before.
+  std::pair<int, int> FindReceive(const Instruction& send) const {
+    const Instruction wanted = PeerOf(send);
+    const size_t rank = PeerRank(send);
+    int passed = 0;
+    for (size_t i = next_[rank]; i < tight_[rank].size(); ++i) {
+      if (tight_[rank][i] == wanted) return {static_cast<int>(i), passed};
+      passed += IsCompute(tight_[rank][i].op);
+    }
+    return {-1, passed};
   }
 
   const Instruction* Current(size_t rank) {

@@ -19,8 +19,7 @@ absl::Status OutOfRange(absl::string_view field, int64_t value, int64_t least, i
 }
 
 absl::Status CheckRange(absl::string_view field, int64_t value, int64_t least, int64_t most) {
-  return least <= value && value <= most ? absl::OkStatus()
-                                         : OutOfRange(field, value, least, most);
+  return least <= value && value <= most ? absl::OkStatus() : OutOfRange(field, value, least, most);
 }
 
 absl::Status CheckSize(absl::string_view field, size_t size, int64_t wanted) {
@@ -34,9 +33,8 @@ absl::Status CheckCuts(const std::vector<LayerIndex>& cuts, int32_t num_layers) 
     const std::string field = absl::StrCat("plan.cuts[", i, "]");
     SP_RETURN_IF_ERROR(CheckRange(field, cuts[i].value(), 1, num_layers - 1));
     if (i > 0 && cuts[i] <= cuts[i - 1]) {
-      return absl::InvalidArgumentError(absl::StrCat(field, " is ", cuts[i].value(),
-                                                     ", not above the cut before it, ",
-                                                     cuts[i - 1].value()));
+      return absl::InvalidArgumentError(absl::StrCat(
+          field, " is ", cuts[i].value(), ", not above the cut before it, ", cuts[i - 1].value()));
     }
   }
   return absl::OkStatus();
@@ -56,9 +54,9 @@ absl::Status CheckPlacement(const std::vector<std::vector<WorkerId>>& placement)
           absl::StrCat(field, " has ", placement[stage].size(), " workers, not 1"));
     }
     if (!IsWorkerName(placement[stage][0].value())) {
-      return absl::InvalidArgumentError(absl::StrCat(
-          field, " is `", placement[stage][0].value(), "`, not a worker id: 1 to ",
-          limits::kNameBytesMax, " of a-z, 0-9 and -"));
+      return absl::InvalidArgumentError(absl::StrCat(field, " is `", placement[stage][0].value(),
+                                                     "`, not a worker id: 1 to ",
+                                                     limits::kNameBytesMax, " of a-z, 0-9 and -"));
     }
   }
   return absl::OkStatus();
@@ -72,7 +70,8 @@ LayerRange StageLayers(const Plan& plan, int32_t num_layers, StageIndex stage) {
 
 LayerRange StageLayers(const std::vector<LayerIndex>& cuts, int32_t num_layers, StageIndex stage) {
   const size_t s = stage.value();
-  return {s == 0 ? LayerIndex(0) : cuts[s - 1], s == cuts.size() ? LayerIndex(num_layers) : cuts[s]};
+  return {s == 0 ? LayerIndex(0) : cuts[s - 1],
+          s == cuts.size() ? LayerIndex(num_layers) : cuts[s]};
 }
 
 StageIndex StageOfLayer(const std::vector<LayerIndex>& cuts, LayerIndex layer) {

@@ -22,11 +22,11 @@ struct LayerRange {
 struct Plan {
   PlanEpoch plan_epoch;
   Step effective_step;
-  LayerIndex frontier;                            // layers [0, frontier) are frozen; 0 = nothing frozen
-  std::vector<LayerIndex> cuts;                   // first layer of stages 1..S-1, strictly ascending, in (0, num_layers)
-  std::vector<std::vector<WorkerId>> placement;   // [stage] -> its workers; today exactly one each
-  std::string schedule;                           // name in pipeline/schedule.h's table
-  std::vector<int32_t> credits;                   // [edge s -> s+1] posted receive buffers, >= 1; S-1 entries
+  LayerIndex frontier;           // layers [0, frontier) are frozen; 0 = nothing frozen
+  std::vector<LayerIndex> cuts;  // first layers of stages 1..S-1, ascending, in (0, num_layers)
+  std::vector<std::vector<WorkerId>> placement;  // [stage] -> its workers; today exactly one each
+  std::string schedule;                          // name in pipeline/schedule.h's table
+  std::vector<int32_t> credits;  // [edge s -> s+1] posted receive buffers, >= 1; S-1 entries
 
   int32_t num_stages() const { return static_cast<int32_t>(placement.size()); }
   friend bool operator==(const Plan&, const Plan&) = default;
@@ -39,7 +39,8 @@ LayerRange StageLayers(const std::vector<LayerIndex>& cuts, int32_t num_layers, 
 /// Stage that holds `layer`.
 StageIndex StageOfLayer(const std::vector<LayerIndex>& cuts, LayerIndex layer);
 
-/// Checks every field against the others; the message names the field, its value and its range (INVALID_ARGUMENT).
+/// Checks every field against the others; the message names the field, its value and its range
+/// (INVALID_ARGUMENT).
 absl::Status ValidatePlan(const Plan& plan, int32_t num_layers);
 
 /// One layer that changes its owner between two plans with the same members.
@@ -48,12 +49,13 @@ struct LayerMove {
   StageIndex from_stage, to_stage;
   friend bool operator==(const LayerMove&, const LayerMove&) = default;
 };
-/// The migration program: moves in ascending layer order. Every rank runs its own moves in this order, so rendezvous
-/// sends cannot deadlock.
-std::vector<LayerMove> LayerMoves(const std::vector<LayerIndex>& old_cuts, const std::vector<LayerIndex>& new_cuts,
-                                  int32_t num_layers);
+/// The migration program: moves in ascending layer order. Every rank runs its own moves in this
+/// order, so rendezvous sends cannot deadlock.
+std::vector<LayerMove> LayerMoves(const std::vector<LayerIndex>& old_cuts,
+                                  const std::vector<LayerIndex>& new_cuts, int32_t num_layers);
 
-/// "[0,4) [4,7)"; with a frontier of 2 "[0,2|4) [4,7)", and a wholly frozen stage "[0,4|)". For messages and logs.
+/// "[0,4) [4,7)"; with a frontier of 2 "[0,2|4) [4,7)", and a wholly frozen stage "[0,4|)". For
+/// messages and logs.
 std::string FormatCuts(const std::vector<LayerIndex>& cuts, int32_t num_layers,
                        LayerIndex frontier = LayerIndex(0));
 

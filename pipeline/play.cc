@@ -40,7 +40,8 @@ absl::Status CheckCells(const ScheduleShape& shape, const std::vector<Program>& 
       const Instruction& cell = programs[rank][i];
       const int32_t s = cell.stage.value(), m = cell.microbatch.value();
       if (s < 0 || s >= shape.num_stages) {
-        return CellError(programs, rank, i, absl::StrCat("there are ", shape.num_stages, " stages"));
+        return CellError(programs, rank, i,
+                         absl::StrCat("there are ", shape.num_stages, " stages"));
       }
       if (shape.rank_of(s) != rank) {
         return CellError(programs, rank, i,
@@ -64,26 +65,37 @@ absl::Status CheckCells(const ScheduleShape& shape, const std::vector<Program>& 
 int32_t ChannelOf(const ScheduleShape& shape, const Instruction& instruction) {
   const int32_t s = instruction.stage.value();
   switch (instruction.op) {
-    case Op::kSendForward: return s;
-    case Op::kRecvForward: return s - 1;
-    case Op::kSendBackward: return shape.num_stages - 1 + s - 1;
-    case Op::kRecvBackward: return shape.num_stages - 1 + s;
-    default: return -1;
+    case Op::kSendForward:
+      return s;
+    case Op::kRecvForward:
+      return s - 1;
+    case Op::kSendBackward:
+      return shape.num_stages - 1 + s - 1;
+    case Op::kRecvBackward:
+      return shape.num_stages - 1 + s;
+    default:
+      return -1;
   }
 }
 
 Instruction PeerOf(const Instruction& instruction) {
   const StageIndex s = instruction.stage;
   switch (instruction.op) {
-    case Op::kSendForward: return {Op::kRecvForward, s + 1, instruction.microbatch};
-    case Op::kRecvForward: return {Op::kSendForward, s - 1, instruction.microbatch};
-    case Op::kSendBackward: return {Op::kRecvBackward, s - 1, instruction.microbatch};
-    case Op::kRecvBackward: return {Op::kSendBackward, s + 1, instruction.microbatch};
-    default: return instruction;
+    case Op::kSendForward:
+      return {Op::kRecvForward, s + 1, instruction.microbatch};
+    case Op::kRecvForward:
+      return {Op::kSendForward, s - 1, instruction.microbatch};
+    case Op::kSendBackward:
+      return {Op::kRecvBackward, s - 1, instruction.microbatch};
+    case Op::kRecvBackward:
+      return {Op::kSendBackward, s + 1, instruction.microbatch};
+    default:
+      return instruction;
   }
 }
 
-// Finds the order: every rank goes on as far as it can, in turns, until all are at their end or none can move.
+// Finds the order: every rank goes on as far as it can, in turns, until all are at their end or
+// none can move.
 class PlayMaker {
  public:
   PlayMaker(const ScheduleShape& shape, const std::vector<Program>& programs, Play* play)
@@ -150,8 +162,7 @@ class PlayMaker {
     const int peer_rank = shape_.rank_of(peer.stage.value());
     const Program& program = programs_[peer_rank];
     event->peer_rank = peer_rank;
-    return next_[peer_rank] < static_cast<int>(program.size()) &&
-           program[next_[peer_rank]] == peer;
+    return next_[peer_rank] < static_cast<int>(program.size()) && program[next_[peer_rank]] == peer;
   }
 
   bool CanSend(Play::Event* event) const {
@@ -181,25 +192,25 @@ class PlayMaker {
       waiting.push_back(absl::StrCat("rank ", rank, " at cell ", next_[rank], " (",
                                      Format(programs_[rank][next_[rank]]), ")"));
     }
-    return absl::FailedPreconditionError(absl::StrCat("deadlock: these wait for ever: ",
-                                                      absl::StrJoin(waiting, ", "), "\n",
-                                                      FormatGrid(programs_, marks)));
+    return absl::FailedPreconditionError(
+        absl::StrCat("deadlock: these wait for ever: ", absl::StrJoin(waiting, ", "), "\n",
+                     FormatGrid(programs_, marks)));
   }
 
   absl::Status CheckAllReceived() const {
     if (play_.send_mode_ == SendMode::kRendezvous) return absl::OkStatus();
     for (size_t channel = 0; channel < sent_.size(); ++channel) {
       const int num_sent = static_cast<int>(sent_[channel].size());
-      const bool counted = !play_.credits_.empty() && channel < play_.credits_.size() &&
-                           num_sent > 0;
+      const bool counted =
+          !play_.credits_.empty() && channel < play_.credits_.size() && num_sent > 0;
       const int num_used = counted ? num_consumed_[channel] : num_sent;
       if (num_received_[channel] == num_sent && num_used == num_sent) continue;
       const bool forward = static_cast<int>(channel) < shape_.num_stages - 1;
       const int from = static_cast<int>(channel) - (forward ? 0 : shape_.num_stages - 2);
-      return absl::FailedPreconditionError(absl::StrCat(
-          "edge ", from, " -> ", forward ? from + 1 : from - 1, " carries ", num_sent,
-          " messages per step, but ", num_received_[channel], " are received and ", num_used,
-          " are used\n", FormatGrid(programs_)));
+      return absl::FailedPreconditionError(
+          absl::StrCat("edge ", from, " -> ", forward ? from + 1 : from - 1, " carries ", num_sent,
+                       " messages per step, but ", num_received_[channel], " are received and ",
+                       num_used, " are used\n", FormatGrid(programs_)));
     }
     return absl::OkStatus();
   }
@@ -323,8 +334,8 @@ SimulateResult Play::Run(const std::vector<StageCost>& costs, const std::vector<
     result.makespan_s = *absl::c_max_element(clockwork.now_s);
     if (step == 0) first_step_end_s = result.makespan_s;
   }
-  result.step_s = num_steps == 1 ? result.makespan_s
-                                 : (result.makespan_s - first_step_end_s) / (num_steps - 1);
+  result.step_s =
+      num_steps == 1 ? result.makespan_s : (result.makespan_s - first_step_end_s) / (num_steps - 1);
   return result;
 }
 

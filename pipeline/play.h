@@ -1,7 +1,9 @@
-// Internal to pipeline/: programs put into one order in which they can be played, and played against costs.
+// Internal to pipeline/: programs put into one order in which they can be played, and played
+// against costs.
 //
-// What validates, simulates and plans shares this file, so that there is one notion of "waits for". The order does not
-// depend on costs: a planner makes a Play once and runs it for thousands of cuts.
+// What validates, simulates and plans shares this file, so that there is one notion of "waits for".
+// The order does not depend on costs: a planner makes a Play once and runs it for thousands of
+// cuts.
 #pragma once
 
 #include <cstdint>
@@ -14,23 +16,23 @@
 
 namespace smartpipe {
 
-/// Checks that there is one program per rank and that each cell's rank, stage and micro-batch exist and fit.
-/// FAILED_PRECONDITION with the grid and the cell.
+/// Checks that there is one program per rank and that each cell's rank, stage and micro-batch exist
+/// and fit. FAILED_PRECONDITION with the grid and the cell.
 absl::Status CheckCells(const ScheduleShape& shape, const std::vector<Program>& programs);
 /// "<what>" with the place, the grid and the cell marked.
 absl::Status CellError(const std::vector<Program>& programs, int rank, int index,
                        absl::string_view what);
 
-/// Directed edges: channel s is s -> s+1 (activations), channel S-1+s is s+1 -> s (gradients); 2S-2 in all.
-/// The channel that SF, RF, SB or RB uses.
+/// Directed edges: channel s is s -> s+1 (activations), channel S-1+s is s+1 -> s (gradients); 2S-2
+/// in all. The channel that SF, RF, SB or RB uses.
 int32_t ChannelOf(const ScheduleShape& shape, const Instruction& instruction);
 /// The instruction at the other end: 0SF2 <-> 1RF2.
 Instruction PeerOf(const Instruction& instruction);
 
 class Play {
  public:
-  /// Errors: FAILED_PRECONDITION when the programs deadlock, or receive in another order than they send.
-  /// credits as in SimulateOptions.  Cost: O(instructions).
+  /// Errors: FAILED_PRECONDITION when the programs deadlock, or receive in another order than they
+  /// send. credits as in SimulateOptions.  Cost: O(instructions).
   static absl::StatusOr<Play> Make(const ScheduleShape& shape, const std::vector<Program>& programs,
                                    SendMode send_mode, const std::vector<int32_t>& credits);
 
@@ -45,10 +47,10 @@ class Play {
   struct Event {
     Instruction instruction;
     int32_t rank = 0;
-    int32_t peer_rank = 0;    // of SEND with rendezvous: both ends are one event
-    int32_t channel = 0;      // of SEND and RECV
-    int32_t edge_in = -1;     // of F: the edge whose activation it consumes, if that has credits
-    int32_t send_index = 0;   // of SF: how many this step sent before it on its edge
+    int32_t peer_rank = 0;   // of SEND with rendezvous: both ends are one event
+    int32_t channel = 0;     // of SEND and RECV
+    int32_t edge_in = -1;    // of F: the edge whose activation it consumes, if that has credits
+    int32_t send_index = 0;  // of SF: how many this step sent before it on its edge
   };
   struct Clockwork;  // the moving parts of Run
 

@@ -49,13 +49,13 @@ absl::StatusOr<CompileFunction> FindSchedule(absl::string_view name) {
   for (const ScheduleEntry& entry : kSchedules) {
     if (entry.name == name) return entry.compile;
   }
-  const ScheduleEntry* nearest = absl::c_min_element(
-      kSchedules, [&](const ScheduleEntry& a, const ScheduleEntry& b) {
+  const ScheduleEntry* nearest =
+      absl::c_min_element(kSchedules, [&](const ScheduleEntry& a, const ScheduleEntry& b) {
         return EditDistance(a.name, name) < EditDistance(b.name, name);
       });
-  return absl::InvalidArgumentError(absl::StrCat("unknown schedule `", name, "`; did you mean `",
-                                                 nearest->name, "`? There are: ",
-                                                 absl::StrJoin(ScheduleNames(), ", ")));
+  return absl::InvalidArgumentError(
+      absl::StrCat("unknown schedule `", name, "`; did you mean `", nearest->name,
+                   "`? There are: ", absl::StrJoin(ScheduleNames(), ", ")));
 }
 
 }  // namespace
@@ -88,9 +88,9 @@ absl::Status RequireOneStagePerRank(const ScheduleShape& shape, absl::string_vie
   for (int32_t s = 0; s < shape.num_stages; ++s) {
     int32_t& stage = stage_of[shape.rank_of(s)];
     if (stage >= 0) {
-      return absl::InvalidArgumentError(
-          absl::StrCat("schedule `", schedule, "` runs one stage per rank, but shape.stage_to_rank ",
-                       "gives rank ", shape.rank_of(s), " the stages ", stage, " and ", s));
+      return absl::InvalidArgumentError(absl::StrCat(
+          "schedule `", schedule, "` runs one stage per rank, but shape.stage_to_rank ",
+          "gives rank ", shape.rank_of(s), " the stages ", stage, " and ", s));
     }
     stage = s;
   }
@@ -118,7 +118,8 @@ std::vector<std::string> ScheduleNames() {
   return names;
 }
 
-std::vector<int32_t> PeakInFlight(const ScheduleShape& shape, const std::vector<Program>& programs) {
+std::vector<int32_t> PeakInFlight(const ScheduleShape& shape,
+                                  const std::vector<Program>& programs) {
   std::vector<int32_t> now(shape.num_stages, 0), peak(shape.num_stages, 0);
   for (const Program& program : programs) {
     for (const Instruction& instruction : program) {

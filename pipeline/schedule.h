@@ -1,6 +1,7 @@
 // Schedules as data: compile to compute programs, lower to sends and receives, validate.
 //
-// A new schedule is one file in pipeline/schedules/, one line in the table of pipeline/schedule.cc, and one test.
+// A new schedule is one file in pipeline/schedules/, one line in the table of pipeline/schedule.cc,
+// and one test.
 #pragma once
 
 #include <cstdint>
@@ -25,9 +26,12 @@ struct ScheduleShape {
   int32_t num_stages = 1;         // 1..limits::kStagesMax
   int32_t num_microbatches = 1;   // 1..limits::kMicrobatchesMax
   int32_t num_frozen_stages = 0;  // 0..num_stages-1
-  std::vector<int32_t> stage_to_rank;  // [stage]; identity when empty. Several stages may share a rank.
+  // [stage]; identity when empty. Several stages may share a rank.
+  std::vector<int32_t> stage_to_rank = {};
 
-  int32_t rank_of(int32_t stage) const { return stage_to_rank.empty() ? stage : stage_to_rank[stage]; }
+  int32_t rank_of(int32_t stage) const {
+    return stage_to_rank.empty() ? stage : stage_to_rank[stage];
+  }
   int32_t num_ranks() const;
 };
 
@@ -36,34 +40,41 @@ absl::Status ValidateShape(const ScheduleShape& shape);
 
 /// Compute instructions (F, B or I and W, OPT) per rank, without communication.
 /// Errors: INVALID_ARGUMENT for a shape out of range or an unknown schedule (nearest name given).
-/// Order contract, which the numerics rely on: at each stage forwards and backwards run in micro-batch order 0..M-1.
-absl::StatusOr<std::vector<Program>> Compile(const ScheduleShape& shape, absl::string_view schedule);
+/// Order contract, which the numerics rely on: at each stage forwards and backwards run in
+/// micro-batch order 0..M-1.
+absl::StatusOr<std::vector<Program>> Compile(const ScheduleShape& shape,
+                                             absl::string_view schedule);
 
-/// Adds SEND right after the compute that makes the data and RECV right before the one that reads it, which is the best
-/// order for sends that never wait. A replay with rendezvous sends then finds where that order would deadlock (two
-/// neighbours that send to each other) and moves just those receives forward, to the moment of their send. So all
-/// communication has one global order of which every rank runs a subsequence: no deadlock, even with rendezvous sends.
-/// Edges inside a rank get none; no gradient crosses an edge into a frozen stage.
+/// Adds SEND right after the compute that makes the data and RECV right before the one that reads
+/// it, which is the best order for sends that never wait. A replay with rendezvous sends then finds
+/// where that order would deadlock (two neighbours that send to each other) and moves just those
+/// receives forward, to the moment of their send. So all communication has one global order of
+/// which every rank runs a subsequence: no deadlock, even with rendezvous sends. Edges inside a
+/// rank get none; no gradient crosses an edge into a frozen stage.
 /// Errors: FAILED_PRECONDITION with the grid when the compute programs cannot be played.
-absl::StatusOr<std::vector<Program>> Lower(const ScheduleShape& shape, const std::vector<Program>& compute);
+absl::StatusOr<std::vector<Program>> Lower(const ScheduleShape& shape,
+                                           const std::vector<Program>& compute);
 
 /// Compile, Lower, Validate. Cost: O(stages * microbatches).
-absl::StatusOr<std::vector<Program>> MakePrograms(const ScheduleShape& shape, absl::string_view schedule);
+absl::StatusOr<std::vector<Program>> MakePrograms(const ScheduleShape& shape,
+                                                  absl::string_view schedule);
 
-/// Checks lowered programs: each stage runs F once per micro-batch, trainable stages B (or I and W) after F and in
-/// micro-batch order, frozen stages neither; every send has its receive in the same order per directed edge; OPT last;
-/// nothing below the frontier; no deadlock with rendezvous sends. The message shows the grid with the failing cell.
+/// Checks lowered programs: each stage runs F once per micro-batch, trainable stages B (or I and W)
+/// after F and in micro-batch order, frozen stages neither; every send has its receive in the same
+/// order per directed edge; OPT last; nothing below the frontier; no deadlock with rendezvous
+/// sends. The message shows the grid with the failing cell.
 absl::Status ValidatePrograms(const ScheduleShape& shape, const std::vector<Program>& programs);
 
 /// Names in the table, in order: "gpipe", "1f1b".
 std::vector<std::string> ScheduleNames();
 
-/// Most forwards without their backward at each stage, [num_stages]: what its memory holds. 0 at frozen
-/// stages, which hold nothing.
+/// Most forwards without their backward at each stage, [num_stages]: what its memory holds. 0 at
+/// frozen stages, which hold nothing.
 std::vector<int32_t> PeakInFlight(const ScheduleShape& shape, const std::vector<Program>& programs);
 
-/// Receive buffers to post on edge s -> s+1, [num_stages - 1]: for an edge that leaves a frozen stage M (run-ahead depth),
-/// else the depth the schedule can use, at most M. Without a (known) schedule M everywhere, which none exceeds.
+/// Receive buffers to post on edge s -> s+1, [num_stages - 1]: for an edge that leaves a frozen
+/// stage M (run-ahead depth), else the depth the schedule can use, at most M. Without a (known)
+/// schedule M everywhere, which none exceeds.
 std::vector<int32_t> DefaultCredits(const ScheduleShape& shape, absl::string_view schedule = "");
 
 }  // namespace smartpipe

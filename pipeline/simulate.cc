@@ -28,8 +28,8 @@ absl::Status CheckCosts(const ScheduleShape& shape, const std::vector<StageCost>
                                                    shape.num_stages - 1, " edges"));
   }
   for (size_t s = 0; s < costs.size(); ++s) {
-    for (double seconds : {costs[s].forward_s, costs[s].input_grad_s, costs[s].weight_grad_s,
-                           costs[s].optimize_s}) {
+    for (double seconds :
+         {costs[s].forward_s, costs[s].input_grad_s, costs[s].weight_grad_s, costs[s].optimize_s}) {
       SP_RETURN_IF_ERROR(CheckSeconds("costs", s, seconds));
     }
   }
@@ -48,9 +48,8 @@ absl::Status CheckOptions(const ScheduleShape& shape, const SimulateOptions& opt
   }
   if (options.credits.empty()) return absl::OkStatus();
   if (options.credits.size() + 1 != static_cast<size_t>(shape.num_stages)) {
-    return absl::InvalidArgumentError(absl::StrCat("there are ", options.credits.size(),
-                                                   " credits for ", shape.num_stages - 1,
-                                                   " edges"));
+    return absl::InvalidArgumentError(absl::StrCat(
+        "there are ", options.credits.size(), " credits for ", shape.num_stages - 1, " edges"));
   }
   for (size_t e = 0; e < options.credits.size(); ++e) {
     if (options.credits[e] >= 1) continue;

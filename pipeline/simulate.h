@@ -13,7 +13,7 @@ namespace smartpipe {
 /// Seconds per instruction of one micro-batch, per stage.
 struct StageCost {
   double forward_s = 0;
-  double input_grad_s = 0;   // I: of its trainable layers but the model's first trainable one; 0 at frozen stages
+  double input_grad_s = 0;   // I; none for the model's first trainable layer and below
   double weight_grad_s = 0;  // W; 0 at frozen stages. B costs input_grad_s + weight_grad_s.
   double optimize_s = 0;     // OPT
 };
@@ -24,18 +24,21 @@ struct LinkCost {
 };
 
 enum class SendMode {
-  kBuffered,    // a send waits for nothing but a credit; a receive waits at its place for the arrival. Transfers overlap
-                // compute; on one edge and direction they follow each other.
-  kRendezvous,  // a send waits until its receive starts, and the receive until the send; both take the transfer's time
+  // A send waits for nothing but a credit; a receive waits at its place for the arrival. Transfers
+  // overlap compute; on one edge and direction they follow each other.
+  kBuffered,
+  // A send waits until its receive starts, and the receive until the send; both take the transfer.
+  kRendezvous,
 };
 
 struct SimulateOptions {
   SendMode send_mode = SendMode::kBuffered;
-  int num_steps = 1;  // back-to-back steps. Ranks go on to the next step on their own (synchronous training is kept by
-                      // data dependencies; frozen ranks run ahead).
-  std::vector<int32_t> credits;  // [edge]; sent but not yet consumed activations allowed, each >= 1;
-                                 // an activation is consumed when the forward that reads it ends. Empty = unbounded.
-                                 // Rendezvous sends need none.
+  // Back-to-back steps. Ranks go on to the next step on their own (synchronous training is kept by
+  // data dependencies; frozen ranks run ahead).
+  int num_steps = 1;
+  // [edge] sent but not yet consumed activations allowed, each >= 1; an activation is consumed when
+  // the forward that reads it ends. Empty = unbounded. Rendezvous sends need none.
+  std::vector<int32_t> credits = {};
 };
 
 struct TimedInstruction {
@@ -46,16 +49,19 @@ struct TimedInstruction {
 
 struct SimulateResult {
   double makespan_s = 0;
-  double step_s = 0;    // steady state: (end of last step - end of first step) / (num_steps - 1); makespan for one step
+  double step_s = 0;  // steady state: (end of last step - end of first step) / (num_steps - 1);
+                      // makespan for one step
   std::vector<double> busy_s;                        // [rank] compute time
   std::vector<std::vector<TimedInstruction>> trace;  // [rank], in program order
 };
 
 /// Plays lowered programs.  costs: one per stage; links: one per edge (empty = free).
-/// Errors: FAILED_PRECONDITION "deadlock" with the grid and the cell each rank waits at; INVALID_ARGUMENT for sizes.
-/// Cost: O(instructions * num_steps).  Threads: pure.
-absl::StatusOr<SimulateResult> Simulate(const ScheduleShape& shape, const std::vector<Program>& programs,
-                                        const std::vector<StageCost>& costs, const std::vector<LinkCost>& links,
+/// Errors: FAILED_PRECONDITION "deadlock" with the grid and the cell each rank waits at;
+/// INVALID_ARGUMENT for sizes. Cost: O(instructions * num_steps).  Threads: pure.
+absl::StatusOr<SimulateResult> Simulate(const ScheduleShape& shape,
+                                        const std::vector<Program>& programs,
+                                        const std::vector<StageCost>& costs,
+                                        const std::vector<LinkCost>& links,
                                         const SimulateOptions& options);
 
 }  // namespace smartpipe

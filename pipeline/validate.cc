@@ -25,20 +25,28 @@ class RankChecker {
     StageProgress& now = stages_[s];
     if (now.optimized) return absl::StrCat("stage ", s, " has had its optimizer step");
     switch (cell.op) {
-      case Op::kForward: return CheckForward(s, m, &now);
-      case Op::kBackward: return CheckBackward(s, m, &now);
-      case Op::kInputGrad: return CheckInputGrad(s, m, &now);
-      case Op::kWeightGrad: return CheckWeightGrad(s, m, &now);
-      case Op::kSendForward: return CheckSend(m, now.forward, &now.sent_forward);
-      case Op::kRecvForward: return CheckNext(m, &now.received_forward);
+      case Op::kForward:
+        return CheckForward(s, m, &now);
+      case Op::kBackward:
+        return CheckBackward(s, m, &now);
+      case Op::kInputGrad:
+        return CheckInputGrad(s, m, &now);
+      case Op::kWeightGrad:
+        return CheckWeightGrad(s, m, &now);
+      case Op::kSendForward:
+        return CheckSend(m, now.forward, &now.sent_forward);
+      case Op::kRecvForward:
+        return CheckNext(m, &now.received_forward);
       case Op::kSendBackward:
         if (s <= shape_.num_frozen_stages) return BelowFrontier(s - 1);
         return CheckSend(m, now.input_grad, &now.sent_backward);
       case Op::kRecvBackward:
         if (s < shape_.num_frozen_stages) return BelowFrontier(s);
         return CheckNext(m, &now.received_backward);
-      case Op::kReduce: return CheckReduce(s, &now);
-      case Op::kOptimize: return CheckOptimize(s, &now);
+      case Op::kReduce:
+        return CheckReduce(s, &now);
+      case Op::kOptimize:
+        return CheckOptimize(s, &now);
     }
     return "unknown instruction";
   }
@@ -48,9 +56,9 @@ class RankChecker {
     const StageProgress& now = stages_[s];
     auto missing = [&](absl::string_view name, int32_t count, bool wanted) {
       const int32_t want = wanted ? num_microbatches : 0;
-      return count == want ? ""
-                           : absl::StrCat("stage ", s, " ends after ", count, " of ", want, " ",
-                                          name);
+      return count == want
+                 ? ""
+                 : absl::StrCat("stage ", s, " ends after ", count, " of ", want, " ", name);
     };
     const bool trains = s >= shape_.num_frozen_stages;
     for (const std::string& what : {

@@ -9,9 +9,8 @@
 #include "absl/time/time.h"
 #include "services/base/status_macros.h"
 #include "services/config/run_config.h"
-#include "spdlog/spdlog.h"
+#include "services/obs/log.h"
 #include "worker/comm/transport.h"
-#include "worker/control/control_plane.h"
 #include "worker/control/control_session.h"
 #include "worker/data/dataset.h"
 #include "worker/engine/numerics.h"
@@ -22,24 +21,6 @@
 
 namespace smartpipe {
 namespace {
-
-/// The session as the training loop's control plane, with the config's patience.
-class SessionControlPlane final : public ControlPlane {
- public:
-  SessionControlPlane(ControlSession& session, absl::Duration timeout) : session_(session), timeout_(timeout) {}
-  absl::StatusOr<WorkerVerdict> WaitVerdict(IntervalIndex boundary) override {
-    SP_ASSIGN_OR_RETURN(WorkerVerdict verdict, session_.WaitVerdict(boundary, timeout_));
-    if (verdict.plan) spdlog::info("step {}: plan {}: {}", verdict.step.value(), verdict.plan->plan_epoch.value(), verdict.reason);
-    return verdict;
-  }
-  void Report(IntervalReportInfo report) override { session_.Report(std::move(report)); }
-  void ReportStep(const StepProgressInfo& progress) override { session_.ReportStep(progress); }
-  void ReportEvaluation(const EvaluationInfo& evaluation) override { session_.ReportEvaluation(evaluation); }
-
- private:
-  ControlSession& session_;
-  const absl::Duration timeout_;
-};
 
 /// What a worker builds from the config before it knows its stage.
 struct Workbench {
@@ -104,8 +85,8 @@ absl::StatusOr<WorkerResult> RunSession(const StageWorkerOptions& options, Contr
   SP_RETURN_IF_ERROR(BuildWorkbench(welcome, bench));
   SP_RETURN_IF_ERROR(session.AnnounceLayers(bench.layers, bench.shape));
   SP_ASSIGN_OR_RETURN(const WorkerAssignment assignment, session.WaitAssignment());
-  spdlog::info("generation {}: rank {} of {}, layers {}", assignment.generation.value(), assignment.rank.value(),
-               assignment.members.size(), FormatCuts(assignment.plan.cuts, bench.model->num_layers()));
+  LogInfo("generation ", assignment.generation.value(), ": rank ", assignment.rank.value(), " of ",
+          assignment.members.size(), ", stages ", FormatCuts(assignment.plan.cuts, bench.model->num_layers()));
   std::vector<std::string> member_names;
   for (const WorkerId& member : assignment.members) member_names.push_back(member.value());
   SP_ASSIGN_OR_RETURN(const std::shared_ptr<Transport> transport,
@@ -118,12 +99,12 @@ absl::StatusOr<WorkerResult> RunSession(const StageWorkerOptions& options, Contr
     if (!why.ok()) transport->Abort(why);  // frees the compute thread from whatever it waits for
   });
   bench.context.transport = transport.get();
-  SessionControlPlane control(session, absl::Seconds(bench.config.decision_timeout_s));
+  session.set_decision_timeout(absl::Seconds(bench.config.decision_timeout_s));
   return Train({.context = bench.context,
                 .shape = bench.shape,
                 .assignment = assignment,
                 .weights_path = absl::StrCat(welcome.run_dir, "/model.safetensors")},
-               control);
+               session);
 }
 
 }  // namespace

@@ -1,7 +1,7 @@
 // The pure heart of the FreezeService: events in, decisions out.
 //
-// No network, clock, disk, thread or random source. Same options, events and times give the same decisions, byte for
-// byte, so every run can be replayed and every incident is a test.
+// No network, clock, disk, thread or random source. Same options, events and times give the same
+// decisions, byte for byte, so every run can be replayed and every incident is a test.
 #pragma once
 
 #include <cstdint>
@@ -22,10 +22,10 @@
 namespace smartpipe {
 
 struct CoordinatorOptions {
-  int32_t num_stages = 2;         // = number of workers wanted
+  int32_t num_stages = 2;  // = number of workers wanted
   int32_t num_microbatches = 4;
   std::string schedule = "1f1b";
-  std::vector<LayerIndex> cuts;   // start cuts; empty = planned from the workers' profiles
+  std::vector<LayerIndex> cuts;  // start cuts; empty = planned from the workers' profiles
   std::string statistic = "norm";
   PolicyOptions policy;
   bool rebalance_enabled = true;
@@ -36,10 +36,11 @@ enum class RunState { kWaiting, kRunning, kFinished, kFailed };
 
 /// Decides freezes, cuts and membership of one run.
 ///
-/// Protocol (DESIGN section 4): joins until num_stages workers are there -> StartGeneration, then the verdicts of
-/// boundaries 0 and 1; when all reports of interval i are in -> the one verdict of boundary i+2, while i+2 is a boundary
-/// of the run. What freezes depends on gradient statistics and config alone; measured times only move cuts.
-/// A lost or failed worker ends the run (until recovery exists); before the start it is only removed.
+/// Protocol (DESIGN section 4): joins until num_stages workers are there -> StartGeneration, then
+/// the verdicts of boundaries 0 and 1; when all reports of interval i are in -> the one verdict of
+/// boundary i+2, while i+2 is a boundary of the run. What freezes depends on gradient statistics
+/// and config alone; measured times only move cuts. A lost or failed worker ends the run (until
+/// recovery exists); before the start it is only removed.
 ///
 /// Threads: not thread-safe, the caller locks.
 class Coordinator {
@@ -48,10 +49,11 @@ class Coordinator {
   virtual ~Coordinator() = default;
 
   /// Changes state and returns decisions, or returns an error and changes nothing.
-  /// Errors: INVALID_ARGUMENT (unknown layer, wrong layer count, negative or NaN time, differing layer lists),
-  /// NOT_FOUND (unknown worker), FAILED_PRECONDITION (stale generation or plan epoch, run not running),
-  /// ALREADY_EXISTS (id in use, or this interval already reported: a repeated equal report is OK and decides nothing).
-  /// A NaN gradient norm is evidence of trouble, not a bad request: it is accepted and never freezes anything.
+  /// Errors: INVALID_ARGUMENT (unknown layer, wrong layer count, negative or NaN time, differing
+  /// layer lists), NOT_FOUND (unknown worker), FAILED_PRECONDITION (stale generation or plan epoch,
+  /// run not running), ALREADY_EXISTS (id in use, or this interval already reported: a repeated
+  /// equal report is OK and decides nothing). A NaN gradient norm is evidence of trouble, not a bad
+  /// request: it is accepted and never freezes anything.
   virtual absl::StatusOr<std::vector<Decision>> Apply(const Event& event, absl::Time now) = 0;
 
   virtual RunState state() const = 0;
@@ -61,13 +63,16 @@ class Coordinator {
   /// The newest decided plan; nothing before the start.
   virtual const std::optional<Plan>& plan() const = 0;
   virtual const std::vector<Verdict>& verdicts() const = 0;
-  virtual const std::vector<LayerInfo>& layers() const = 0;  // costs updated by reports
+  /// Empty before the start; costs are the newest measured ones.
+  virtual const std::vector<LayerInfo>& layers() const = 0;
   /// From the first join on; zeros before.
   virtual const RunLength& length() const = 0;
-  /// Work of the whole run without freezing over its work with the frontiers decided so far: the largest speed-up
-  /// that this run's freezing admits, however it is cut. 1.0 when nothing froze.
+  /// Work of the whole run without freezing over its work with the frontiers decided so far: the
+  /// largest speed-up that this run's freezing admits, however it is cut. 1.0 when nothing froze.
+  /// The newest frontier is taken to stay until the end.
   virtual double SpeedupLimitOfRun() const = 0;
-  /// The whole state as text, one fact a line: equal states give equal text. For tests and incident reports.
+  /// The whole state as text, one fact a line: equal states give equal text. For tests and incident
+  /// reports.
   virtual std::string Dump() const = 0;
 };
 

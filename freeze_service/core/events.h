@@ -1,4 +1,5 @@
-// What the core hears (past-tense facts) and what it orders (decisions). Plain values: no wire types, no clock.
+// What the core hears (past-tense facts) and what it orders (decisions). Plain values: no wire
+// types, no clock.
 #pragma once
 
 #include <cstdint>
@@ -14,15 +15,17 @@
 
 namespace smartpipe {
 
-/// Gradient statistics of one layer over one interval. Norms are L2, >= 0, of the gradient before clipping.
+/// Gradient statistics of one layer over one interval. Norms are L2, >= 0, of the gradient before
+/// clipping.
 struct LayerStatistics {
   LayerIndex layer;
   bool frozen = false;        // no gradient was computed: the numbers below are 0
   bool has_previous = false;  // the layer was trainable during the whole interval before this one
-  double grad_norm_l2 = 0;           // || g(t) ||, g(t) = mean gradient over the interval
-  double previous_grad_norm_l2 = 0;  // || g(t-1) ||
+  double grad_norm_l2 = 0;    // || g(t) ||, g(t) = mean gradient over the interval
+  double previous_grad_norm_l2 = 0;    // || g(t-1) ||
   double grad_difference_norm_l2 = 0;  // || g(t-1) - g(t) ||
-  double microbatch_grad_norm2_mean = 0;           // mean over micro-batches of || g_mb ||^2 (statistic "corrected" only)
+  // Mean over micro-batches of || g_mb ||^2; statistic "corrected" only.
+  double microbatch_grad_norm2_mean = 0;
   double previous_microbatch_grad_norm2_mean = 0;  // same, one interval before
   int64_t num_microbatches = 0;                    // in the interval
   int64_t num_nonfinite_steps = 0;                 // steps whose gradient held a NaN or an infinity
@@ -34,9 +37,10 @@ struct LayerInfo {
   LayerCost cost;  // profiled on the worker before joining
 };
 
-// ---- Events ---------------------------------------------------------------------------------------------------------
+// ---- Events -------------------------------------------------------------------------------------
 
-/// Length of the run in steps, derived by each worker from the same config and dataset; the same on all workers.
+/// Length of the run in steps, derived by each worker from the same config and dataset; the same on
+/// all workers.
 struct RunLength {
   int64_t num_steps = 0;        // >= 1
   int64_t steps_per_epoch = 0;  // >= 1
@@ -47,7 +51,8 @@ struct RunLength {
 /// A worker has built its model and profiled it: it is ready to be given a stage.
 struct WorkerJoined {
   WorkerId worker;
-  int64_t incarnation = 0;  // differs between two processes with one id (its start time in microseconds)
+  // Differs between two processes with one id: the process's start time in microseconds.
+  int64_t incarnation = 0;
   RunLength length;
   std::vector<LayerInfo> layers;
 };
@@ -59,10 +64,11 @@ struct IntervalReported {
   PlanEpoch plan_epoch;  // of the plan in force in the interval
   IntervalIndex interval;
   std::vector<LayerStatistics> statistics;
-  std::vector<LayerCost> costs;  // medians over the interval, same order; a field < 0 = not measured (frozen layer)
-  double step_s = 0;             // median step time
-  double verdict_wait_s = 0;     // waiting for the verdict at the interval's start
-  double switch_drain_s = 0;     // last plan switch, if one happened at the interval's start
+  // Medians over the interval, same order; a field < 0 = not measured (frozen layer).
+  std::vector<LayerCost> costs;
+  double step_s = 0;          // median step time
+  double verdict_wait_s = 0;  // waiting for the verdict at the interval's start
+  double switch_drain_s = 0;  // last plan switch, if one happened at the interval's start
   double switch_move_s = 0;
   int64_t switch_moved_bytes = 0;
 };
@@ -91,10 +97,10 @@ struct StopRequested {
   std::string why;
 };
 
-using Event =
-    std::variant<WorkerJoined, IntervalReported, WorkerLost, WorkerFailed, WorkerFinished, StopRequested>;
+using Event = std::variant<WorkerJoined, IntervalReported, WorkerLost, WorkerFailed, WorkerFinished,
+                           StopRequested>;
 
-// ---- Decisions ------------------------------------------------------------------------------------------------------
+// ---- Decisions ----------------------------------------------------------------------------------
 
 /// All wanted workers are there: everyone starts generation `generation` with `plan`.
 struct StartGeneration {
@@ -110,15 +116,15 @@ struct Verdict {
   std::optional<Plan> plan;  // nothing = keep
   std::string reason;        // a sentence shown verbatim everywhere
   // The numbers behind it.
-  LayerIndex frontier;                // in force from here on, also when kept
-  std::vector<LayerIndex> cuts;       // likewise
-  PlanEpoch plan_epoch;               // likewise
-  std::vector<LayerMove> moves;       // empty = no layer changes its owner
+  LayerIndex frontier;           // in force from here on, also when kept
+  std::vector<LayerIndex> cuts;  // likewise
+  PlanEpoch plan_epoch;          // likewise
+  std::vector<LayerMove> moves;  // empty = no layer changes its owner
   int64_t moved_bytes = 0;
-  double predicted_old_step_s = 0;    // with the old cuts and the new frontier; 0 = not computed
-  double predicted_step_s = 0;        // with the new cuts
-  double even_step_s = 0;             // all work evenly spread: no cut can be faster
-  std::vector<double> eta;            // [layer] this interval's statistic; NaN = no evidence
+  double predicted_old_step_s = 0;  // with the old cuts and the new frontier; 0 = not computed
+  double predicted_step_s = 0;      // with the new cuts
+  double even_step_s = 0;           // all work evenly spread: no cut can be faster
+  std::vector<double> eta;          // [layer] this interval's statistic; NaN = no evidence
 };
 
 /// The run is over; every worker ends.

@@ -15,8 +15,8 @@ struct PolicyEntry {
   std::unique_ptr<Policy> (*make)(const PolicyOptions& options);
 };
 constexpr PolicyEntry kPolicies[] = {
-    {"full", MakeFullPolicy},           {"fixed", MakeFixedPolicy},
-    {"linear", MakeLinearPolicy},       {"smartpipe", MakeSmartPipePolicy},
+    {"full", MakeFullPolicy},         {"fixed", MakeFixedPolicy},
+    {"linear", MakeLinearPolicy},     {"smartpipe", MakeSmartPipePolicy},
     {"schedule", MakeSchedulePolicy},
 };
 
@@ -28,9 +28,8 @@ absl::Status CheckSchedule(const std::vector<std::pair<Step, LayerIndex>>& sched
   for (size_t i = 0; i < schedule.size(); ++i) {
     const auto& [step, frontier] = schedule[i];
     if (step.value() < 0 || frontier.value() < 0) {
-      return absl::InvalidArgumentError(absl::StrCat("freeze.schedule entry ", i,
-                                                     " is negative: [", step.value(), ", ",
-                                                     frontier.value(), "]"));
+      return absl::InvalidArgumentError(absl::StrCat("freeze.schedule entry ", i, " is negative: [",
+                                                     step.value(), ", ", frontier.value(), "]"));
     }
     if (i > 0 && (step <= schedule[i - 1].first || frontier < schedule[i - 1].second)) {
       return absl::InvalidArgumentError(absl::StrCat(
@@ -70,9 +69,9 @@ absl::StatusOr<std::unique_ptr<Policy>> MakePolicy(const PolicyOptions& options)
   for (const PolicyEntry& entry : kPolicies) {
     if (entry.name == options.policy) return entry.make(options);
   }
-  return absl::InvalidArgumentError(absl::StrCat("freeze.policy is \"", options.policy,
-                                                 "\", there are: ",
-                                                 absl::StrJoin(PolicyNames(), ", ")));
+  return absl::InvalidArgumentError(
+      absl::StrCat("freeze.policy is \"", options.policy,
+                   "\", there are: ", absl::StrJoin(PolicyNames(), ", ")));
 }
 
 std::vector<std::string> PolicyNames() {

@@ -1,5 +1,5 @@
-// Freezing policies: one small pure file each in freeze_service/core/policies/, one line in the table of policy.cc, one
-// scenario in tests/scenario/policy/.
+// Freezing policies: one small pure file each in freeze_service/core/policies/, one line in the
+// table of policy.cc, one scenario in tests/scenario/policy/.
 #pragma once
 
 #include <cstdint>
@@ -20,12 +20,12 @@ inline constexpr int kEtaHistory = 16;
 /// The freezing keys of the config, as the core sees them.
 struct PolicyOptions {
   std::string policy = "smartpipe";
-  double tau = 0.1;                  // > 0
-  double lambda_max = 0.5;           // (0, 1]
-  int32_t warmup_intervals = 2;      // >= 0: statistics of intervals before this one decide nothing
-  int32_t hits = 1;                  // 1..kEtaHistory: intervals in a row that must agree
-  int32_t min_trainable = 1;         // >= 1: layers that never freeze, counted from the end; binds every policy
-  int32_t fixed_layers = 2;          // policy fixed
+  double tau = 0.1;              // > 0
+  double lambda_max = 0.5;       // (0, 1]
+  int32_t warmup_intervals = 2;  // >= 0: statistics of intervals before this one decide nothing
+  int32_t hits = 1;              // 1..kEtaHistory: intervals in a row that must agree
+  int32_t min_trainable = 1;     // >= 1: last layers that never freeze, under any policy
+  int32_t fixed_layers = 2;      // policy fixed
   std::vector<std::pair<Step, LayerIndex>> schedule;  // policy schedule; ascending
 };
 
@@ -33,16 +33,17 @@ struct PolicyOptions {
 struct PolicyInput {
   int32_t num_layers = 0;
   std::vector<std::string> layer_names;  // [layer], for the reason
-  LayerIndex frontier;        // decided so far, for the boundary before this one
+  LayerIndex frontier;                   // decided so far, for the boundary before this one
   IntervalIndex boundary;
-  Step step;                  // boundary * K
+  Step step;  // boundary * K
   int64_t steps_per_epoch = 0;
   int64_t interval_steps = 0;
-  IntervalIndex interval;     // newest interval with reports; -1 = none yet (boundaries 0 and 1)
-  /// [layer] statistic of the newest intervals, oldest first, at most kEtaHistory; NaN = no evidence (frozen, no
-  /// previous interval, zero or non-finite norm).
+  IntervalIndex interval;  // newest interval with reports; -1 = none yet (boundaries 0 and 1)
+  /// [layer] statistic of the newest intervals, oldest first, at most kEtaHistory; NaN = no
+  /// evidence (frozen, no previous interval, zero or non-finite norm).
   std::vector<std::vector<double>> eta_history;
-  /// [layer] why the newest entry is NaN, empty if it is a number: 'layer 3 "block2": gradient norm is NaN'.
+  /// [layer] why the newest entry is NaN, empty if it is a number: 'layer 3 "block2": gradient norm
+  /// is NaN'.
   std::vector<std::string> no_evidence;
 };
 

@@ -10,11 +10,11 @@
 namespace smartpipe {
 namespace {
 
-// The divisor of "corrected" stays above this share of ||g(t-1)||^2: pure noise must not divide by zero.
+// The divisor of "corrected" stays above this share of ||g(t-1)||^2: pure noise must not divide by
+// zero.
 constexpr double kSignalShareMin = 1e-12;
 
-Eta NoEvidence(const LayerStatistics& statistics, const std::string& name,
-               absl::string_view why) {
+Eta NoEvidence(const LayerStatistics& statistics, const std::string& name, absl::string_view why) {
   return {std::numeric_limits<double>::quiet_NaN(),
           absl::StrCat(LayerLabel(statistics.layer, name), ": ", why)};
 }

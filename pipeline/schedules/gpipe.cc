@@ -1,7 +1,7 @@
 // GPipe (Huang et al., 2019): all forwards, then all backwards, then the optimizer.
 //
-// Differs from the paper: the backward takes the micro-batches in ascending order too, because the order in which
-// gradients are added is part of the result and must not depend on the schedule.
+// Differs from the paper: the backward takes the micro-batches in ascending order too, because the
+// order in which gradients are added is part of the result and must not depend on the schedule.
 #include "pipeline/schedules/schedules.h"
 #include "services/base/status_macros.h"
 

@@ -1,8 +1,8 @@
-// 1F1B (PipeDream-flush; Narayanan et al., 2021): one backward for each forward, so that stage s never holds more than
-// S - s activations.
+// 1F1B (PipeDream-flush; Narayanan et al., 2021): one backward for each forward, so that stage s
+// never holds more than S - s activations.
 //
-// With frozen stages in front the trainable ones keep the limit of their place in the whole pipeline; the frozen ones
-// only forward and hold nothing.
+// With frozen stages in front the trainable ones keep the limit of their place in the whole
+// pipeline; the frozen ones only forward and hold nothing.
 #include <algorithm>
 
 #include "pipeline/schedules/schedules.h"

@@ -1,4 +1,5 @@
-// KeyValueStore in the memory of one process: what the service keeps behind its calls, and what tests rendezvous over.
+// KeyValueStore in the memory of one process: what the service keeps behind its calls, and what
+// tests rendezvous over.
 #pragma once
 
 #include <cstdint>
@@ -22,8 +23,8 @@
 
 namespace smartpipe {
 
-/// Limits: services/base/limits.h; what is over one is refused with RESOURCE_EXHAUSTED and changes nothing.
-/// Threads: all methods from any thread.  Cost: O(log keys); a waiting call costs no CPU.
+/// Limits: services/base/limits.h; what is over one is refused with RESOURCE_EXHAUSTED and changes
+/// nothing. Threads: all methods from any thread.  Cost: O(log keys); a waiting call costs no CPU.
 class MemoryKeyValueStore final : public KeyValueStore {
  public:
   absl::Status Set(const std::string& key, const std::string& value) override {
@@ -48,7 +49,8 @@ class MemoryKeyValueStore final : public KeyValueStore {
       return absl::InvalidArgumentError(absl::StrCat("key \"", key, "\" does not hold a counter"));
     }
     if (__builtin_add_overflow(value, amount, &value)) {
-      return absl::OutOfRangeError(absl::StrCat("counter \"", key, "\" would leave the range of 64 bits"));
+      return absl::OutOfRangeError(
+          absl::StrCat("counter \"", key, "\" would leave the range of 64 bits"));
     }
     SP_RETURN_IF_ERROR(Put(key, absl::StrCat(value)));
     return value;
@@ -93,7 +95,8 @@ class MemoryKeyValueStore final : public KeyValueStore {
     cancelled_ = true;
   }
 
-  /// Drops every key that starts with `prefix`, as an ended generation's; returns how many there were.
+  /// Drops every key that starts with `prefix`, as an ended generation's; returns how many there
+  /// were.
   int64_t DeletePrefix(absl::string_view prefix) {
     absl::MutexLock lock(&mutex_);
     int64_t num_deleted = 0;
@@ -126,18 +129,20 @@ class MemoryKeyValueStore final : public KeyValueStore {
     const bool in_time = mutex_.AwaitWithTimeout(absl::Condition(&ready), timeout);
     SP_RETURN_IF_ERROR(CheckNotCancelled());
     if (in_time) return absl::OkStatus();
-    return absl::DeadlineExceededError(
-        absl::StrCat("waited ", absl::FormatDuration(timeout), " for key ", absl::StrJoin(Missing(keys), ", ")));
+    return absl::DeadlineExceededError(absl::StrCat(
+        "waited ", absl::FormatDuration(timeout), " for key ", absl::StrJoin(Missing(keys), ", ")));
   }
 
-  absl::Status Put(const std::string& key, const std::string& value) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+  absl::Status Put(const std::string& key, const std::string& value)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
     if (static_cast<int64_t>(key.size()) > limits::kKeyValueKeyBytesMax) {
       return absl::ResourceExhaustedError(
           absl::StrCat("a key of ", key.size(), " bytes; at most ", limits::kKeyValueKeyBytesMax));
     }
     if (static_cast<int64_t>(value.size()) > limits::kKeyValueValueBytesMax) {
-      return absl::ResourceExhaustedError(absl::StrCat("a value of ", value.size(), " bytes for key \"", key,
-                                                       "\"; at most ", limits::kKeyValueValueBytesMax));
+      return absl::ResourceExhaustedError(absl::StrCat("a value of ", value.size(),
+                                                       " bytes for key \"", key, "\"; at most ",
+                                                       limits::kKeyValueValueBytesMax));
     }
     auto it = entries_.find(key);
     if (it != entries_.end()) {
@@ -145,8 +150,8 @@ class MemoryKeyValueStore final : public KeyValueStore {
       return absl::OkStatus();
     }
     if (static_cast<int64_t>(entries_.size()) >= limits::kKeyValueEntriesMax) {
-      return absl::ResourceExhaustedError(
-          absl::StrCat("the store holds ", entries_.size(), " keys; at most ", limits::kKeyValueEntriesMax));
+      return absl::ResourceExhaustedError(absl::StrCat(
+          "the store holds ", entries_.size(), " keys; at most ", limits::kKeyValueEntriesMax));
     }
     entries_.emplace(key, value);
     return absl::OkStatus();

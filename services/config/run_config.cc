@@ -24,11 +24,15 @@ constexpr size_t kListEntriesMax = 4096;
 constexpr size_t kStringBytesMax = 4096;
 constexpr size_t kShownBytesMax = 60;
 constexpr size_t kProblemsMax = 100;  // more are counted, not listed
+constexpr int kNestingMax = 32;
+constexpr int kLineDotsMax = 200;
 
 // Text of the user's inside a message: quoted, escaped, short.
 std::string Show(absl::string_view text) {
   if (text.size() <= kShownBytesMax) return QuoteToml(text);
-  return absl::StrCat(QuoteToml(text.substr(0, kShownBytesMax)), "...");
+  size_t end = kShownBytesMax;
+  while (end > 0 && (static_cast<unsigned char>(text[end]) & 0xc0) == 0x80) --end;  // not inside a UTF-8 letter
+  return absl::StrCat(QuoteToml(text.substr(0, end)), "...");
 }
 
 std::string DescribeNode(const toml::node& node) {
@@ -83,6 +87,42 @@ std::string Expected(const KeySpec& spec) {
   const bool is_list = absl::StartsWith(type, "list");
   if (!range.empty()) absl::StrAppend(&text, is_list ? ", each " : ", ", range);
   return text;
+}
+
+// What the TOML library would recurse into without bound, found before it sees the text: brackets in brackets, and
+// keys of thousands of parts. Multi-line strings are refused, too (no key needs one): so a line is enough to tell what is
+// inside a string.
+std::optional<ConfigProblem> FindTooDeep(const std::string& text) {
+  int line = 1, depth = 0, dots = 0;
+  char quote = 0;
+  for (size_t i = 0; i < text.size(); ++i) {
+    const char c = text[i];
+    if (c == '\n') {
+      ++line;
+      dots = 0;
+      quote = 0;
+    } else if (quote != 0) {
+      if (c == '\\' && quote == '"' && i + 1 < text.size() && text[i + 1] != '\n') ++i;
+      else if (c == quote) quote = 0;
+    } else if (c == '"' || c == '\'') {
+      if (text.compare(i, 3, std::string(3, c)) == 0) {
+        return ConfigProblem{.line = line, .key = "", .message = "multi-line strings are not used here; write it on one line"};
+      }
+      quote = c;
+    } else if (c == '#') {
+      while (i + 1 < text.size() && text[i + 1] != '\n') ++i;
+    } else if (c == '[' || c == '{') {
+      ++depth;
+    } else if ((c == ']' || c == '}') && depth > 0) {
+      --depth;
+    } else if (c == '.') {
+      ++dots;
+    }
+    if (depth > kNestingMax || dots > kLineDotsMax) {
+      return ConfigProblem{.line = line, .key = "", .message = "nested too deeply; no key needs more than two levels"};
+    }
+  }
+  return std::nullopt;
 }
 
 // Reads the value of one key out of a node. Returns the complaint; empty = stored.
@@ -231,6 +271,11 @@ class ConfigReader {
                                  " are allowed; is it the right file?"));
       return;
     }
+    if (const auto too_deep = FindTooDeep(text)) {
+      syntax_ok_ = false;
+      problems_.push_back(*too_deep);
+      return;
+    }
     try {
       const toml::table root = toml::parse(text);
       for (const auto& [key, node] : root) ReadTopLevel(std::string(key.str()), LineOf(key), node);
@@ -252,6 +297,8 @@ class ConfigReader {
     suffix_ = absl::StrCat(" (from --set ", Show(word), ")");
     if (value.size() > static_cast<size_t>(limits::kConfigBytesMax)) {
       Report(0, key, "the value is too long");
+    } else if (const auto too_deep = FindTooDeep(value)) {
+      Report(0, key, too_deep->message);
     } else if (FindKey(key) == nullptr) {
       const std::vector<std::string> tables = TableNames();
       const bool is_table = std::find(tables.begin(), tables.end(), key) != tables.end();

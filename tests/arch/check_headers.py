@@ -56,7 +56,8 @@ def compile_alone(header, command, directory, build_dir):
     text = f'#include "{name}"\n#include "{name}"\n'
     if not source.exists() or source.read_text(encoding="utf-8") != text:
         source.write_text(text, encoding="utf-8")
-    words = command + ["-O0", "-c", str(source), "-o", str(source.with_suffix(".o"))]
+    # A folder without a source file borrows flags from elsewhere; the project's own roots are the same.
+    words = command + [f"-I{ROOT}", f"-I{build_dir}/generated", "-O0", "-c", str(source), "-o", str(source.with_suffix(".o"))]
     done = subprocess.run(words, cwd=directory, capture_output=True, text=True, check=False)
     return name, done.returncode, done.stderr
 

@@ -50,8 +50,8 @@ absl::StatusOr<WorkerResult> TrainRank(const RankThreadsOptions& options, Rank r
                   .transport = &transport,
                   .start_weights = {},
                   .edge_shapes = EdgeShapes(layers, options.dataset->sample_shape())},
-      .shape = {.num_steps = options.num_steps,
-                .steps_per_epoch = options.dataset->size(Split::kTrain) / options.config.train.batch_size,
+      .shape = {.steps_per_epoch = options.dataset->size(Split::kTrain) / options.config.train.batch_size,
+                .num_steps = options.num_steps,
                 .interval_steps = options.interval_steps,
                 .num_boundaries = 0},
       .assignment = {.generation = Generation(1),
@@ -78,7 +78,8 @@ Plan MakePlan(const RankThreadsOptions& options, const PlanChange& change, int64
       {.num_stages = plan.num_stages(),
        .num_microbatches = static_cast<int32_t>(options.config.train.microbatches),
        .num_frozen_stages = NumFrozenStages(plan.cuts, options.model->num_layers(), plan.frontier),
-       .stage_to_rank = {}});
+       .stage_to_rank = {}},
+      plan.schedule);
   return plan;
 }
 

@@ -57,7 +57,8 @@ std::string TakeExpected(const std::vector<std::string>& lines, size_t* next) {
 }
 
 std::string Normalized(absl::string_view output) {
-  while (!output.empty() && (output.back() == '\n' || output.back() == ' ')) output.remove_suffix(1);
+  while (!output.empty() && (output.back() == '\n' || output.back() == ' '))
+    output.remove_suffix(1);
   return output.empty() ? "" : absl::StrCat(output, "\n");
 }
 
@@ -109,7 +110,10 @@ std::vector<std::string> ScenarioFiles(absl::string_view folder) {
   std::vector<std::string> paths;
   std::error_code error;
   for (const auto& entry : std::filesystem::directory_iterator(dir, error)) {
-    if (entry.path().extension() == ".txt") paths.push_back(entry.path().string());
+    const std::filesystem::path& path = entry.path();
+    if (path.extension() == ".txt" && path.filename() != "CMakeLists.txt") {
+      paths.push_back(path.string());
+    }
   }
   if (paths.empty()) ADD_FAILURE() << "No scenario files *.txt in " << dir;
   std::sort(paths.begin(), paths.end());

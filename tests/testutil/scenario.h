@@ -6,14 +6,15 @@
 //   ----
 //   expected output up to the next blank line
 //
-// Output that has blank lines itself stands between doubled separators (`----` twice before and twice after).
-// With `--rewrite` or SMARTPIPE_REWRITE=1 the file's expected parts are replaced by what the handler said; the diff
-// of the file is then what a reviewer reads.
+// Output that has blank lines itself stands between doubled separators (`----` twice before and
+// twice after). With `--rewrite` or SMARTPIPE_REWRITE=1 the file's expected parts are replaced by
+// what the handler said; the diff of the file is then what a reviewer reads.
 //
 //   TEST(Coordinator, Scenarios) {
 //     for (const std::string& path : ScenarioFiles("coordinator")) {
 //       Coordinator coordinator;
-//       RunScenario(path, [&](const ScenarioCommand& command) { return Play(coordinator, command); });
+//       RunScenario(path, [&](const ScenarioCommand& command) { return Play(coordinator, command);
+//       });
 //     }
 //   }
 #ifndef SMARTPIPE_TESTS_TESTUTIL_SCENARIO_H_
@@ -47,8 +48,9 @@ using ScenarioHandler = std::function<std::string(const ScenarioCommand&)>;
 /// Sorted paths of tests/scenario/<folder>/*.txt. Fails the running test when there are none.
 std::vector<std::string> ScenarioFiles(absl::string_view folder);
 
-/// Calls `handler` for each command of the file, in order, and expects its output (trailing line ends do not count).
-/// A difference is a non-fatal failure that shows file, line, command, expected and actual.
+/// Calls `handler` for each command of the file, in order, and expects its output (trailing line
+/// ends do not count). A difference is a non-fatal failure that shows file, line, command, expected
+/// and actual.
 void RunScenario(const std::string& path, const ScenarioHandler& handler);
 
 /// The replay as a function on text; RunScenario is this on a file.

@@ -1,4 +1,5 @@
-// Common main of all googletest programs: prints the seed first, so that every failure can be repeated.
+// Common main of all googletest programs: prints the seed first, so that every failure can be
+// repeated.
 #include <cinttypes>
 #include <cstdint>
 #include <cstdio>
@@ -15,7 +16,8 @@ namespace smartpipe::testutil {
 uint64_t TestSeed() {
   static const uint64_t seed = [] {
     const char* text = std::getenv("SMARTPIPE_TEST_SEED");
-    if (text != nullptr && *text != '\0') return static_cast<uint64_t>(std::strtoull(text, nullptr, 10));
+    if (text != nullptr && *text != '\0')
+      return static_cast<uint64_t>(std::strtoull(text, nullptr, 10));
     return static_cast<uint64_t>(std::random_device{}());
   }();
   return seed;

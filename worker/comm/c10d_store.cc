@@ -8,8 +8,12 @@
 namespace smartpipe {
 namespace {
 
-std::string ToString(const std::vector<uint8_t>& bytes) { return std::string(bytes.begin(), bytes.end()); }
-std::vector<uint8_t> ToBytes(const std::string& text) { return std::vector<uint8_t>(text.begin(), text.end()); }
+std::string ToString(const std::vector<uint8_t>& bytes) {
+  return std::string(bytes.begin(), bytes.end());
+}
+std::vector<uint8_t> ToBytes(const std::string& text) {
+  return std::vector<uint8_t>(text.begin(), text.end());
+}
 
 // c10d writes "no limit" as zero.
 absl::Duration ToDuration(std::chrono::milliseconds timeout) {
@@ -21,15 +25,19 @@ absl::Duration ToDuration(std::chrono::milliseconds timeout) {
 C10dStore::C10dStore(std::shared_ptr<KeyValueStore> store, std::chrono::milliseconds timeout)
     : c10d::Store(timeout), store_(std::move(store)) {}
 
-c10::intrusive_ptr<c10d::Store> C10dStore::clone() { return c10::make_intrusive<C10dStore>(store_, timeout_); }
+c10::intrusive_ptr<c10d::Store> C10dStore::clone() {
+  return c10::make_intrusive<C10dStore>(store_, timeout_);
+}
 
 void C10dStore::set(const std::string& key, const std::vector<uint8_t>& value) {
   ThrowIfError(store_->Set(key, ToString(value)));
 }
 
-std::vector<uint8_t> C10dStore::compareSet(const std::string& key, const std::vector<uint8_t>& expected,
+std::vector<uint8_t> C10dStore::compareSet(const std::string& key,
+                                           const std::vector<uint8_t>& expected,
                                            const std::vector<uint8_t>& desired) {
-  absl::StatusOr<std::string> held = store_->CompareAndSet(key, ToString(expected), ToString(desired));
+  absl::StatusOr<std::string> held =
+      store_->CompareAndSet(key, ToString(expected), ToString(desired));
   ThrowIfError(held.status());
   return ToBytes(*held);
 }
@@ -66,7 +74,8 @@ int64_t C10dStore::getNumKeys() {
 
 void C10dStore::wait(const std::vector<std::string>& keys) { wait(keys, timeout_); }
 
-void C10dStore::wait(const std::vector<std::string>& keys, const std::chrono::milliseconds& timeout) {
+void C10dStore::wait(const std::vector<std::string>& keys,
+                     const std::chrono::milliseconds& timeout) {
   ThrowIfError(store_->Wait(keys, ToDuration(timeout)));
 }
 

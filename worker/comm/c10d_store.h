@@ -15,10 +15,10 @@
 
 namespace smartpipe {
 
-/// c10d expects exceptions: a failed call throws c10::DistStoreError (DEADLINE_EXCEEDED, CANCELLED and wrong use) or
-/// c10::DistNetworkError (UNAVAILABLE) with the status' message. status() keeps the first one, so that the caller of
-/// c10d can report what really happened instead of parsing a message.
-/// Threads: all methods from any thread, except setTimeout (before the first use).
+/// c10d expects exceptions: a failed call throws c10::DistStoreError (DEADLINE_EXCEEDED, CANCELLED
+/// and wrong use) or c10::DistNetworkError (UNAVAILABLE) with the status' message. status() keeps
+/// the first one, so that the caller of c10d can report what really happened instead of parsing a
+/// message. Threads: all methods from any thread, except setTimeout (before the first use).
 class C10dStore : public c10d::Store {
  public:
   /// `timeout` is the limit of get() and of wait() without one; rounded up to milliseconds.
@@ -36,7 +36,8 @@ class C10dStore : public c10d::Store {
   bool check(const std::vector<std::string>& keys) override;
   int64_t getNumKeys() override;
   void wait(const std::vector<std::string>& keys) override;
-  void wait(const std::vector<std::string>& keys, const std::chrono::milliseconds& timeout) override;
+  void wait(const std::vector<std::string>& keys,
+            const std::chrono::milliseconds& timeout) override;
 
   /// The first failure since construction; OK when there was none.
   absl::Status status() const;

@@ -1,7 +1,7 @@
 // Transport: the only door to c10d. Ordered one-way channels between ranks, shapes known to both sides.
 //
-// Order is the protocol: on one channel the n-th send meets the n-th receive. A new transport is one file here, one line
-// in the table of transport.cc, and it must pass tests/component/transport.
+// Order is the protocol: on one channel the n-th send meets the n-th receive. A new transport is one file here and one
+// line in the table of tests/component/transport/conformance_test.cc, whose tests it must pass.
 #pragma once
 
 #include <cstdint>
@@ -71,7 +71,9 @@ class LoopbackHub {
     int64_t message = 0;             // the n-th message of the channel fails on both sides ...
     absl::Status status;             // ... with this
   };
-  explicit LoopbackHub(int32_t size, bool rendezvous = true, std::vector<Fault> faults = {});
+  /// A transfer that does not end within `transfer_timeout` fails as with Gloo, so that a deadlock becomes a message.
+  explicit LoopbackHub(int32_t size, bool rendezvous = true, std::vector<Fault> faults = {},
+                       absl::Duration transfer_timeout = absl::Seconds(60));
   ~LoopbackHub();
   /// One per rank; may outlive the hub.
   std::unique_ptr<Transport> MakeTransport(Rank rank);

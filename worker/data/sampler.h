@@ -1,4 +1,5 @@
-// The deterministic sampler: which samples a micro-batch of a step holds, the same in every process.
+// The deterministic sampler: which samples a micro-batch of a step holds, the same in every
+// process.
 #pragma once
 
 #include <cstdint>
@@ -10,8 +11,8 @@ namespace smartpipe {
 
 /// A keyed permutation of the training set per epoch; the last partial batch is dropped.
 ///
-/// Sample ids depend on (seed, epoch, step, micro-batch) alone, never on rank or call order.  Cost: one shuffle per
-/// epoch, cached.  Threads: one.
+/// Sample ids depend on (seed, epoch, step, micro-batch) alone, never on rank or call order.  Cost:
+/// one shuffle per epoch, cached.  Threads: one.
 class Sampler {
  public:
   /// num_samples >= batch_size; batch_size a multiple of num_microbatches.

@@ -23,7 +23,8 @@ enum class Mode {
 
 /// One entry of a model's layer list, over at:: functions and autograd.
 ///
-/// Tensors at layer edges are float32, contiguous (NCHW); Forward returns a contiguous tensor.  Threads: one.
+/// Tensors at layer edges are float32, contiguous (NCHW); Forward returns a contiguous tensor.
+/// Threads: one.
 class Layer {
  public:
   virtual ~Layer() = default;

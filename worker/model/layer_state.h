@@ -13,10 +13,11 @@
 
 namespace smartpipe {
 
-/// Incremental sha256 over name, dtype, shape and little-endian bytes of tensors: the run's `weights_sha256` when fed
-/// with each layer's parameters, then buffers, in layer order.
-/// Encoding per tensor: uint64 name length, name, uint64 dtype-name length, dtype name as in safetensors ("F32", "I64"),
-/// uint64 number of dimensions, each as int64, then the contiguous bytes. All integers little-endian.
+/// Incremental sha256 over name, dtype, shape and little-endian bytes of tensors: the run's
+/// `weights_sha256` when fed with each layer's parameters, then buffers, in layer order. Encoding
+/// per tensor: uint64 name length, name, uint64 dtype-name length, dtype name as in safetensors
+/// ("F32", "I64"), uint64 number of dimensions, each as int64, then the contiguous bytes. All
+/// integers little-endian.
 class WeightsDigest {
  public:
   WeightsDigest();
@@ -30,18 +31,23 @@ class WeightsDigest {
   void* context_;
 };
 
-/// Packs named tensors (any dtypes, empty list allowed) into one uint8 tensor and back; the digest is part of the pack
-/// and checked by Unpack (DATA_LOSS when it does not fit, INVALID_ARGUMENT for a torn pack).
+/// Packs named tensors (any dtypes, empty list allowed) into one uint8 tensor and back; the digest
+/// is part of the pack and checked by Unpack (DATA_LOSS when it does not fit, INVALID_ARGUMENT for
+/// a torn pack).
 at::Tensor PackTensors(const std::vector<NamedTensor>& tensors);
 absl::StatusOr<std::vector<NamedTensor>> UnpackTensors(const at::Tensor& packed);
 
-/// Weights files: safetensors. Written to a temporary name, synced, renamed. Errors name the path and the cause.
+/// Weights files: safetensors. Written to a temporary name, synced, renamed. Errors name the path
+/// and the cause.
 absl::Status WriteSafetensors(const std::string& path, const std::vector<NamedTensor>& tensors);
-/// Bounds-checked: a hostile or truncated file gives DATA_LOSS, never a crash or an allocation beyond the file's size.
+/// Bounds-checked: a hostile or truncated file gives DATA_LOSS, never a crash or an allocation
+/// beyond the file's size.
 absl::StatusOr<std::vector<NamedTensor>> ReadSafetensors(const std::string& path);
 
 /// Copies tensors into a layer's parameters and buffers by name. `found` counts the names used.
-/// Errors: INVALID_ARGUMENT for another dtype or shape; NOT_FOUND for a missing name unless allow_partial.
-absl::Status LoadIntoLayer(const std::vector<NamedTensor>& tensors, bool allow_partial, Layer& layer, int64_t& found);
+/// Errors: INVALID_ARGUMENT for another dtype or shape; NOT_FOUND for a missing name unless
+/// allow_partial.
+absl::Status LoadIntoLayer(const std::vector<NamedTensor>& tensors, bool allow_partial,
+                           Layer& layer, int64_t& found);
 
 }  // namespace smartpipe

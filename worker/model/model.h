@@ -16,19 +16,22 @@
 
 namespace smartpipe {
 
-/// How to build each layer of a model; building one layer costs nothing for the others, so a worker builds only its own.
+/// How to build each layer of a model; building one layer costs nothing for the others, so a worker
+/// builds only its own.
 class ModelSpec {
  public:
   virtual ~ModelSpec() = default;
   virtual int32_t num_layers() const = 0;
   virtual std::string layer_name(LayerIndex layer) const = 0;
-  /// A fresh layer with its keyed initialisation: the same bytes for (seed, layer) in every process.
+  /// A fresh layer with its keyed initialisation: the same bytes for (seed, layer) in every
+  /// process.
   virtual std::unique_ptr<Layer> MakeLayer(LayerIndex layer, int64_t seed) const = 0;
 };
 
-/// Errors: INVALID_ARGUMENT for an unknown name (nearest given) or a sample shape that the model cannot take.
-/// sample_shape: [C, H, W].
-absl::StatusOr<std::unique_ptr<ModelSpec>> MakeModel(const std::string& name, const std::vector<int64_t>& sample_shape,
+/// Errors: INVALID_ARGUMENT for an unknown name (nearest given) or a sample shape that the model
+/// cannot take. sample_shape: [C, H, W].
+absl::StatusOr<std::unique_ptr<ModelSpec>> MakeModel(const std::string& name,
+                                                     const std::vector<int64_t>& sample_shape,
                                                      int64_t num_classes);
 
 /// Sample shapes at all layer edges, num_layers + 1 entries (first = input).

@@ -19,13 +19,15 @@ class LayerOptimizer {
   virtual ~LayerOptimizer() = default;
   /// gradients: one per parameter of the layer, same shapes. Updates the parameters in place.
   virtual void Step(const std::vector<at::Tensor>& gradients) = 0;
-  /// State as named tensors (momentum buffers; first and second moments and step), and back. Empty before the first step.
+  /// State as named tensors (momentum buffers; first and second moments and step), and back. Empty
+  /// before the first step.
   virtual std::vector<NamedTensor> State() const = 0;
   virtual absl::Status LoadState(const std::vector<NamedTensor>& state) = 0;
   virtual int64_t state_bytes() const = 0;
 };
 
 /// `layer` must outlive the optimizer.  Errors: INVALID_ARGUMENT for an unknown name.
-absl::StatusOr<std::unique_ptr<LayerOptimizer>> MakeOptimizer(const OptimConfig& config, const Layer& layer);
+absl::StatusOr<std::unique_ptr<LayerOptimizer>> MakeOptimizer(const OptimConfig& config,
+                                                              const Layer& layer);
 
 }  // namespace smartpipe

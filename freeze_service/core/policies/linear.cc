@@ -1,4 +1,5 @@
-// linear: one more layer at the first boundary of each epoch after the first, whatever the gradients say.
+// linear: one more layer at the first boundary of each epoch after the first, whatever the
+// gradients say.
 #include <algorithm>
 
 #include "absl/strings/str_cat.h"

@@ -1,4 +1,7 @@
 // schedule: a list of (step, frontier), each taking effect at exactly its step.
+#include <utility>
+#include <vector>
+
 #include "absl/strings/str_cat.h"
 #include "freeze_service/core/policies/policies.h"
 

@@ -1,7 +1,8 @@
 // smartpipe: freezes the leading trainable layers whose gradient has stopped changing.
 //
-// Source: SmartPipe, definitions 2-4; differs: eta compares means over intervals, and lambda_t follows from how many
-// layers qualify, bounded by lambda_max.  Test: tests/scenario/policy/smartpipe.txt
+// Source: SmartPipe, definitions 2-4; differs: eta compares means over intervals, and lambda_t
+//         follows from how many layers qualify, bounded by lambda_max.
+// Test:   tests/scenario/policy/smartpipe.txt
 #include <algorithm>
 #include <cmath>
 
@@ -23,8 +24,8 @@ class SmartPipePolicy final : public Policy {
     if (input.interval.value() < 0) return {input.frontier, "no statistics yet"};
     if (input.interval.value() < options_.warmup_intervals) {
       return {input.frontier, absl::StrCat("warm-up: interval ", input.interval.value(),
-                                           " decides nothing, interval ",
-                                           options_.warmup_intervals, " is the first that may")};
+                                           " decides nothing, interval ", options_.warmup_intervals,
+                                           " is the first that may")};
     }
     const int32_t num_may_freeze =
         input.num_layers - input.frontier.value() - options_.min_trainable;
@@ -64,8 +65,8 @@ class SmartPipePolicy final : public Policy {
                         int32_t num_may_freeze) const {
     const int32_t num_trainable = input.num_layers - input.frontier.value();
     // The small term keeps a product such as 0.29 * 100 from falling below its whole number.
-    const int32_t num_at_once = std::max(
-        1, static_cast<int32_t>(std::floor(options_.lambda_max * num_trainable + 1e-9)));
+    const int32_t num_at_once =
+        std::max(1, static_cast<int32_t>(std::floor(options_.lambda_max * num_trainable + 1e-9)));
     const int32_t count = std::min({num_qualified, num_at_once, num_may_freeze});
     const LayerIndex frontier = input.frontier + count;
     std::string reason =
@@ -79,6 +80,8 @@ class SmartPipePolicy final : public Policy {
       } else {
         absl::StrAppend(&reason, "freeze.min_trainable keeps the last ", options_.min_trainable);
       }
+    } else if (count < num_may_freeze && !input.no_evidence[frontier.value()].empty()) {
+      absl::StrAppend(&reason, ", no evidence on ", input.no_evidence[frontier.value()]);
     }
     return {frontier, reason};
   }

@@ -1,0 +1,70 @@
+// The processes of a run on this machine: one freeze_service and one stage_worker per stage.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "cli/child_process.h"
+
+namespace smartpipe {
+
+struct LaunchOptions {
+  std::string service_program;
+  std::string worker_program;
+  std::string run_dir;  // has config.toml and logs/
+  int64_t num_workers = 1;
+  absl::Duration start_timeout = absl::Seconds(30);  // until the service listens
+};
+
+/// Why a run ended before its time.
+struct LaunchFailure {
+  std::string message;                  // "worker w1 was killed by SIGKILL (signal 9)"
+  std::vector<std::string> last_words;  // last lines of that process's log
+  std::string log_path;                 // empty = no process is to blame
+};
+
+/// Starts the processes, watches them, stops them. None outlives this object, nor this process.
+///
+/// Threads: as ChildProcesses.  Test: tests/unit/cli/launcher_test.cc
+class Launcher {
+ public:
+  /// Errors: NOT_FOUND when a program is missing; the system's reason otherwise. Starts nothing yet.
+  static absl::StatusOr<std::unique_ptr<Launcher>> Create(const LaunchOptions& options);
+
+  /// Starts the service, waits for its port, starts the workers. An error, or a stop signal (CANCELLED), leaves
+  /// processes to StopAll.
+  absl::Status StartAll();
+
+  /// Sleeps until a process ends, a stop signal comes, or `timeout` is over.
+  void Wait(absl::Duration timeout) { children_->Wait(timeout); }
+
+  int stop_signal() const { return children_->stop_signal(); }
+  /// True when all workers have ended well.
+  bool workers_done() const;
+  /// Describes the process whose end ended the run: a killed one before a failed one, then the first seen. None if none
+  /// has failed; the service's own end counts as failure.
+  std::optional<LaunchFailure> FindFailure() const;
+
+  /// SIGTERM, after 2.5 s SIGKILL; returns when all have gone.
+  void StopAll() { children_->StopAll(absl::Milliseconds(2500)); }
+
+  /// "127.0.0.1:1234"; after StartAll.
+  const std::string& service_address() const { return service_address_; }
+
+ private:
+  explicit Launcher(const LaunchOptions& options) : options_(options) {}
+  std::string LogPath(const std::string& name) const;
+  absl::StatusOr<std::string> WaitForPort(int ready_fd);
+
+  LaunchOptions options_;
+  std::unique_ptr<ChildProcesses> children_;
+  std::string service_address_;
+};
+
+}  // namespace smartpipe

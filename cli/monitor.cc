@@ -1,0 +1,157 @@
+#include "cli/monitor.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "services/base/limits.h"
+#include "services/rpc/channel.h"
+#include "services/rpc/status.h"
+
+namespace smartpipe {
+namespace {
+
+constexpr absl::Duration kSilenceMax = absl::Seconds(10);
+
+std::vector<int64_t> Cuts(const google::protobuf::RepeatedField<int32_t>& cuts) { return {cuts.begin(), cuts.end()}; }
+
+}  // namespace
+
+RunMonitor::RunMonitor(std::unique_ptr<v1::FreezeService::StubInterface> service, Display* display)
+    : service_(std::move(service)), display_(display) {}
+
+void RunMonitor::Poll(absl::Time now) {
+  if (last_answer_ == absl::InfiniteFuture()) last_answer_ = now;
+  grpc::ClientContext context;
+  SetTimeout(context, kCallTimeout);
+  v1::GetRunResponse response;
+  const grpc::Status status = service_->GetRun(&context, v1::GetRunRequest(), &response);
+  if (!status.ok()) {
+    if (now - last_answer_ < kSilenceMax || said_silent_) return;
+    said_silent_ = true;
+    display_->Print(absl::StrCat("The freeze service has not answered for ", FormatDuration(absl::ToDoubleSeconds(kSilenceMax)),
+                                 ": ", status.error_message()));
+    return;
+  }
+  last_answer_ = now;
+  said_silent_ = false;
+  PrintEvaluations(response.run());
+  run_ = std::move(*response.mutable_run());
+  if (run_.state() == v1::RUN_STATE_WAITING) {
+    display_->ShowState(run_.message());
+    return;
+  }
+  if (run_.num_verdicts() > num_verdicts_seen_ && FetchDecisions().ok()) num_verdicts_seen_ = run_.num_verdicts();
+  if (run_.state() == v1::RUN_STATE_RUNNING && run_.num_steps() > 0) {
+    if (run_.step() > 0) {
+      display_->ShowProgress(MakeProgress(), now);
+    } else {
+      display_->ShowState("All workers are there; the first step is running.");
+    }
+  }
+}
+
+absl::Status RunMonitor::FetchDecisions() {
+  std::vector<v1::Verdict> all;
+  v1::ListDecisionsRequest request;
+  request.set_page_size(limits::kDecisionPageMax);
+  request.set_changes_only(true);
+  do {
+    grpc::ClientContext context;
+    SetTimeout(context, kCallTimeout);
+    v1::ListDecisionsResponse response;
+    const grpc::Status status = service_->ListDecisions(&context, request, &response);
+    if (!status.ok()) return FromGrpcStatus(status);
+    all.insert(all.end(), response.verdicts().begin(), response.verdicts().end());
+    request.set_page_token(response.next_page_token());
+  } while (!request.page_token().empty());
+  for (size_t i = decisions_.size(); i < all.size(); ++i) PrintDecision(all[i]);
+  decisions_ = std::move(all);
+  return absl::OkStatus();
+}
+
+void RunMonitor::PrintDecision(const v1::Verdict& verdict) {
+  // A move that was refused is worth a line; that the cuts are still the best is not.
+  if (!verdict.has_plan() && verdict.predicted_step_s() >= verdict.predicted_old_step_s()) return;
+  if (!has_cuts_) {  // the first plan's cuts are those in force before the first change
+    cuts_ = Cuts(run_.current().cuts());
+    has_cuts_ = true;
+  }
+  DecisionLine line{.step = verdict.step(),
+                    .old_frontier = frontier_,
+                    .frontier = verdict.frontier(),
+                    .old_cuts = cuts_,
+                    .cuts = Cuts(verdict.cuts()),
+                    .reason = verdict.reason()};
+  frontier_ = line.frontier;
+  cuts_ = line.cuts;
+  display_->Print(FormatDecision(line));
+}
+
+void RunMonitor::PrintEvaluations(const v1::Run& run) {
+  for (int i = run_.evaluations_size(); i < run.evaluations_size(); ++i) {
+    const v1::Evaluation& evaluation = run.evaluations(i);
+    const double epoch = static_cast<double>(evaluation.step()) / std::max<int64_t>(1, run.steps_per_epoch());
+    display_->Print(absl::StrFormat("epoch %.4g done (step %d): test accuracy %.2f %%, test loss %.3f", epoch,
+                                    evaluation.step(), evaluation.accuracy() * 100, evaluation.loss()));
+  }
+}
+
+Progress RunMonitor::MakeProgress() const {
+  Progress progress{.step = run_.step(),
+                    .num_steps = run_.num_steps(),
+                    .steps_per_epoch = run_.steps_per_epoch(),
+                    .loss = run_.step() > 0 ? run_.loss() : std::numeric_limits<double>::quiet_NaN(),
+                    .samples_per_second = run_.samples_per_second(),
+                    .frontier = run_.current().frontier(),
+                    .cuts = Cuts(run_.current().cuts())};
+  if (run_.samples_per_second() > 0) {
+    progress.eta_s =
+        static_cast<double>((run_.num_steps() - run_.step()) * run_.batch_size()) / run_.samples_per_second();
+  }
+  return progress;
+}
+
+absl::StatusOr<RunResult> RunMonitor::Result(const RunConfig& config, const std::string& run_dir,
+                                             absl::Duration total) const {
+  RunResult result{.policy = config.freeze.policy,
+                   .run_dir = run_dir,
+                   .steps = run_.step(),
+                   .epochs = static_cast<double>(run_.step()) / std::max<int64_t>(1, run_.steps_per_epoch()),
+                   .num_layers = run_.layers_size(),
+                   .num_stages = config.pipeline.stages,
+                   .frozen_layers = run_.current().frontier(),
+                   .rebalances = run_.num_rebalances(),
+                   .layers_moved = run_.num_layers_moved(),
+                   .total_seconds = absl::ToDoubleSeconds(total),
+                   .speedup_limit = run_.speedup_limit()};
+  if (run_.evaluations_size() > 0) result.test_accuracy = run_.evaluations().rbegin()->accuracy();
+  for (const v1::EndWorkerRequest& worker : run_.ended_workers()) {
+    result.wall_seconds = std::max(result.wall_seconds, worker.train_s());
+    result.verdict_wait_seconds = std::max(result.verdict_wait_seconds, worker.verdict_wait_s());
+    result.switch_seconds = std::max(result.switch_seconds, worker.switch_s());
+    result.report_seconds = std::max(result.report_seconds, worker.report_s());
+    if (worker.weights_sha256().empty()) continue;
+    result.weights_sha256 = worker.weights_sha256();
+    result.train_loss = worker.train_loss();
+  }
+  if (result.weights_sha256.empty() || result.wall_seconds <= 0 || result.steps < run_.num_steps()) {
+    return absl::InternalError(absl::StrCat("the service says that the run is finished, but not all results are there (",
+                                            result.steps, " of ", run_.num_steps(), " steps, ",
+                                            run_.ended_workers_size(), " workers); see the logs"));
+  }
+  result.samples_per_second = static_cast<double>(result.steps * run_.batch_size()) / result.wall_seconds;
+  for (const v1::Verdict& verdict : decisions_) {
+    if (verdict.step() >= result.steps) continue;  // decided, but the run ended before
+    result.decisions.push_back({.step = verdict.step(),
+                                .plan_epoch = verdict.plan_epoch(),
+                                .frontier = verdict.frontier(),
+                                .cuts = Cuts(verdict.cuts()),
+                                .reason = verdict.reason()});
+  }
+  return result;
+}
+
+}  // namespace smartpipe

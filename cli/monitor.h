@@ -1,0 +1,56 @@
+// Follows a run through the service's GetRun and ListDecisions, and shows it.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "cli/display.h"
+#include "cli/run_result.h"
+#include "services/config/run_config.h"
+#include "smartpipe/v1/freeze_service.grpc.pb.h"
+
+namespace smartpipe {
+
+/// Threads: one; each call blocks for at most kCallTimeout per request.  Test: tests/component/cli/monitor_test.cc
+class RunMonitor {
+ public:
+  static constexpr absl::Duration kCallTimeout = absl::Seconds(1);
+
+  /// `display` must outlive the monitor.
+  RunMonitor(std::unique_ptr<v1::FreezeService::StubInterface> service, Display* display);
+
+  /// Asks once, prints what is new (state, evaluations, decisions) and redraws the progress. A service that does not
+  /// answer is no error here; after ten seconds of silence a line says so.
+  void Poll(absl::Time now);
+
+  /// The newest state; empty before the first answer.
+  const v1::Run& run() const { return run_; }
+  bool finished() const { return run_.state() == v1::RUN_STATE_FINISHED; }
+  bool failed() const { return run_.state() == v1::RUN_STATE_FAILED; }
+
+  /// The numbers of the finished run. Errors: INTERNAL when the service's answer lacks some.
+  absl::StatusOr<RunResult> Result(const RunConfig& config, const std::string& run_dir, absl::Duration total) const;
+
+ private:
+  absl::Status FetchDecisions();
+  void PrintDecision(const v1::Verdict& verdict);
+  void PrintEvaluations(const v1::Run& run);
+  Progress MakeProgress() const;
+
+  std::unique_ptr<v1::FreezeService::StubInterface> service_;
+  Display* display_;
+  v1::Run run_;
+  std::vector<v1::Verdict> decisions_;  // changes only, by boundary
+  int64_t num_verdicts_seen_ = 0;
+  int64_t frontier_ = 0;                // of the newest decision printed
+  std::vector<int64_t> cuts_;
+  bool has_cuts_ = false;
+  absl::Time last_answer_ = absl::InfiniteFuture();
+  bool said_silent_ = false;
+};
+
+}  // namespace smartpipe

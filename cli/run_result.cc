@@ -1,0 +1,139 @@
+#include "cli/run_result.h"
+
+#include <cmath>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "cli/render.h"
+#include "nlohmann/json.hpp"
+
+namespace smartpipe {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+// Whole numbers without a decimal point.
+Json NumberJson(double value) {
+  if (!std::isfinite(value)) return nullptr;
+  if (value == std::floor(value) && std::fabs(value) < 1e15) return static_cast<int64_t>(value);
+  return value;
+}
+
+Json RealJson(double value) { return std::isfinite(value) ? Json(value) : Json(nullptr); }
+
+Json ResultJson(const RunResult& result) {
+  Json decisions = Json::array();
+  for (const DecisionRecord& decision : result.decisions) {
+    decisions.push_back({{"step", decision.step},
+                         {"plan_epoch", decision.plan_epoch},
+                         {"frontier", decision.frontier},
+                         {"cuts", decision.cuts},
+                         {"reason", decision.reason}});
+  }
+  return {{"policy", result.policy},
+          {"steps", result.steps},
+          {"epochs", NumberJson(result.epochs)},
+          {"num_layers", result.num_layers},
+          {"num_stages", result.num_stages},
+          {"frozen_layers", result.frozen_layers},
+          {"rebalances", result.rebalances},
+          {"layers_moved", result.layers_moved},
+          {"test_accuracy", result.test_accuracy ? RealJson(*result.test_accuracy) : Json(nullptr)},
+          {"train_loss", RealJson(result.train_loss)},
+          {"wall_seconds", RealJson(result.wall_seconds)},
+          {"total_seconds", RealJson(result.total_seconds)},
+          {"samples_per_second", RealJson(result.samples_per_second)},
+          {"speedup_limit", RealJson(result.speedup_limit)},
+          {"verdict_wait_seconds", RealJson(result.verdict_wait_seconds)},
+          {"switch_seconds", RealJson(result.switch_seconds)},
+          {"report_seconds", RealJson(result.report_seconds)},
+          {"weights_sha256", result.weights_sha256},
+          {"run_dir", result.run_dir},
+          {"decisions", std::move(decisions)}};
+}
+
+// A name in a path may hold any bytes; what is no UTF-8 is replaced rather than thrown over.
+std::string Dump(const Json& json) { return json.dump(2, ' ', false, Json::error_handler_t::replace) + "\n"; }
+
+std::string PercentText(const std::optional<double>& share) {
+  return share ? absl::StrFormat("%.2f %%", *share * 100) : "-";
+}
+
+std::string SpeedUpText(double factor) { return std::isfinite(factor) ? absl::StrFormat("%.2fx", factor) : "-"; }
+
+double SpeedUp(const RunResult& full, const RunResult& frozen) { return full.wall_seconds / frozen.wall_seconds; }
+
+}  // namespace
+
+int64_t NumFreezes(const RunResult& result) {
+  int64_t num_freezes = 0;
+  int64_t frontier = 0;
+  for (const DecisionRecord& decision : result.decisions) {
+    if (decision.frontier > frontier) ++num_freezes;
+    frontier = decision.frontier;
+  }
+  return num_freezes;
+}
+
+std::string SummaryJson(const RunResult& result) { return Dump(ResultJson(result)); }
+
+std::string ResultTable(const RunResult& result) {
+  const auto share = [&](double seconds) {
+    return absl::StrCat(FormatDuration(seconds), " (", absl::StrFormat("%.1f %%", 100 * seconds / result.wall_seconds),
+                        " of the training time)");
+  };
+  const std::vector<std::pair<std::string, std::string>> rows = {
+      {"test accuracy", PercentText(result.test_accuracy)},
+      {"train loss", absl::StrFormat("%.4f", result.train_loss)},
+      {"training time", absl::StrCat(FormatDuration(result.wall_seconds), " (", FormatDuration(result.total_seconds),
+                                     " with start and evaluation)")},
+      {"samples/s", FormatRate(result.samples_per_second)},
+      {"frozen layers",
+       absl::StrCat(result.frozen_layers, " of ", result.num_layers, ", in ", NumFreezes(result), " decisions")},
+      {"rebalances", absl::StrCat(result.rebalances, ", ", result.layers_moved, " layers moved")},
+      {"speed-up limit", absl::StrCat(SpeedUpText(result.speedup_limit), " by this freezing")},
+      {"wait for verdicts", share(result.verdict_wait_seconds)},
+      {"statistics, reports", share(result.report_seconds)},
+      {"files", result.run_dir},
+  };
+  std::string out;
+  for (const auto& [name, value] : rows) absl::StrAppend(&out, absl::StrFormat("  %-20s %s\n", name, value));
+  return out;
+}
+
+std::string ComparisonTable(const RunResult& full, const RunResult& frozen) {
+  const double speed_up = SpeedUp(full, frozen);
+  std::string out = FormatColumns({
+      {"", full.policy, frozen.policy},
+      {"test accuracy", PercentText(full.test_accuracy), PercentText(frozen.test_accuracy)},
+      {"train loss", absl::StrFormat("%.4f", full.train_loss), absl::StrFormat("%.4f", frozen.train_loss)},
+      {"wall time", FormatDuration(full.wall_seconds), FormatDuration(frozen.wall_seconds)},
+      {"samples/s", FormatRate(full.samples_per_second), FormatRate(frozen.samples_per_second)},
+      {"speed-up", SpeedUpText(1), SpeedUpText(speed_up)},
+      {"its physical limit", SpeedUpText(full.speedup_limit), SpeedUpText(frozen.speedup_limit)},
+      {"frozen layers", absl::StrCat(full.frozen_layers, " of ", full.num_layers),
+       absl::StrCat(frozen.frozen_layers, " of ", frozen.num_layers)},
+      {"freezes", absl::StrCat(NumFreezes(full)), absl::StrCat(NumFreezes(frozen))},
+      {"rebalances", absl::StrCat(full.rebalances), absl::StrCat(frozen.rebalances)},
+      {"layers moved", absl::StrCat(full.layers_moved), absl::StrCat(frozen.layers_moved)},
+  });
+  absl::StrAppend(&out, "\n");
+  if (full.test_accuracy && frozen.test_accuracy && std::isfinite(speed_up)) {
+    const double points = (*frozen.test_accuracy - *full.test_accuracy) * 100;
+    absl::StrAppend(&out, Wrap(absl::StrFormat("%s trained %.2f times as fast as %s, with %+.2f points of accuracy. "
+                                               "Freezing these layers at these steps admits at most %.2f.",
+                                               frozen.policy, speed_up, full.policy, points, frozen.speedup_limit),
+                               79, 0));
+  }
+  absl::StrAppend(&out, "Files: ", full.run_dir, "\n       ", frozen.run_dir, "\n");
+  return out;
+}
+
+std::string ComparisonJson(const RunResult& full, const RunResult& frozen) {
+  return Dump({{"speedup", RealJson(SpeedUp(full, frozen))},
+               {"speedup_limit", RealJson(frozen.speedup_limit)},
+               {full.policy, ResultJson(full)},
+               {frozen.policy, ResultJson(frozen)}});
+}
+
+}  // namespace smartpipe

@@ -1,0 +1,132 @@
+#include "cli/train.h"
+
+#include <cstring>
+#include <memory>
+#include <optional>
+
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "cli/files.h"
+#include "cli/launcher.h"
+#include "cli/monitor.h"
+#include "services/base/status_macros.h"
+#include "services/rpc/channel.h"
+
+namespace smartpipe {
+namespace {
+
+constexpr absl::Duration kPollPeriod = absl::Milliseconds(250);
+// When a process ends, its neighbours and a Ctrl-C of the terminal are close behind; their order says nothing.
+constexpr absl::Duration kBlamePeriod = absl::Milliseconds(300);
+constexpr absl::Duration kExitPatience = absl::Seconds(30);
+
+// One run's processes and their monitor.
+class LocalRun {
+ public:
+  LocalRun(const CheckedConfig& checked, const std::string& run_dir, Display& display)
+      : checked_(checked), run_dir_(run_dir), display_(display) {}
+
+  absl::StatusOr<RunResult> Run() {
+    SP_ASSIGN_OR_RETURN(const std::string programs, ProgramFolder());
+    SP_ASSIGN_OR_RETURN(launcher_, Launcher::Create({.service_program = programs + "/freeze_service",
+                                                     .worker_program = programs + "/stage_worker",
+                                                     .run_dir = run_dir_,
+                                                     .num_workers = checked_.config.pipeline.stages}));
+    const absl::Time start = absl::Now();
+    if (absl::Status status = launcher_->StartAll(); !status.ok()) return End(status);
+    monitor_ = std::make_unique<RunMonitor>(
+        v1::FreezeService::NewStub(MakeChannel({.address = launcher_->service_address(), .keepalive = {}})), &display_);
+    if (absl::Status status = Watch(); !status.ok()) return End(status);
+    launcher_->StopAll();
+    display_.Clear();
+    return monitor_->Result(checked_.config, run_dir_, absl::Now() - start);
+  }
+
+ private:
+  // Until the run is finished and all workers have gone.
+  absl::Status Watch() {
+    absl::Time deadline = absl::InfiniteFuture();
+    for (;;) {
+      launcher_->Wait(kPollPeriod);
+      if (launcher_->stop_signal() != 0) return absl::CancelledError("stopped");
+      const absl::Time now = absl::Now();
+      const bool was_finished = monitor_->finished();
+      if (!was_finished) monitor_->Poll(now);
+      if (launcher_->FindFailure()) return absl::AbortedError("a process ended");
+      if (monitor_->failed()) return absl::AbortedError("the run failed");
+      if (!monitor_->finished()) continue;
+      if (launcher_->workers_done()) return absl::OkStatus();
+      if (!was_finished) deadline = now + kExitPatience;
+      if (now > deadline) return absl::DeadlineExceededError("the run is finished, but not all workers end");
+    }
+  }
+
+  // Stops everything and puts together what people should know.
+  absl::Status End(const absl::Status& why) {
+    const absl::Time blame_until = absl::Now() + kBlamePeriod;
+    while (launcher_->stop_signal() == 0 && absl::Now() < blame_until) {
+      launcher_->Wait(blame_until - absl::Now() + absl::Milliseconds(1));
+    }
+    const std::optional<LaunchFailure> failure = launcher_->FindFailure();
+    if (monitor_ != nullptr && launcher_->stop_signal() == 0 && !monitor_->failed()) monitor_->Poll(absl::Now());
+    display_.Clear();
+    if (launcher_->stop_signal() == 0) {
+      launcher_->StopAll();
+    } else {
+      const int signal = launcher_->stop_signal();
+      const char* name = sigabbrev_np(signal);
+      display_.Print(absl::StrCat("Stopping after SIG", name == nullptr ? "?" : name, " ..."));
+      launcher_->StopAll();
+      return absl::CancelledError(absl::StrCat("Stopped", StepText(), ". Files: ", run_dir_));
+    }
+    return absl::AbortedError(Explain(failure, why));
+  }
+
+  std::string StepText() const {
+    if (monitor_ == nullptr || monitor_->run().num_steps() == 0) return " before the first step";
+    return absl::StrCat(" after step ", monitor_->run().step(), " of ", monitor_->run().num_steps());
+  }
+
+  // The stage of a worker, while ranks are known: one worker per stage, in order.
+  std::string StageText(const std::string& log_path) const {
+    if (monitor_ == nullptr) return "";
+    for (int rank = 0; rank < monitor_->run().members_size(); ++rank) {
+      if (absl::StrCat(run_dir_, "/logs/", monitor_->run().members(rank), ".log") == log_path) {
+        return absl::StrCat(" (stage ", rank, ")");
+      }
+    }
+    return "";
+  }
+
+  std::string Explain(const std::optional<LaunchFailure>& failure, const absl::Status& why) const {
+    const bool service_knows = monitor_ != nullptr && monitor_->failed() && !monitor_->run().message().empty();
+    std::string text = absl::StrCat("The run failed", StepText(), ": ");
+    if (failure) {
+      absl::StrAppend(&text, failure->message, StageText(failure->log_path), ".");
+    } else {
+      absl::StrAppend(&text, service_knows ? monitor_->run().message() : std::string(why.message()));
+    }
+    if (failure && service_knows) absl::StrAppend(&text, "\nThe service says: ", monitor_->run().message());
+    if (failure && !failure->last_words.empty()) {
+      absl::StrAppend(&text, "\nLast lines of ", failure->log_path, ":");
+      for (const std::string& line : failure->last_words) absl::StrAppend(&text, "\n  ", line);
+    }
+    return absl::StrCat(text, "\nAll processes were stopped. Logs: ", run_dir_, "/logs");
+  }
+
+  const CheckedConfig& checked_;
+  const std::string run_dir_;
+  Display& display_;
+  std::unique_ptr<Launcher> launcher_;
+  std::unique_ptr<RunMonitor> monitor_;
+};
+
+}  // namespace
+
+absl::StatusOr<RunResult> TrainLocally(const CheckedConfig& checked, const std::string& run_dir, Display& display) {
+  SP_ASSIGN_OR_RETURN(RunResult result, LocalRun(checked, run_dir, display).Run());
+  SP_RETURN_IF_ERROR(WriteFileAtomically(run_dir + "/summary.json", SummaryJson(result)));
+  return result;
+}
+
+}  // namespace smartpipe

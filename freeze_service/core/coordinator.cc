@@ -1,0 +1,443 @@
+#include "freeze_service/core/coordinator.h"
+
+#include <algorithm>
+#include <cmath>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "freeze_service/core/decision_text.h"
+#include "freeze_service/core/evidence.h"
+#include "freeze_service/core/membership.h"
+#include "freeze_service/core/reason.h"
+#include "freeze_service/core/report_check.h"
+#include "freeze_service/core/statistics.h"
+#include "freeze_service/core/verdict.h"
+#include "pipeline/schedule.h"
+#include "services/base/limits.h"
+#include "services/base/status_macros.h"
+
+namespace smartpipe {
+namespace {
+
+using Decisions = std::vector<Decision>;
+
+std::string WorkerLabel(const WorkerId& worker) {
+  return absl::StrCat("worker \"", worker.value(), "\"");
+}
+
+absl::string_view StateName(RunState state) {
+  switch (state) {
+    case RunState::kWaiting:
+      return "waiting";
+    case RunState::kRunning:
+      return "running";
+    case RunState::kFinished:
+      return "finished";
+    case RunState::kFailed:
+      return "failed";
+  }
+  return "unknown";
+}
+
+absl::Status CheckName(absl::string_view key, const std::string& name,
+                       const std::vector<std::string>& names) {
+  if (std::find(names.begin(), names.end(), name) != names.end()) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      absl::StrCat(key, " is \"", name, "\", there are: ", absl::StrJoin(names, ", ")));
+}
+
+absl::Status CheckRange(absl::string_view key, int64_t value, int64_t least, int64_t most) {
+  if (least <= value && value <= most) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      absl::StrCat(key, " is ", value, ", not in ", least, "..", most));
+}
+
+absl::Status CheckOptions(const CoordinatorOptions& options) {
+  SP_RETURN_IF_ERROR(CheckRange("pipeline.stages", options.num_stages, 1, limits::kStagesMax));
+  SP_RETURN_IF_ERROR(
+      CheckRange("train.microbatches", options.num_microbatches, 1, limits::kMicrobatchesMax));
+  SP_RETURN_IF_ERROR(CheckName("pipeline.schedule", options.schedule, ScheduleNames()));
+  SP_RETURN_IF_ERROR(CheckName("freeze.statistic", options.statistic, StatisticNames()));
+  if (!(options.rebalance_min_gain >= 0 && options.rebalance_min_gain < 1)) {
+    return absl::InvalidArgumentError(absl::StrCat("rebalance.min_gain is ",
+                                                   options.rebalance_min_gain,
+                                                   ", it must be at least 0 and below 1"));
+  }
+  const std::vector<LayerIndex>& cuts = options.cuts;
+  if (!cuts.empty() && static_cast<int32_t>(cuts.size()) != options.num_stages - 1) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("pipeline.cuts has ", cuts.size(), cuts.size() == 1 ? " entry" : " entries",
+                     ", ", options.num_stages, " stages need ", options.num_stages - 1));
+  }
+  for (size_t i = 0; i < cuts.size(); ++i) {
+    const int32_t least = i == 0 ? 1 : cuts[i - 1].value() + 1;
+    SP_RETURN_IF_ERROR(CheckRange(absl::StrCat("pipeline.cuts[", i, "]"), cuts[i].value(), least,
+                                  limits::kLayersMax - 1));
+  }
+  return absl::OkStatus();
+}
+
+class CoordinatorImpl final : public Coordinator {
+ public:
+  CoordinatorImpl(const CoordinatorOptions& options, std::unique_ptr<Policy> policy)
+      : options_(options), policy_(std::move(policy)), membership_(options.num_stages) {}
+
+  absl::StatusOr<Decisions> Apply(const Event& event, absl::Time) override {
+    return std::visit([this](const auto& fact) { return Handle(fact); }, event);
+  }
+
+  RunState state() const override { return state_; }
+  std::string state_message() const override;
+  Generation generation() const override { return generation_; }
+  const std::optional<Plan>& plan() const override { return plan_; }
+  const std::vector<Verdict>& verdicts() const override { return verdicts_; }
+  const std::vector<LayerInfo>& layers() const override { return evidence_.layers; }
+  const RunLength& length() const override {
+    static constexpr RunLength kNone;
+    return membership_.members().empty() ? kNone : membership_.members().front().length;
+  }
+  double SpeedupLimitOfRun() const override;
+  std::string Dump() const override;
+
+ private:
+  struct Progress {
+    IntervalIndex next_interval;  // not reported yet
+    bool finished = false;
+  };
+
+  // One handler per event: checks everything first, then changes state.
+  absl::StatusOr<Decisions> Handle(const WorkerJoined& joined);
+  absl::StatusOr<Decisions> Handle(const IntervalReported& report);
+  absl::StatusOr<Decisions> Handle(const WorkerLost& lost);
+  absl::StatusOr<Decisions> Handle(const WorkerFailed& failed);
+  absl::StatusOr<Decisions> Handle(const WorkerFinished& finished);
+  absl::StatusOr<Decisions> Handle(const StopRequested& stop);
+
+  bool ended() const { return state_ == RunState::kFinished || state_ == RunState::kFailed; }
+  bool IsBoundary(IntervalIndex boundary) const {
+    return boundary.value() * length().interval_steps < length().num_steps;
+  }
+  VerdictContext context() const { return {options_, *policy_, length()}; }
+
+  absl::StatusOr<Rank> FindRank(const WorkerId& worker) const;
+  absl::Status CheckGeneration(Generation generation) const;
+  absl::Status CheckAgainstOptions(const WorkerJoined& joined) const;
+  absl::Status CheckNewReport(const IntervalReported& report, Rank rank) const;
+  absl::StatusOr<Decisions> Start(Membership complete);
+  Decisions DecideInterval(IntervalIndex interval);
+  Decisions End(bool success, std::string reason);
+  std::string MemberLabel(Rank rank) const;
+
+  const CoordinatorOptions options_;
+  const std::unique_ptr<Policy> policy_;
+  Membership membership_;
+  RunState state_ = RunState::kWaiting;
+  std::string end_reason_;
+  Generation generation_;
+  std::optional<Plan> plan_;
+  std::vector<Verdict> verdicts_;   // [boundary]
+  std::vector<Progress> progress_;  // [rank], from the start on
+  Evidence evidence_;
+  int32_t num_proposals_ = 0;
+  // Reports by rank of the newest complete interval (to recognise repeats) and of later ones: at
+  // most 3 intervals.
+  std::map<IntervalIndex, std::map<Rank, IntervalReported>> reports_;
+};
+
+// ---- Joining ------------------------------------------------------------------------------------
+
+absl::Status CoordinatorImpl::CheckAgainstOptions(const WorkerJoined& joined) const {
+  const int32_t num_layers = static_cast<int32_t>(joined.layers.size());
+  if (!options_.cuts.empty() && options_.cuts.back().value() >= num_layers) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("pipeline.cuts ends with ", options_.cuts.back().value(),
+                     ", but the model has ", Counted(num_layers, "layer")));
+  }
+  if (options_.policy.policy != "schedule") return absl::OkStatus();
+  for (const auto& [step, frontier] : options_.policy.schedule) {
+    if (step.value() % joined.length.interval_steps == 0) continue;
+    return absl::InvalidArgumentError(absl::StrCat("freeze.schedule has step ", step.value(),
+                                                   ", no multiple of the interval of ",
+                                                   Counted(joined.length.interval_steps, "step")));
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<Decisions> CoordinatorImpl::Handle(const WorkerJoined& joined) {
+  if (ended()) {
+    return absl::FailedPreconditionError(
+        absl::StrCat(WorkerLabel(joined.worker), " cannot join, the run is over: ", end_reason_));
+  }
+  SP_RETURN_IF_ERROR(CheckDescription(joined, options_.num_stages));
+  SP_RETURN_IF_ERROR(CheckAgainstOptions(joined));
+  SP_ASSIGN_OR_RETURN(const bool repeated, membership_.CheckJoin(joined));
+  if (repeated) return Decisions();
+  Membership next = membership_;
+  next.Add(joined);
+  if (next.complete()) return Start(std::move(next));
+  membership_.Add(joined);
+  return Decisions();
+}
+
+absl::StatusOr<Decisions> CoordinatorImpl::Start(Membership complete) {
+  Evidence evidence;
+  evidence.layers = complete.MeanLayers();
+  evidence.no_evidence.resize(evidence.layers.size());
+  const RunLength& length = complete.members().front().length;
+  const VerdictContext context{options_, *policy_, length};
+  SP_ASSIGN_OR_RETURN(Verdict first, FirstVerdict(context, evidence, complete.ids()));
+
+  membership_ = std::move(complete);
+  evidence_ = std::move(evidence);
+  ++generation_;
+  state_ = RunState::kRunning;
+  progress_.assign(options_.num_stages, Progress());
+  plan_ = first.plan;
+  Decisions decisions = {StartGeneration{generation_, membership_.ids(), *plan_}};
+  verdicts_.push_back(std::move(first));
+  decisions.push_back(verdicts_.back());
+  if (IsBoundary(IntervalIndex(1))) {
+    verdicts_.push_back(
+        NextVerdict(this->context(), evidence_, *plan_, IntervalIndex(1), &num_proposals_));
+    if (verdicts_.back().plan.has_value()) plan_ = verdicts_.back().plan;
+    decisions.push_back(verdicts_.back());
+  }
+  return decisions;
+}
+
+// ---- Reports ------------------------------------------------------------------------------------
+
+absl::StatusOr<Rank> CoordinatorImpl::FindRank(const WorkerId& worker) const {
+  if (const std::optional<Rank> rank = membership_.FindRank(worker)) return *rank;
+  return absl::NotFoundError(
+      absl::StrCat(WorkerLabel(worker), " is no member: ", membership_.Message()));
+}
+
+absl::Status CoordinatorImpl::CheckGeneration(Generation generation) const {
+  if (generation == generation_) return absl::OkStatus();
+  return absl::FailedPreconditionError(absl::StrCat(
+      "generation ", generation.value(), " is not valid, it is now ", generation_.value()));
+}
+
+absl::Status CoordinatorImpl::CheckNewReport(const IntervalReported& report, Rank rank) const {
+  const IntervalIndex interval = report.interval, next = progress_[rank.value()].next_interval;
+  if (interval < next) {  // not among the remembered ones
+    return absl::FailedPreconditionError(
+        absl::StrCat("interval ", interval.value(), " is decided, the next report is of interval ",
+                     next.value()));
+  }
+  if (interval > next) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("interval ", interval.value(),
+                     " is out of order, the next report is of interval ", next.value()));
+  }
+  if (!IsBoundary(interval)) {
+    return absl::FailedPreconditionError(absl::StrCat("the run has no interval ", interval.value(),
+                                                      ", its last is ", interval.value() - 1));
+  }
+  if (interval.value() >= static_cast<int64_t>(verdicts_.size())) {
+    return absl::FailedPreconditionError(absl::StrCat(
+        "interval ", interval.value(), " cannot be over, its boundary has no verdict yet"));
+  }
+  const Verdict& in_force = verdicts_[interval.value()];
+  if (report.plan_epoch != in_force.plan_epoch) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("plan epoch ", report.plan_epoch.value(), " was not in force in interval ",
+                     interval.value(), ", it was ", in_force.plan_epoch.value()));
+  }
+  const int32_t num_layers = static_cast<int32_t>(evidence_.layers.size());
+  return CheckReportContents(report,
+                             StageLayers(in_force.cuts, num_layers, StageIndex(rank.value())),
+                             in_force.frontier, evidence_.layers);
+}
+
+absl::StatusOr<Decisions> CoordinatorImpl::Handle(const IntervalReported& report) {
+  if (ended()) {
+    return absl::FailedPreconditionError(absl::StrCat("the run is over: ", end_reason_));
+  }
+  SP_ASSIGN_OR_RETURN(const Rank rank, FindRank(report.worker));
+  const std::string context =
+      absl::StrCat(WorkerLabel(report.worker), ", interval ", report.interval.value());
+  if (state_ == RunState::kWaiting) {
+    return Annotate(absl::FailedPreconditionError("the run has not started"), context);
+  }
+  SP_RETURN_IF_ERROR(Annotate(CheckGeneration(report.generation), context));
+  if (report.interval.value() < 0) {
+    return Annotate(absl::InvalidArgumentError("the interval must be at least 0"), context);
+  }
+  const auto reports = reports_.find(report.interval);
+  if (reports != reports_.end() && reports->second.count(rank) > 0) {
+    if (SameReport(reports->second.at(rank), report)) return Decisions();
+    return Annotate(absl::AlreadyExistsError("it was reported before, with other contents"),
+                    context);
+  }
+  SP_RETURN_IF_ERROR(Annotate(CheckNewReport(report, rank), context));
+
+  reports_[report.interval][rank] = report;
+  ++progress_[rank.value()].next_interval;
+  if (static_cast<int32_t>(reports_[report.interval].size()) < options_.num_stages) {
+    return Decisions();
+  }
+  return DecideInterval(report.interval);
+}
+
+Decisions CoordinatorImpl::DecideInterval(IntervalIndex interval) {
+  std::vector<IntervalReported> reports;  // by rank, so by layer
+  for (const auto& [rank, report] : reports_[interval]) reports.push_back(report);
+  evidence_ = Learn(std::move(evidence_), reports, options_.statistic);
+  reports_.erase(reports_.begin(), reports_.find(interval));
+  const IntervalIndex boundary = interval + 2;
+  if (!IsBoundary(boundary)) return {};
+  verdicts_.push_back(NextVerdict(context(), evidence_, *plan_, boundary, &num_proposals_));
+  if (verdicts_.back().plan.has_value()) plan_ = verdicts_.back().plan;
+  return {verdicts_.back()};
+}
+
+// ---- Ends ---------------------------------------------------------------------------------------
+
+// 'worker "w1" (stage 1, layers [4,7))', by the plan of the interval that it is in.
+std::string CoordinatorImpl::MemberLabel(Rank rank) const {
+  const int64_t last = static_cast<int64_t>(verdicts_.size()) - 1;
+  const int64_t boundary = std::min(progress_[rank.value()].next_interval.value(), last);
+  const LayerRange layers =
+      StageLayers(verdicts_[boundary].cuts, static_cast<int32_t>(evidence_.layers.size()),
+                  StageIndex(rank.value()));
+  return absl::StrCat(WorkerLabel(membership_.members()[rank.value()].worker), " (stage ",
+                      rank.value(), ", layers [", layers.first_layer.value(), ",",
+                      layers.end_layer.value(), "))");
+}
+
+Decisions CoordinatorImpl::End(bool success, std::string reason) {
+  state_ = success ? RunState::kFinished : RunState::kFailed;
+  end_reason_ = std::move(reason);
+  return {EndRun{success, end_reason_}};
+}
+
+absl::StatusOr<Decisions> CoordinatorImpl::Handle(const WorkerLost& lost) {
+  if (ended()) return Decisions();
+  SP_ASSIGN_OR_RETURN(const Rank rank, FindRank(lost.worker));
+  if (membership_.members()[rank.value()].incarnation != lost.incarnation) {
+    return absl::NotFoundError(absl::StrCat(
+        WorkerLabel(lost.worker), " was lost, but another process with this id is the member"));
+  }
+  if (state_ == RunState::kWaiting) {
+    membership_.Remove(rank);
+    return Decisions();
+  }
+  if (progress_[rank.value()].finished) return Decisions();
+  return End(false, absl::StrCat(MemberLabel(rank), " was lost: ", lost.how));
+}
+
+absl::StatusOr<Decisions> CoordinatorImpl::Handle(const WorkerFailed& failed) {
+  if (ended()) return Decisions();
+  SP_ASSIGN_OR_RETURN(const Rank rank, FindRank(failed.worker));
+  SP_RETURN_IF_ERROR(Annotate(CheckGeneration(failed.generation), WorkerLabel(failed.worker)));
+  if (state_ == RunState::kWaiting) {
+    membership_.Remove(rank);
+    return Decisions();
+  }
+  if (progress_[rank.value()].finished) return Decisions();
+  return End(false, absl::StrCat(MemberLabel(rank), " failed: ", failed.message));
+}
+
+absl::StatusOr<Decisions> CoordinatorImpl::Handle(const WorkerFinished& finished) {
+  if (ended()) return Decisions();
+  SP_ASSIGN_OR_RETURN(const Rank rank, FindRank(finished.worker));
+  if (state_ == RunState::kWaiting) {
+    return absl::FailedPreconditionError(absl::StrCat(
+        WorkerLabel(finished.worker), " cannot have finished, the run has not started"));
+  }
+  SP_RETURN_IF_ERROR(Annotate(CheckGeneration(finished.generation), WorkerLabel(finished.worker)));
+  progress_[rank.value()].finished = true;
+  const bool all = std::all_of(progress_.begin(), progress_.end(),
+                               [](const Progress& progress) { return progress.finished; });
+  if (!all) return Decisions();
+  if (options_.num_stages == 1) return End(true, "the worker finished");
+  return End(true, absl::StrCat("all ", options_.num_stages, " workers finished"));
+}
+
+absl::StatusOr<Decisions> CoordinatorImpl::Handle(const StopRequested& stop) {
+  if (ended()) return Decisions();
+  return End(false, absl::StrCat("stopped on request: ", stop.why));
+}
+
+// ---- Views --------------------------------------------------------------------------------------
+
+std::string CoordinatorImpl::state_message() const {
+  if (state_ == RunState::kWaiting) return membership_.Message();
+  if (ended()) return end_reason_;
+  return absl::StrCat(Counted(options_.num_stages, "worker"),
+                      options_.num_stages == 1 ? " trains " : " train ",
+                      Counted(evidence_.layers.size(), "layer"));
+}
+
+double CoordinatorImpl::SpeedupLimitOfRun() const {
+  if (verdicts_.empty()) return 1;
+  std::vector<LayerCost> costs;
+  for (const LayerInfo& layer : evidence_.layers) costs.push_back(layer.cost);
+  // Work with freezing, in steps of an unfrozen run; the newest frontier is taken to stay until the
+  // end.
+  double work_steps = 0;
+  double limit = 1;
+  for (size_t b = 0; b < verdicts_.size(); ++b) {
+    const int64_t end =
+        b + 1 < verdicts_.size() ? verdicts_[b + 1].step.value() : length().num_steps;
+    if (b == 0 || verdicts_[b].frontier != verdicts_[b - 1].frontier) {
+      limit = SpeedupLimit(costs, verdicts_[b].frontier);
+      if (!std::isfinite(limit) || limit < 1) limit = 1;  // costs of zero
+    }
+    work_steps += static_cast<double>(end - verdicts_[b].step.value()) / limit;
+  }
+  return static_cast<double>(length().num_steps) / work_steps;
+}
+
+std::string CoordinatorImpl::Dump() const {
+  const int32_t num_layers = static_cast<int32_t>(evidence_.layers.size());
+  std::string text =
+      absl::StrCat(StateName(state_), ", generation ", generation_.value(), ": ", state_message(),
+                   "\nsteps ", length().num_steps, ", per epoch ", length().steps_per_epoch,
+                   ", per interval ", length().interval_steps, "\n");
+  for (const WorkerJoined& member : membership_.members()) {
+    absl::StrAppend(&text, "member ", member.worker.value(), ", incarnation ", member.incarnation,
+                    "\n");
+    for (const LayerInfo& layer : member.layers)
+      absl::StrAppend(&text, "  ", Describe(layer), "\n");
+  }
+  for (size_t rank = 0; rank < progress_.size(); ++rank) {
+    absl::StrAppend(&text, "rank ", rank, ": next interval ", progress_[rank].next_interval.value(),
+                    progress_[rank].finished ? ", finished" : "", "\n");
+  }
+  if (plan_.has_value()) absl::StrAppend(&text, "plan ", Describe(*plan_, num_layers), "\n");
+  for (const Verdict& verdict : verdicts_) {
+    absl::StrAppend(&text, Describe(verdict, num_layers), "\n");
+  }
+  absl::StrAppend(&text, "evidence of interval ", evidence_.interval.value(), ", drain ",
+                  Exact(evidence_.drain_s), " s, ", Exact(evidence_.bytes_per_s), " bytes/s, ",
+                  Counted(num_proposals_, "proposal"), "\n");
+  for (const LayerInfo& layer : evidence_.layers) {
+    absl::StrAppend(&text, "  ", Describe(layer), "\n");
+  }
+  for (const std::vector<double>& etas : evidence_.eta_history) {
+    absl::StrAppend(
+        &text, "  eta ",
+        absl::StrJoin(etas, " ", [](std::string* out, double value) { out->append(Exact(value)); }),
+        "\n");
+  }
+  for (const std::string& why : evidence_.no_evidence) absl::StrAppend(&text, "  ", why, "\n");
+  for (const auto& [interval, reports] : reports_) {
+    for (const auto& [rank, report] : reports) absl::StrAppend(&text, Describe(report), "\n");
+  }
+  return text;
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<Coordinator>> Coordinator::Create(
+    const CoordinatorOptions& options) {
+  SP_RETURN_IF_ERROR(CheckOptions(options));
+  SP_ASSIGN_OR_RETURN(std::unique_ptr<Policy> policy, MakePolicy(options.policy));
+  return std::make_unique<CoordinatorImpl>(options, std::move(policy));
+}
+
+}  // namespace smartpipe

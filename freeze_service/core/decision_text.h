@@ -1,0 +1,21 @@
+// Plans, events and decisions as text, exact and one fact a line: for state dumps, tests and
+// incident reports.
+#pragma once
+
+#include <string>
+
+#include "freeze_service/core/events.h"
+#include "pipeline/plan.h"
+
+namespace smartpipe {
+
+/// Shortest text that reads back as the same number; "NaN".
+std::string Exact(double value);
+/// "epoch 1 from step 20, frontier 2, cuts [0,2|4) [4,7), workers w0 w1, 1f1b, credits 4".
+std::string Describe(const Plan& plan, int32_t num_layers);
+/// Every field of the verdict, numbers exact.
+std::string Describe(const Verdict& verdict, int32_t num_layers);
+std::string Describe(const IntervalReported& report);
+std::string Describe(const LayerInfo& layer);
+
+}  // namespace smartpipe

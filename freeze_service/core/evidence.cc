@@ -1,0 +1,67 @@
+#include "freeze_service/core/evidence.h"
+
+#include <algorithm>
+
+#include "freeze_service/core/policy.h"
+#include "freeze_service/core/statistics.h"
+
+namespace smartpipe {
+namespace {
+
+template <typename T>
+void KeepNewest(T reported, T* known) {
+  if (reported >= 0) *known = reported;
+}
+
+void LearnCost(const LayerCost& reported, LayerCost* known) {
+  KeepNewest(reported.forward_s, &known->forward_s);
+  KeepNewest(reported.input_grad_s, &known->input_grad_s);
+  KeepNewest(reported.weight_grad_s, &known->weight_grad_s);
+  KeepNewest(reported.optimize_s, &known->optimize_s);
+  KeepNewest(reported.output_bytes, &known->output_bytes);
+  KeepNewest(reported.param_bytes, &known->param_bytes);
+  KeepNewest(reported.state_bytes, &known->state_bytes);
+  KeepNewest(reported.activation_bytes, &known->activation_bytes);
+}
+
+// A switch drains as long as its slowest worker and moves as fast as the slowest one.
+void LearnSwitch(const std::vector<IntervalReported>& reports, Evidence* evidence) {
+  double drain_s = 0, bytes_per_s = 0;
+  bool moved = false;
+  for (const IntervalReported& report : reports) {
+    drain_s = std::max(drain_s, report.switch_drain_s);
+    if (report.switch_moved_bytes <= 0) continue;
+    moved = true;
+    if (report.switch_move_s <= 0) continue;
+    const double rate = static_cast<double>(report.switch_moved_bytes) / report.switch_move_s;
+    bytes_per_s = bytes_per_s == 0 ? rate : std::min(bytes_per_s, rate);
+  }
+  if (moved) evidence->drain_s = drain_s;
+  if (bytes_per_s > 0) evidence->bytes_per_s = bytes_per_s;
+}
+
+}  // namespace
+
+Evidence Learn(Evidence evidence, const std::vector<IntervalReported>& reports,
+               absl::string_view statistic) {
+  ++evidence.interval;
+  std::vector<double> etas;
+  evidence.no_evidence.clear();
+  for (const IntervalReported& report : reports) {
+    for (size_t i = 0; i < report.statistics.size(); ++i) {
+      LayerInfo& layer = evidence.layers[report.statistics[i].layer.value()];
+      LearnCost(report.costs[i], &layer.cost);
+      Eta eta = ComputeEta(report.statistics[i], layer.name, statistic);
+      etas.push_back(eta.value);
+      evidence.no_evidence.push_back(std::move(eta.no_evidence));
+    }
+  }
+  if (evidence.eta_history.size() == kEtaHistory) {
+    evidence.eta_history.erase(evidence.eta_history.begin());
+  }
+  evidence.eta_history.push_back(std::move(etas));
+  LearnSwitch(reports, &evidence);
+  return evidence;
+}
+
+}  // namespace smartpipe

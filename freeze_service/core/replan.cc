@@ -1,0 +1,100 @@
+#include "freeze_service/core/replan.h"
+
+#include <map>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "freeze_service/core/reason.h"
+
+namespace smartpipe {
+namespace {
+
+// Intervals in a row that must propose a move while the frontier stays.
+constexpr int32_t kProposalsWanted = 2;
+
+ReplanResult Stay(ReplanResult result, absl::string_view why) {
+  result.step_s = result.old_step_s;
+  result.reason = absl::StrCat("cuts stay: ", why);
+  return result;
+}
+
+// Fills in a move to `proposed`, or leaves the cuts, depending on MoveOrStay and on how often a
+// move was proposed.
+ReplanResult Weigh(const ReplanInput& input, const PartitionResult& proposed, ReplanResult result) {
+  const int32_t num_layers = static_cast<int32_t>(input.planner.layers.size());
+  std::vector<LayerMove> moves = LayerMoves(input.cuts, proposed.cuts, num_layers);
+  int64_t moved_bytes = 0;
+  for (const LayerMove& move : moves) {
+    moved_bytes += input.planner.layers[move.layer.value()].state_bytes;
+  }
+  const MoveVerdict verdict = MoveOrStay({.old_step_s = result.old_step_s,
+                                          .new_step_s = proposed.step_s,
+                                          .steps_left = input.steps_left,
+                                          .drain_s = input.drain_s,
+                                          .moved_bytes = moved_bytes,
+                                          .bytes_per_s = input.bytes_per_s,
+                                          .min_gain = input.min_gain});
+  const std::string cuts = FormatCuts(proposed.cuts, num_layers, input.planner.frontier);
+  if (!verdict.move) {
+    return Stay(std::move(result), absl::StrCat("with ", cuts, " ", verdict.reason));
+  }
+  result.num_proposals = input.num_proposals + 1;
+  if (!input.frontier_rises && result.num_proposals < kProposalsWanted) {
+    return Stay(std::move(result), absl::StrCat("with ", cuts, " ", verdict.reason,
+                                                ", but a second interval must agree"));
+  }
+  result.reason = absl::StrCat("moves ", DescribeMoves(moves), ": ", verdict.reason);
+  if (!input.frontier_rises) {
+    absl::StrAppend(&result.reason, ", ", result.num_proposals, " intervals in a row agree");
+  }
+  absl::StrAppend(&result.reason, "; cuts ", cuts);
+  result.num_proposals = 0;
+  result.cuts = proposed.cuts;
+  result.moves = std::move(moves);
+  result.moved_bytes = moved_bytes;
+  result.step_s = proposed.step_s;
+  return result;
+}
+
+}  // namespace
+
+ReplanResult Replan(const ReplanInput& input) {
+  ReplanResult result;
+  result.cuts = input.cuts;
+  const absl::StatusOr<double> old_step_s = SimulatedStepSeconds(input.planner, input.cuts);
+  const absl::StatusOr<PartitionResult> proposed = Partition(input.planner);
+  if (!old_step_s.ok() || !proposed.ok()) {
+    const absl::Status& status = old_step_s.ok() ? proposed.status() : old_step_s.status();
+    return Stay(std::move(result), absl::StrCat("the planner failed: ", status.message()));
+  }
+  result.old_step_s = *old_step_s;
+  result.even_step_s = proposed->even_s;
+  if (input.cuts.empty()) {  // one stage
+    result.step_s = result.old_step_s;
+    return result;
+  }
+  if (!input.may_move) {
+    result = Stay(std::move(result), "rebalance.enabled is false");
+    if (!input.frontier_rises) result.reason.clear();  // nobody expects a move then
+    return result;
+  }
+  if (proposed->cuts == input.cuts) {
+    const std::string cuts = FormatCuts(
+        input.cuts, static_cast<int32_t>(input.planner.layers.size()), input.planner.frontier);
+    return Stay(std::move(result),
+                absl::StrCat(cuts, " are the best found, step ", Milliseconds(*old_step_s)));
+  }
+  return Weigh(input, *proposed, std::move(result));
+}
+
+std::string DescribeMoves(const std::vector<LayerMove>& moves) {
+  std::map<std::pair<StageIndex, StageIndex>, int32_t> counts;
+  for (const LayerMove& move : moves) ++counts[{move.from_stage, move.to_stage}];
+  return absl::StrJoin(counts, ", ", [](std::string* out, const auto& entry) {
+    absl::StrAppend(out, Counted(entry.second, "layer"), " from stage ", entry.first.first.value(),
+                    " to stage ", entry.first.second.value());
+  });
+}
+
+}  // namespace smartpipe

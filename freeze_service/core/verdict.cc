@@ -1,0 +1,179 @@
+#include "freeze_service/core/verdict.h"
+
+#include <algorithm>
+#include <limits>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "freeze_service/core/reason.h"
+#include "freeze_service/core/replan.h"
+#include "services/base/status_macros.h"
+
+namespace smartpipe {
+namespace {
+
+int32_t NumLayers(const Evidence& evidence) { return static_cast<int32_t>(evidence.layers.size()); }
+
+std::vector<std::string> LayerNames(const Evidence& evidence) {
+  std::vector<std::string> names;
+  for (const LayerInfo& layer : evidence.layers) names.push_back(layer.name);
+  return names;
+}
+
+// The policy's word, with freeze.min_trainable applied; never below `frontier`.
+PolicyDecision DecideFrontier(const VerdictContext& context, const Evidence& evidence,
+                              LayerIndex frontier, IntervalIndex boundary) {
+  PolicyInput input;
+  input.num_layers = NumLayers(evidence);
+  input.layer_names = LayerNames(evidence);
+  input.frontier = frontier;
+  input.boundary = boundary;
+  input.step = Step(boundary.value() * context.length.interval_steps);
+  input.steps_per_epoch = context.length.steps_per_epoch;
+  input.interval_steps = context.length.interval_steps;
+  input.interval = evidence.interval;
+  input.eta_history = evidence.eta_history;
+  input.no_evidence = evidence.no_evidence;
+  PolicyDecision decision = context.policy.Decide(input);
+  const int32_t min_trainable = context.options.policy.min_trainable;
+  const LayerIndex most(std::max(0, input.num_layers - min_trainable));
+  if (decision.frontier > most) {
+    absl::StrAppend(&decision.reason, ", but freeze.min_trainable keeps the last ",
+                    min_trainable == 1 ? "layer" : Counted(min_trainable, "layer"), " trainable");
+  }
+  decision.frontier = std::max(frontier, std::min(decision.frontier, most));
+  return decision;
+}
+
+PlannerInput MakePlannerInput(const CoordinatorOptions& options, const Evidence& evidence,
+                              LayerIndex frontier) {
+  PlannerInput input;
+  for (const LayerInfo& layer : evidence.layers) input.layers.push_back(layer.cost);
+  input.num_stages = options.num_stages;
+  input.num_microbatches = options.num_microbatches;
+  input.schedule = options.schedule;
+  input.frontier = frontier;
+  return input;
+}
+
+std::vector<int32_t> Credits(const CoordinatorOptions& options, const Plan& plan,
+                             int32_t num_layers) {
+  ScheduleShape shape;
+  shape.num_stages = options.num_stages;
+  shape.num_microbatches = options.num_microbatches;
+  shape.num_frozen_stages = NumFrozenStages(plan.cuts, num_layers, plan.frontier);
+  return DefaultCredits(shape, options.schedule);
+}
+
+std::string FreezeSentence(const Evidence& evidence, LayerIndex old_frontier,
+                           const PolicyDecision& decision) {
+  return absl::StrCat("freezes ",
+                      LayersLabel(old_frontier, decision.frontier, LayerNames(evidence)), ": ",
+                      decision.reason);
+}
+
+std::vector<double> NewestEta(const Evidence& evidence) {
+  if (!evidence.eta_history.empty()) return evidence.eta_history.back();
+  return std::vector<double>(evidence.layers.size(), std::numeric_limits<double>::quiet_NaN());
+}
+
+// Everything but reason, moves and predictions.
+Verdict MakeVerdict(const VerdictContext& context, const Evidence& evidence, const Plan& plan,
+                    IntervalIndex boundary) {
+  Verdict verdict;
+  verdict.boundary = boundary;
+  verdict.step = Step(boundary.value() * context.length.interval_steps);
+  verdict.frontier = plan.frontier;
+  verdict.cuts = plan.cuts;
+  verdict.plan_epoch = plan.plan_epoch;
+  verdict.eta = NewestEta(evidence);
+  return verdict;
+}
+
+}  // namespace
+
+absl::StatusOr<Verdict> FirstVerdict(const VerdictContext& context, const Evidence& evidence,
+                                     const std::vector<WorkerId>& members) {
+  const CoordinatorOptions& options = context.options;
+  const int32_t num_layers = NumLayers(evidence);
+  const PolicyDecision decision =
+      DecideFrontier(context, evidence, LayerIndex(0), IntervalIndex(0));
+  const PlannerInput planner = MakePlannerInput(options, evidence, decision.frontier);
+  SP_ASSIGN_OR_RETURN(const PartitionResult best, Partition(planner));
+
+  Plan plan;
+  plan.plan_epoch = PlanEpoch(0);
+  plan.effective_step = Step(0);
+  plan.frontier = decision.frontier;
+  plan.cuts = options.cuts.empty() ? best.cuts : options.cuts;
+  for (const WorkerId& member : members) plan.placement.push_back({member});
+  plan.schedule = options.schedule;
+  if (static_cast<int32_t>(plan.cuts.size()) == options.num_stages - 1) {
+    plan.credits = Credits(options, plan, num_layers);
+  }
+  SP_RETURN_IF_ERROR(ValidatePlan(plan, num_layers));
+  SP_ASSIGN_OR_RETURN(const double step_s, SimulatedStepSeconds(planner, plan.cuts));
+
+  Verdict verdict = MakeVerdict(context, evidence, plan, IntervalIndex(0));
+  verdict.plan = plan;
+  verdict.predicted_step_s = step_s;
+  verdict.even_step_s = best.even_s;
+  verdict.reason = absl::StrCat(
+      "start: cuts ", FormatCuts(plan.cuts, num_layers, plan.frontier),
+      options.cuts.empty() ? " planned from the workers' profiles" : " from pipeline.cuts",
+      ", step ", Milliseconds(step_s), " (evenly spread ", Milliseconds(best.even_s), "); ",
+      decision.frontier.value() > 0 ? FreezeSentence(evidence, LayerIndex(0), decision)
+                                    : absl::StrCat("nothing is frozen: ", decision.reason));
+  return verdict;
+}
+
+Verdict NextVerdict(const VerdictContext& context, const Evidence& evidence, const Plan& plan,
+                    IntervalIndex boundary, int32_t* num_proposals) {
+  const CoordinatorOptions& options = context.options;
+  const PolicyDecision decision = DecideFrontier(context, evidence, plan.frontier, boundary);
+  const bool rises = decision.frontier > plan.frontier;
+  const Step step(boundary.value() * context.length.interval_steps);
+  const std::string freeze_sentence =
+      rises ? FreezeSentence(evidence, plan.frontier, decision) : decision.reason;
+  if (!rises && evidence.interval.value() < 0) {  // nothing new to plan with
+    Verdict verdict = MakeVerdict(context, evidence, plan, boundary);
+    verdict.reason = absl::StrCat("keep: ", freeze_sentence);
+    return verdict;
+  }
+  const ReplanResult replan =
+      Replan({.planner = MakePlannerInput(options, evidence, decision.frontier),
+              .cuts = plan.cuts,
+              .may_move = options.rebalance_enabled,
+              .frontier_rises = rises,
+              .num_proposals = *num_proposals,
+              .steps_left = context.length.num_steps - step.value(),
+              .drain_s = evidence.drain_s,
+              .bytes_per_s = evidence.bytes_per_s,
+              .min_gain = options.rebalance_min_gain});
+  *num_proposals = replan.num_proposals;
+
+  Plan next = plan;
+  const bool moves = !replan.moves.empty();
+  if (rises || moves) {
+    next.plan_epoch = plan.plan_epoch + 1;
+    next.effective_step = step;
+    next.frontier = decision.frontier;
+    next.cuts = replan.cuts;
+    next.credits = Credits(options, next, NumLayers(evidence));
+  }
+  Verdict verdict = MakeVerdict(context, evidence, next, boundary);
+  if (rises || moves) verdict.plan = next;
+  verdict.moves = replan.moves;
+  verdict.moved_bytes = replan.moved_bytes;
+  verdict.predicted_old_step_s = replan.old_step_s;
+  verdict.predicted_step_s = replan.step_s;
+  verdict.even_step_s = replan.even_step_s;
+  const std::string cut_sentence = replan.reason.empty() ? "" : absl::StrCat("; ", replan.reason);
+  verdict.reason = moves && !rises
+                       ? absl::StrCat(replan.reason, "; frontier stays ", plan.frontier.value(),
+                                      ": ", freeze_sentence)
+                       : absl::StrCat(rises ? "" : "keep: ", freeze_sentence, cut_sentence);
+  return verdict;
+}
+
+}  // namespace smartpipe

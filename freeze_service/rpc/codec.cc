@@ -1,0 +1,220 @@
+#include "freeze_service/rpc/codec.h"
+
+#include <cmath>
+#include <string>
+#include <utility>
+
+#include "absl/strings/ascii.h"
+#include "absl/strings/str_cat.h"
+#include "services/base/limits.h"
+#include "services/base/status_macros.h"
+#include "services/rpc/plan_proto.h"
+
+namespace smartpipe {
+namespace {
+
+absl::Status CheckFinite(absl::string_view field, double value) {
+  if (std::isfinite(value)) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrCat(field, " is ", value, "; it must be a finite number"));
+}
+
+absl::Status CheckCost(absl::string_view where, const v1::LayerCost& cost) {
+  const std::pair<absl::string_view, double> fields[] = {{"forward_s", cost.forward_s()},
+                                                         {"input_grad_s", cost.input_grad_s()},
+                                                         {"weight_grad_s", cost.weight_grad_s()},
+                                                         {"optimize_s", cost.optimize_s()}};
+  for (const auto& [name, value] : fields) SP_RETURN_IF_ERROR(CheckFinite(absl::StrCat(where, ".cost.", name), value));
+  return absl::OkStatus();
+}
+
+absl::Status CheckNumLayers(int num_layers) {
+  if (num_layers >= 1 && num_layers <= limits::kLayersMax) return absl::OkStatus();
+  const std::string message =
+      absl::StrCat("the request has ", num_layers, " layers; the range is 1 to ", limits::kLayersMax);
+  return num_layers < 1 ? absl::InvalidArgumentError(message) : absl::ResourceExhaustedError(message);
+}
+
+LayerStatistics DecodeStatistics(const v1::LayerReport& layer) {
+  return {.layer = LayerIndex(layer.layer()),
+          .frozen = layer.frozen(),
+          .has_previous = layer.has_previous(),
+          .grad_norm_l2 = layer.grad_norm_l2(),
+          .previous_grad_norm_l2 = layer.previous_grad_norm_l2(),
+          .grad_difference_norm_l2 = layer.grad_difference_norm_l2(),
+          .microbatch_grad_norm2_mean = layer.microbatch_grad_norm2_mean(),
+          .previous_microbatch_grad_norm2_mean = layer.previous_microbatch_grad_norm2_mean(),
+          .num_microbatches = layer.num_microbatches(),
+          .num_nonfinite_steps = layer.num_nonfinite_steps()};
+}
+
+}  // namespace
+
+absl::Status CheckText(absl::string_view field, absl::string_view text) {
+  if (text.size() <= static_cast<size_t>(limits::kReasonBytesMax)) return absl::OkStatus();
+  return absl::ResourceExhaustedError(
+      absl::StrCat(field, " has ", text.size(), " bytes; the limit is ", limits::kReasonBytesMax));
+}
+
+absl::Status CheckNotNegative(absl::string_view field, double value) {
+  if (std::isfinite(value) && value >= 0) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrCat(field, " is ", value, "; it must be a finite number >= 0"));
+}
+
+absl::StatusOr<WorkerId> DecodeWorkerId(const std::string& id) {
+  bool good = !id.empty() && id.size() <= static_cast<size_t>(limits::kNameBytesMax);
+  for (char c : id) good = good && (absl::ascii_islower(c) || absl::ascii_isdigit(c) || c == '-');
+  if (good) return WorkerId(id);
+  return absl::InvalidArgumentError(absl::StrCat("worker_id \"", id.substr(0, limits::kNameBytesMax),
+                                                 "\" is not a name of 1 to ", limits::kNameBytesMax,
+                                                 " characters of a-z, 0-9 and -"));
+}
+
+absl::Status CheckJoin(const v1::JoinRequest& request) {
+  SP_RETURN_IF_ERROR(DecodeWorkerId(request.worker_id()).status());
+  if (request.incarnation() <= 0) {
+    return absl::InvalidArgumentError(absl::StrCat("incarnation is ", request.incarnation(),
+                                                   "; it must be the start time in microseconds since 1970"));
+  }
+  return CheckText("address", request.address());
+}
+
+absl::StatusOr<WorkerJoined> DecodeJoined(const v1::AnnounceLayersRequest& request) {
+  SP_ASSIGN_OR_RETURN(WorkerId worker, DecodeWorkerId(request.worker_id()));
+  SP_RETURN_IF_ERROR(CheckNumLayers(request.layers_size()));
+  const std::pair<absl::string_view, int64_t> lengths[] = {{"num_steps", request.num_steps()},
+                                                           {"steps_per_epoch", request.steps_per_epoch()},
+                                                           {"interval_steps", request.interval_steps()}};
+  for (const auto& [name, value] : lengths) {
+    if (value < 1 || value > limits::kStepsMax) {
+      return absl::InvalidArgumentError(
+          absl::StrCat(name, " is ", value, "; the range is 1 to ", limits::kStepsMax));
+    }
+  }
+  WorkerJoined joined{.worker = std::move(worker),
+                      .incarnation = request.incarnation(),
+                      .length = {.num_steps = request.num_steps(),
+                                 .steps_per_epoch = request.steps_per_epoch(),
+                                 .interval_steps = request.interval_steps()},
+                      .layers = {}};
+  for (const v1::Layer& layer : request.layers()) {
+    const std::string where = absl::StrCat("layers[", joined.layers.size(), "]");
+    if (layer.name().empty()) return absl::InvalidArgumentError(absl::StrCat(where, ".name is empty"));
+    SP_RETURN_IF_ERROR(CheckText(absl::StrCat(where, ".name"), layer.name()));
+    SP_RETURN_IF_ERROR(CheckCost(where, layer.cost()));
+    joined.layers.push_back({.name = layer.name(), .cost = FromProto(layer.cost())});
+  }
+  return joined;
+}
+
+absl::StatusOr<IntervalReported> DecodeReport(const v1::ReportIntervalRequest& request) {
+  SP_ASSIGN_OR_RETURN(WorkerId worker, DecodeWorkerId(request.worker_id()));
+  SP_RETURN_IF_ERROR(CheckNumLayers(request.layers_size()));
+  if (request.interval() < 0) {
+    return absl::InvalidArgumentError(absl::StrCat("interval is ", request.interval(), "; it must be >= 0"));
+  }
+  SP_RETURN_IF_ERROR(CheckNotNegative("step_s", request.step_s()));
+  SP_RETURN_IF_ERROR(CheckNotNegative("verdict_wait_s", request.verdict_wait_s()));
+  SP_RETURN_IF_ERROR(CheckNotNegative("switch_drain_s", request.switch_drain_s()));
+  SP_RETURN_IF_ERROR(CheckNotNegative("switch_move_s", request.switch_move_s()));
+  SP_RETURN_IF_ERROR(CheckNotNegative("switch_moved_bytes", static_cast<double>(request.switch_moved_bytes())));
+  IntervalReported reported{.worker = std::move(worker),
+                            .generation = Generation(request.generation()),
+                            .plan_epoch = PlanEpoch(request.plan_epoch()),
+                            .interval = IntervalIndex(request.interval()),
+                            .statistics = {},
+                            .costs = {},
+                            .step_s = request.step_s(),
+                            .verdict_wait_s = request.verdict_wait_s(),
+                            .switch_drain_s = request.switch_drain_s(),
+                            .switch_move_s = request.switch_move_s(),
+                            .switch_moved_bytes = request.switch_moved_bytes()};
+  for (const v1::LayerReport& layer : request.layers()) {
+    const std::string where = absl::StrCat("layers[", reported.statistics.size(), "]");
+    if (layer.num_microbatches() < 0 || layer.num_nonfinite_steps() < 0) {
+      return absl::InvalidArgumentError(absl::StrCat(where, " has a negative count"));
+    }
+    SP_RETURN_IF_ERROR(CheckCost(where, layer.cost()));
+    reported.statistics.push_back(DecodeStatistics(layer));
+    reported.costs.push_back(FromProto(layer.cost()));
+  }
+  return reported;
+}
+
+absl::Status CheckEndWorker(const v1::EndWorkerRequest& request) {
+  SP_RETURN_IF_ERROR(DecodeWorkerId(request.worker_id()).status());
+  SP_RETURN_IF_ERROR(CheckText("error", request.error()));
+  SP_RETURN_IF_ERROR(CheckNotNegative("train_s", request.train_s()));
+  SP_RETURN_IF_ERROR(CheckNotNegative("verdict_wait_s", request.verdict_wait_s()));
+  SP_RETURN_IF_ERROR(CheckNotNegative("switch_s", request.switch_s()));
+  SP_RETURN_IF_ERROR(CheckNotNegative("report_s", request.report_s()));
+  const std::string& digest = request.weights_sha256();
+  bool good = digest.empty() || digest.size() == 64;
+  for (char c : digest) good = good && (absl::ascii_isdigit(c) || (c >= 'a' && c <= 'f'));
+  if (good) return absl::OkStatus();
+  return absl::InvalidArgumentError("weights_sha256 is neither empty nor 64 lowercase hex digits");
+}
+
+v1::Verdict EncodeVerdict(const Verdict& verdict) {
+  v1::Verdict proto;
+  proto.set_boundary(verdict.boundary.value());
+  proto.set_step(verdict.step.value());
+  if (verdict.plan) *proto.mutable_plan() = ToProto(*verdict.plan);
+  proto.set_reason(verdict.reason);
+  proto.set_frontier(verdict.frontier.value());
+  for (LayerIndex cut : verdict.cuts) proto.add_cuts(cut.value());
+  proto.set_plan_epoch(verdict.plan_epoch.value());
+  for (const LayerMove& move : verdict.moves) {
+    v1::LayerMove* added = proto.add_moves();
+    added->set_layer(move.layer.value());
+    added->set_from_stage(move.from_stage.value());
+    added->set_to_stage(move.to_stage.value());
+  }
+  proto.set_moved_bytes(verdict.moved_bytes);
+  proto.set_predicted_old_step_s(verdict.predicted_old_step_s);
+  proto.set_predicted_step_s(verdict.predicted_step_s);
+  proto.set_even_step_s(verdict.even_step_s);
+  for (double eta : verdict.eta) proto.add_eta(eta);
+  return proto;
+}
+
+v1::Layer EncodeLayer(const LayerInfo& layer) {
+  v1::Layer proto;
+  proto.set_name(layer.name);
+  *proto.mutable_cost() = ToProto(layer.cost);
+  return proto;
+}
+
+v1::RunState EncodeState(RunState state) {
+  switch (state) {
+    case RunState::kWaiting: return v1::RUN_STATE_WAITING;
+    case RunState::kRunning: return v1::RUN_STATE_RUNNING;
+    case RunState::kFinished: return v1::RUN_STATE_FINISHED;
+    case RunState::kFailed: return v1::RUN_STATE_FAILED;
+  }
+  return v1::RUN_STATE_UNSPECIFIED;
+}
+
+CoordinatorOptions MakeCoordinatorOptions(const RunConfig& config) {
+  CoordinatorOptions options;
+  options.num_stages = static_cast<int32_t>(config.pipeline.stages);
+  options.num_microbatches = static_cast<int32_t>(config.train.microbatches);
+  options.schedule = config.pipeline.schedule;
+  for (int64_t cut : config.pipeline.cuts) options.cuts.push_back(LayerIndex(static_cast<int32_t>(cut)));
+  options.statistic = config.freeze.statistic;
+  options.policy = {.policy = config.freeze.policy,
+                    .tau = config.freeze.tau,
+                    .lambda_max = config.freeze.lambda_max,
+                    .warmup_intervals = static_cast<int32_t>(config.freeze.warmup_intervals),
+                    .hits = static_cast<int32_t>(config.freeze.hits),
+                    .min_trainable = static_cast<int32_t>(config.freeze.min_trainable),
+                    .fixed_layers = static_cast<int32_t>(config.freeze.fixed_layers),
+                    .schedule = {}};
+  for (const auto& [step, frontier] : config.freeze.schedule) {
+    options.policy.schedule.emplace_back(Step(step), LayerIndex(static_cast<int32_t>(frontier)));
+  }
+  options.rebalance_enabled = config.rebalance.enabled;
+  options.rebalance_min_gain = config.rebalance.min_gain;
+  return options;
+}
+
+}  // namespace smartpipe

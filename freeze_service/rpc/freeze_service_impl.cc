@@ -1,0 +1,273 @@
+// Membership, events and streams; the plain calls are in calls.cc.
+#include "freeze_service/rpc/freeze_service_impl.h"
+
+#include <utility>
+#include <variant>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "freeze_service/rpc/codec.h"
+#include "services/base/limits.h"
+#include "services/base/status_macros.h"
+#include "services/obs/log.h"
+#include "services/rpc/plan_proto.h"
+#include "services/rpc/status.h"
+
+namespace smartpipe {
+
+absl::StatusOr<std::unique_ptr<FreezeServiceImpl>> FreezeServiceImpl::Create(const Options& options,
+                                                                             std::unique_ptr<Coordinator> coordinator,
+                                                                             std::unique_ptr<DecisionStore> store,
+                                                                             const Clock* clock) {
+  SP_ASSIGN_OR_RETURN(std::unique_ptr<ProgressLog> progress,
+                      ProgressLog::Create(options.metrics_path, options.batch_size));
+  return std::unique_ptr<FreezeServiceImpl>(
+      new FreezeServiceImpl(options, std::move(coordinator), std::move(store), std::move(progress), clock));
+}
+
+FreezeServiceImpl::FreezeServiceImpl(Options options, std::unique_ptr<Coordinator> coordinator,
+                                     std::unique_ptr<DecisionStore> store, std::unique_ptr<ProgressLog> progress,
+                                     const Clock* clock)
+    : options_(std::move(options)),
+      clock_(clock),
+      coordinator_(std::move(coordinator)),
+      store_(std::move(store)),
+      progress_(std::move(progress)) {}
+
+void FreezeServiceImpl::Stop(const std::string& reason) {
+  absl::MutexLock lock(&mutex_);
+  if (end_) return;
+  const absl::Status status = ApplyEvent(StopRequested{reason});
+  // Nobody may wait for a run that cannot even be stopped in order.
+  if (!status.ok() && !end_) Publish(EndRun{.success = false, .reason = reason});
+}
+
+bool FreezeServiceImpl::ended() const {
+  absl::MutexLock lock(&mutex_);
+  return end_.has_value();
+}
+
+absl::Status FreezeServiceImpl::failure() const {
+  absl::MutexLock lock(&mutex_);
+  return failure_;
+}
+
+// ---- Events ---------------------------------------------------------------------------------------------------------
+
+absl::Status FreezeServiceImpl::CheckNotEnded() const {
+  if (!end_) return absl::OkStatus();
+  return absl::FailedPreconditionError(absl::StrCat("the run is over: ", end_->reason));
+}
+
+absl::Status FreezeServiceImpl::ApplyEvent(const Event& event) {
+  SP_RETURN_IF_ERROR(CheckNotEnded());
+  const absl::Time now = clock_->Now();
+  SP_ASSIGN_OR_RETURN(std::vector<Decision> decisions, coordinator_->Apply(event, now));
+  const absl::Status stored =
+      store_->Append({.sequence = next_sequence_, .now = now, .event = event, .decisions = decisions});
+  if (!stored.ok()) {
+    failure_ = Annotate(stored, "the freeze service stops because it cannot record its decisions");
+    Publish(EndRun{.success = false, .reason = std::string(failure_.message())});
+    return CheckNotEnded();
+  }
+  ++next_sequence_;
+  for (const Decision& decision : decisions) {
+    std::visit([this](const auto& order) ABSL_NO_THREAD_SAFETY_ANALYSIS { Publish(order); }, decision);
+  }
+  return absl::OkStatus();
+}
+
+void FreezeServiceImpl::SendToAll(const v1::JoinResponse& message) {
+  for (const auto& [worker, member] : members_) member.stream->Send(message);
+}
+
+void FreezeServiceImpl::Publish(const StartGeneration& start) {
+  ranks_ = start.members;
+  keys_.Open(start.generation);
+  v1::Assignment assignment;
+  assignment.set_generation(start.generation.value());
+  *assignment.mutable_plan() = ToProto(start.plan);
+  for (const WorkerId& worker : ranks_) assignment.add_members(worker.value());
+  LogInfo("generation ", start.generation.value(), ": all workers are there: ",
+          absl::StrJoin(assignment.members(), ", "), "; start plan ",
+          FormatCuts(start.plan.cuts, static_cast<int32_t>(coordinator_->layers().size())));
+  for (size_t rank = 0; rank < ranks_.size(); ++rank) {
+    auto member = members_.find(ranks_[rank]);
+    if (member == members_.end()) continue;  // its loss is on its way
+    assignment.set_rank(static_cast<int32_t>(rank));
+    v1::JoinResponse message;
+    *message.mutable_assignment() = assignment;
+    member->second.stream->Send(std::move(message));
+  }
+}
+
+void FreezeServiceImpl::Publish(const Verdict& verdict) {
+  v1::JoinResponse message;
+  *message.mutable_verdict() = EncodeVerdict(verdict);
+  LogInfo("boundary ", verdict.boundary.value(), " (step ", verdict.step.value(), "): ",
+          verdict.plan ? absl::StrCat("plan ", verdict.plan_epoch.value()) : "keep", ", frontier ",
+          verdict.frontier.value(), ": ", verdict.reason);
+  SendToAll(message);
+}
+
+void FreezeServiceImpl::Publish(const EndRun& end) {
+  end_ = end;
+  Log(end.success ? LogLevel::kInfo : LogLevel::kError, absl::StrCat("the run ended: ", end.reason));
+  keys_.Close(absl::StrCat("the run is over: ", end.reason));
+  v1::JoinResponse message;
+  message.mutable_end_of_run()->set_success(end.success);
+  message.mutable_end_of_run()->set_reason(end.reason);
+  SendToAll(message);
+  for (const auto& [worker, member] : members_) member.stream->Close(grpc::Status::OK);
+  members_.clear();
+}
+
+void FreezeServiceImpl::SendWaiting() {
+  if (coordinator_->state() != RunState::kWaiting || end_) return;
+  const std::string text = coordinator_->state_message();
+  if (text == waiting_message_) return;
+  waiting_message_ = text;
+  LogInfo(text);
+  v1::JoinResponse message;
+  message.mutable_waiting()->set_message(text);
+  SendToAll(message);
+}
+
+// ---- Membership -----------------------------------------------------------------------------------------------------
+
+grpc::ServerWriteReactor<v1::JoinResponse>* FreezeServiceImpl::Join(grpc::CallbackServerContext*,
+                                                                    const v1::JoinRequest* request) {
+  std::shared_ptr<JoinStream> stream =
+      JoinStream::Create(WorkerId(request->worker_id()), request->incarnation(),
+                         [this](JoinStream& broken) { OnStreamBroken(broken); });
+  absl::MutexLock lock(&mutex_);
+  if (const absl::Status status = AddStream(stream, *request); !status.ok()) stream->Close(ToGrpcStatus(status));
+  return stream.get();  // it owns itself until gRPC is done with it
+}
+
+absl::Status FreezeServiceImpl::AddStream(const std::shared_ptr<JoinStream>& stream, const v1::JoinRequest& request) {
+  SP_RETURN_IF_ERROR(CheckJoin(request));
+  SP_RETURN_IF_ERROR(CheckNotEnded());
+  if (members_.contains(stream->worker())) {
+    return absl::AlreadyExistsError(absl::StrCat("a worker with the id ", request.worker_id(),
+                                                 " is connected already; give each worker an id of its own"));
+  }
+  if (coordinator_->state() != RunState::kWaiting) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("the run has its workers (", absl::StrJoin(ranks_, ", ", absl::StreamFormatter()),
+                     "); joining a running run is not possible"));
+  }
+  if (members_.size() >= static_cast<size_t>(limits::kWorkersMax)) {
+    return absl::ResourceExhaustedError(
+        absl::StrCat(limits::kWorkersMax, " workers are connected; that is the limit"));
+  }
+  members_[stream->worker()] = {.stream = stream, .announced = false};
+  ended_workers_.erase(stream->worker());
+  LogInfo("worker ", request.worker_id(), " connected from ", request.address());
+  v1::JoinResponse message;
+  message.mutable_welcome()->set_run_id(options_.run_id);
+  message.mutable_welcome()->set_config_toml(options_.config_toml);
+  message.mutable_welcome()->set_run_dir(options_.run_dir);
+  stream->Send(std::move(message));
+  v1::JoinResponse waiting;
+  waiting.mutable_waiting()->set_message(coordinator_->state_message());
+  stream->Send(std::move(waiting));
+  return absl::OkStatus();
+}
+
+void FreezeServiceImpl::OnStreamBroken(JoinStream& stream) {
+  absl::MutexLock lock(&mutex_);
+  auto found = members_.find(stream.worker());
+  if (found == members_.end() || found->second.stream.get() != &stream) return;
+  const bool announced = found->second.announced;
+  members_.erase(found);
+  if (end_ || ended_workers_.contains(stream.worker())) return;
+  LogWarning("worker ", stream.worker().value(), " is lost: its connection broke");
+  if (!announced) return;
+  const absl::Status status = ApplyEvent(
+      WorkerLost{.worker = stream.worker(), .incarnation = stream.incarnation(), .how = "its connection broke"});
+  if (!status.ok()) LogError("the loss of worker ", stream.worker().value(), " was refused: ", status.message());
+  SendWaiting();
+}
+
+grpc::Status FreezeServiceImpl::AnnounceLayers(grpc::ServerContext*, const v1::AnnounceLayersRequest* request,
+                                               v1::AnnounceLayersResponse*) {
+  absl::StatusOr<WorkerJoined> joined = DecodeJoined(*request);
+  if (!joined.ok()) return ToGrpcStatus(joined.status());
+  absl::MutexLock lock(&mutex_);
+  if (const absl::Status status = CheckNotEnded(); !status.ok()) return ToGrpcStatus(status);
+  auto member = members_.find(joined->worker);
+  if (member == members_.end()) {
+    return ToGrpcStatus(absl::NotFoundError(
+        absl::StrCat("worker ", request->worker_id(), " has no open Join stream; call Join first")));
+  }
+  if (member->second.stream->incarnation() != request->incarnation()) {
+    return ToGrpcStatus(absl::FailedPreconditionError(
+        absl::StrCat("incarnation ", request->incarnation(), " of worker ", request->worker_id(),
+                     " is not the one that is connected (", member->second.stream->incarnation(), ")")));
+  }
+  const bool was_announced = std::exchange(member->second.announced, true);
+  const absl::Status status = ApplyEvent(*joined);
+  if (!status.ok()) {
+    // Publish may have emptied members_.
+    if (auto again = members_.find(joined->worker); again != members_.end()) again->second.announced = was_announced;
+    return ToGrpcStatus(status);
+  }
+  SendWaiting();
+  return grpc::Status::OK;
+}
+
+absl::Status FreezeServiceImpl::CheckMember(const std::string& worker_id, int64_t generation) const {
+  if (generation != coordinator_->generation().value()) {
+    return absl::FailedPreconditionError(absl::StrCat("generation ", generation, " is stale: the run is at generation ",
+                                                      coordinator_->generation().value()));
+  }
+  for (const WorkerId& worker : ranks_) {
+    if (worker.value() == worker_id) return absl::OkStatus();
+  }
+  return absl::NotFoundError(absl::StrCat("worker \"", worker_id, "\" is not a member of generation ", generation));
+}
+
+grpc::Status FreezeServiceImpl::EndWorker(grpc::ServerContext*, const v1::EndWorkerRequest* request,
+                                          v1::EndWorkerResponse*) {
+  if (const absl::Status status = CheckEndWorker(*request); !status.ok()) return ToGrpcStatus(status);
+  absl::MutexLock lock(&mutex_);
+  return ToGrpcStatus(TakeEndWorker(*request));
+}
+
+absl::Status FreezeServiceImpl::TakeEndWorker(const v1::EndWorkerRequest& request) {
+  const WorkerId worker(request.worker_id());
+  auto ended = ended_workers_.find(worker);
+  if (ended != ended_workers_.end()) {
+    if (ended->second.SerializeAsString() == request.SerializeAsString()) return absl::OkStatus();  // repeated
+    return absl::FailedPreconditionError(absl::StrCat("worker ", request.worker_id(), " has ended already"));
+  }
+  auto member = members_.find(worker);
+  const bool known = member != members_.end();
+  if (ranks_.empty() && known && !request.error().empty()) {
+    // Failed before the start, maybe before it was announced: nothing depends on it yet.
+    LogError("worker ", request.worker_id(), " failed before the start: ", request.error());
+    const int64_t incarnation = member->second.stream->incarnation();
+    if (std::exchange(member->second.announced, false)) {
+      SP_RETURN_IF_ERROR(
+          ApplyEvent(WorkerLost{.worker = worker, .incarnation = incarnation, .how = request.error()}));
+    }
+    ended_workers_[worker] = request;
+    SendWaiting();
+    return absl::OkStatus();
+  }
+  if (!known && ranks_.empty()) {
+    return absl::NotFoundError(absl::StrCat("worker \"", request.worker_id(), "\" has not joined"));
+  }
+  SP_RETURN_IF_ERROR(CheckMember(request.worker_id(), request.generation()));
+  if (!end_ && request.error().empty()) {
+    SP_RETURN_IF_ERROR(ApplyEvent(WorkerFinished{worker, Generation(request.generation())}));
+  } else if (!end_) {
+    SP_RETURN_IF_ERROR(ApplyEvent(WorkerFailed{worker, Generation(request.generation()), request.error()}));
+  }
+  ended_workers_[worker] = request;
+  LogInfo("worker ", request.worker_id(), request.error().empty() ? " finished" : " failed: ", request.error());
+  return absl::OkStatus();
+}
+
+}  // namespace smartpipe

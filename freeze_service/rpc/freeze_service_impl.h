@@ -1,0 +1,134 @@
+// The FreezeService over gRPC: decode, validate, lock, Apply, persist, publish.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/synchronization/mutex.h"
+#include "absl/time/time.h"
+#include "freeze_service/core/coordinator.h"
+#include "freeze_service/rpc/join_stream.h"
+#include "freeze_service/rpc/key_value_space.h"
+#include "freeze_service/rpc/progress_log.h"
+#include "freeze_service/store/decision_store.h"
+#include "grpcpp/grpcpp.h"
+#include "services/base/clock.h"
+#include "smartpipe/v1/freeze_service.grpc.pb.h"
+
+namespace smartpipe {
+
+/// Serves one run. An event is applied, its decisions are stored, and only then anyone hears of them; if they cannot be
+/// stored, the run ends with a message and failure() says why.
+///
+/// Threads: any; one mutex around the Coordinator.  Test: tests/component/freeze_service
+class FreezeServiceImpl final : public v1::FreezeService::WithCallbackMethod_Join<v1::FreezeService::Service> {
+ public:
+  static constexpr char kName[] = "smartpipe.v1.FreezeService";
+
+  struct Options {
+    std::string run_id;
+    std::string config_toml;   // canonical, served to the workers
+    std::string run_dir;       // told to the workers
+    std::string metrics_path;  // metrics.jsonl; "" = none
+    int64_t batch_size = 1;
+  };
+  /// `clock` must outlive the service.  Errors: those of opening metrics_path.
+  static absl::StatusOr<std::unique_ptr<FreezeServiceImpl>> Create(const Options& options,
+                                                                   std::unique_ptr<Coordinator> coordinator,
+                                                                   std::unique_ptr<DecisionStore> store,
+                                                                   const Clock* clock);
+
+  /// Ends the run with `reason` unless it has ended.
+  void Stop(const std::string& reason) ABSL_LOCKS_EXCLUDED(mutex_);
+  /// True once every stream was told the end of the run.
+  bool ended() const ABSL_LOCKS_EXCLUDED(mutex_);
+  /// Why the service itself cannot go on; OK = it can.
+  absl::Status failure() const ABSL_LOCKS_EXCLUDED(mutex_);
+
+  grpc::ServerWriteReactor<v1::JoinResponse>* Join(grpc::CallbackServerContext* context,
+                                                   const v1::JoinRequest* request) override;
+  grpc::Status AnnounceLayers(grpc::ServerContext* context, const v1::AnnounceLayersRequest* request,
+                              v1::AnnounceLayersResponse* response) override;
+  grpc::Status ReportInterval(grpc::ServerContext* context, const v1::ReportIntervalRequest* request,
+                              v1::ReportIntervalResponse* response) override;
+  grpc::Status ReportProgress(grpc::ServerContext* context, const v1::ReportProgressRequest* request,
+                              v1::ReportProgressResponse* response) override;
+  grpc::Status EndWorker(grpc::ServerContext* context, const v1::EndWorkerRequest* request,
+                         v1::EndWorkerResponse* response) override;
+
+  grpc::Status SetKey(grpc::ServerContext* context, const v1::SetKeyRequest* request,
+                      v1::SetKeyResponse* response) override;
+  grpc::Status GetKeys(grpc::ServerContext* context, const v1::GetKeysRequest* request,
+                       v1::GetKeysResponse* response) override;
+  grpc::Status AddToKey(grpc::ServerContext* context, const v1::AddToKeyRequest* request,
+                        v1::AddToKeyResponse* response) override;
+  grpc::Status CompareAndSetKey(grpc::ServerContext* context, const v1::CompareAndSetKeyRequest* request,
+                                v1::CompareAndSetKeyResponse* response) override;
+  grpc::Status CheckKeys(grpc::ServerContext* context, const v1::CheckKeysRequest* request,
+                         v1::CheckKeysResponse* response) override;
+  grpc::Status DeleteKey(grpc::ServerContext* context, const v1::DeleteKeyRequest* request,
+                         v1::DeleteKeyResponse* response) override;
+  grpc::Status CountKeys(grpc::ServerContext* context, const v1::CountKeysRequest* request,
+                         v1::CountKeysResponse* response) override;
+
+  grpc::Status GetRun(grpc::ServerContext* context, const v1::GetRunRequest* request,
+                      v1::GetRunResponse* response) override;
+  grpc::Status ListDecisions(grpc::ServerContext* context, const v1::ListDecisionsRequest* request,
+                             v1::ListDecisionsResponse* response) override;
+  grpc::Status StopRun(grpc::ServerContext* context, const v1::StopRunRequest* request,
+                       v1::StopRunResponse* response) override;
+
+ private:
+  struct Member {
+    std::shared_ptr<JoinStream> stream;
+    bool announced = false;
+  };
+
+  FreezeServiceImpl(Options options, std::unique_ptr<Coordinator> coordinator, std::unique_ptr<DecisionStore> store,
+                    std::unique_ptr<ProgressLog> progress, const Clock* clock);
+
+  /// Apply, persist, publish.
+  absl::Status ApplyEvent(const Event& event) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void Publish(const StartGeneration& start) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void Publish(const Verdict& verdict) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void Publish(const EndRun& end) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void SendToAll(const v1::JoinResponse& message) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  /// Tells what the run waits for, if that has changed.
+  void SendWaiting() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+
+  absl::Status AddStream(const std::shared_ptr<JoinStream>& stream, const v1::JoinRequest& request)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void OnStreamBroken(JoinStream& stream) ABSL_LOCKS_EXCLUDED(mutex_);
+  absl::Status TakeEndWorker(const v1::EndWorkerRequest& request) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  absl::Status CheckMember(const std::string& worker_id, int64_t generation) const
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  absl::Status CheckNotEnded() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  /// Verdict in force at `step`; null before the start.
+  const Verdict* VerdictAt(Step step) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void FillRun(v1::Run& run) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+
+  const Options options_;
+  const Clock* const clock_;
+  KeyValueSpace keys_;
+
+  mutable absl::Mutex mutex_;
+  const std::unique_ptr<Coordinator> coordinator_ ABSL_PT_GUARDED_BY(mutex_);
+  const std::unique_ptr<DecisionStore> store_ ABSL_PT_GUARDED_BY(mutex_);
+  const std::unique_ptr<ProgressLog> progress_ ABSL_PT_GUARDED_BY(mutex_);
+  int64_t next_sequence_ ABSL_GUARDED_BY(mutex_) = 0;
+  std::map<WorkerId, Member> members_ ABSL_GUARDED_BY(mutex_);           // with an open stream
+  std::vector<WorkerId> ranks_ ABSL_GUARDED_BY(mutex_);                  // [rank], since the start
+  std::map<WorkerId, v1::EndWorkerRequest> ended_workers_ ABSL_GUARDED_BY(mutex_);
+  std::string waiting_message_ ABSL_GUARDED_BY(mutex_);                  // newest one sent
+  std::optional<EndRun> end_ ABSL_GUARDED_BY(mutex_);
+  absl::Status failure_ ABSL_GUARDED_BY(mutex_);
+};
+
+}  // namespace smartpipe

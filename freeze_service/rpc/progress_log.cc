@@ -1,0 +1,123 @@
+#include "freeze_service/rpc/progress_log.h"
+
+#include <algorithm>
+#include <cerrno>
+#include <cmath>
+#include <cstring>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "freeze_service/rpc/codec.h"
+#include "nlohmann/json.hpp"
+#include "services/base/limits.h"
+#include "services/base/status_macros.h"
+
+namespace smartpipe {
+namespace {
+
+// The shown speed is the mean over the newest interval, but at most about this long and this many steps.
+constexpr double kSpeedWindowS = 2.0;
+constexpr int64_t kSpeedWindowSteps = 4096;
+constexpr size_t kEvaluationsMax = 100'000;
+
+nlohmann::json NumberOrNull(double value) {
+  return std::isfinite(value) ? nlohmann::json(value) : nlohmann::json(nullptr);
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<ProgressLog>> ProgressLog::Create(const std::string& path, int64_t batch_size) {
+  std::unique_ptr<ProgressLog> log(new ProgressLog(path, batch_size));
+  if (path.empty()) return log;
+  log->file_.open(path, std::ios::out | std::ios::app);
+  if (!log->file_) return absl::UnavailableError(absl::StrCat("cannot open ", path, ": ", std::strerror(errno)));
+  return log;
+}
+
+absl::Status ProgressLog::CheckRequest(const v1::ReportProgressRequest& request, const Length& length) const {
+  int64_t previous = -1;
+  for (const v1::StepProgress& step : request.steps()) {
+    if (step.step() <= previous || step.step() >= length.num_steps) {
+      return absl::InvalidArgumentError(absl::StrCat("steps: step ", step.step(), " after ", previous,
+                                                     "; steps must ascend and be in [0, ", length.num_steps, ")"));
+    }
+    previous = step.step();
+    SP_RETURN_IF_ERROR(CheckNotNegative(absl::StrCat("step_s of step ", step.step()), step.step_s()));
+  }
+  previous = -1;
+  for (const v1::Evaluation& evaluation : request.evaluations()) {
+    if (evaluation.step() <= previous || evaluation.step() > length.num_steps) {
+      return absl::InvalidArgumentError(absl::StrCat("evaluations: step ", evaluation.step(), " after ", previous,
+                                                     "; steps must ascend and be in [0, ", length.num_steps, "]"));
+    }
+    previous = evaluation.step();
+    if (!(evaluation.accuracy() >= 0 && evaluation.accuracy() <= 1)) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("accuracy is ", evaluation.accuracy(), "; the range is 0 to 1"));
+    }
+    SP_RETURN_IF_ERROR(CheckNotNegative("seconds", evaluation.seconds()));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status ProgressLog::Add(const v1::ReportProgressRequest& request, const Length& length,
+                              const std::function<LayerIndex(Step)>& frontier_at) {
+  SP_RETURN_IF_ERROR(CheckRequest(request, length));
+  std::string lines;
+  const size_t window =
+      static_cast<size_t>(std::clamp<int64_t>(length.interval_steps, 1, kSpeedWindowSteps));
+  for (const v1::StepProgress& step : request.steps()) {
+    if (step.step() < steps_done_) continue;
+    steps_done_ = step.step() + 1;
+    loss_ = step.loss();
+    step_s_.push_back(step.step_s());
+    while (step_s_.size() > window) step_s_.pop_front();
+    const nlohmann::json line = {
+        {"step", step.step()},
+        {"epoch", step.step() / std::max<int64_t>(1, length.steps_per_epoch)},
+        {"loss", NumberOrNull(step.loss())},
+        {"step_s", step.step_s()},
+        {"samples_per_s", NumberOrNull(static_cast<double>(batch_size_) / step.step_s())},
+        {"frontier", frontier_at(Step(step.step())).value()}};
+    absl::StrAppend(&lines, line.dump(), "\n");
+  }
+  for (const v1::Evaluation& evaluation : request.evaluations()) {
+    if (!evaluations_.empty() && evaluation.step() <= evaluations_.back().step()) continue;
+    if (evaluations_.size() >= kEvaluationsMax) {
+      return absl::ResourceExhaustedError(
+          absl::StrCat("the run has ", kEvaluationsMax, " evaluations; that is the limit"));
+    }
+    evaluations_.push_back(evaluation);
+    const nlohmann::json line = {{"evaluation",
+                                  {{"step", evaluation.step()},
+                                   {"accuracy", evaluation.accuracy()},
+                                   {"loss", NumberOrNull(evaluation.loss())},
+                                   {"seconds", evaluation.seconds()}}}};
+    absl::StrAppend(&lines, line.dump(), "\n");
+  }
+  Write(lines);
+  return absl::OkStatus();
+}
+
+void ProgressLog::Write(const std::string& lines) {
+  if (path_.empty() || lines.empty()) return;
+  file_ << lines << std::flush;
+  if (file_) return;
+  if (problem_.empty()) problem_ = absl::StrCat("cannot write ", path_, ": ", std::strerror(errno));
+  file_.clear();
+}
+
+void ProgressLog::Fill(v1::Run& run) const {
+  run.set_step(steps_done_);
+  run.set_loss(loss_);
+  double seconds = 0;
+  int64_t num_steps = 0;
+  for (auto step_s = step_s_.rbegin(); step_s != step_s_.rend() && seconds < kSpeedWindowS; ++step_s) {
+    seconds += *step_s;
+    ++num_steps;
+  }
+  if (seconds > 0) run.set_samples_per_second(static_cast<double>(num_steps * batch_size_) / seconds);
+  run.mutable_evaluations()->Assign(evaluations_.begin(), evaluations_.end());
+}
+
+}  // namespace smartpipe

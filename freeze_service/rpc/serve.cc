@@ -1,0 +1,86 @@
+#include "freeze_service/rpc/serve.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstdio>
+#include <cstring>
+#include <filesystem>
+#include <fstream>
+#include <memory>
+#include <utility>
+
+#include "absl/status/statusor.h"
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "freeze_service/rpc/codec.h"
+#include "freeze_service/rpc/freeze_service_impl.h"
+#include "freeze_service/store/decision_store.h"
+#include "services/base/launcher_bond.h"
+#include "services/base/limits.h"
+#include "services/base/status_macros.h"
+#include "services/config/run_config.h"
+#include "services/obs/log.h"
+#include "services/rpc/server.h"
+
+namespace smartpipe {
+namespace {
+
+absl::StatusOr<RunConfig> ReadRunConfig(const std::string& path) {
+  std::ifstream file(path, std::ios::binary);
+  if (!file) {
+    return absl::NotFoundError(absl::StrCat("cannot open the config file ", path, ": ", std::strerror(errno)));
+  }
+  std::string text(limits::kConfigBytesMax + 1, '\0');
+  file.read(text.data(), static_cast<std::streamsize>(text.size()));
+  text.resize(static_cast<size_t>(file.gcount()));
+  if (text.size() <= static_cast<size_t>(limits::kConfigBytesMax)) return ParseRunConfig(text, path);
+  return absl::InvalidArgumentError(
+      absl::StrCat("the config file ", path, " has more than ", limits::kConfigBytesMax, " bytes"));
+}
+
+/// Until a stop signal, the service's own failure, or linger_s after the end of the run.
+absl::Status WaitForEnd(FreezeServiceImpl& service, const sigset_t& stop_signals, double linger_s) {
+  absl::Time last = absl::InfiniteFuture();
+  while (service.failure().ok() && absl::Now() < last) {
+    const timespec period = {.tv_sec = 0, .tv_nsec = 100'000'000};
+    if (sigtimedwait(&stop_signals, nullptr, &period) > 0) break;
+    if (service.ended()) last = std::min(last, absl::Now() + absl::Seconds(linger_s));
+  }
+  service.Stop("the service was told to stop");
+  return service.failure();
+}
+
+}  // namespace
+
+absl::Status Serve(const ServeOptions& options, const sigset_t& stop_signals) {
+  SP_RETURN_IF_ERROR(BindToLauncher(options.launcher_pid));
+  SP_ASSIGN_OR_RETURN(RunConfig config, ReadRunConfig(options.config));
+  std::filesystem::path run_dir = std::filesystem::absolute(options.run_dir);
+  if (!run_dir.has_filename()) run_dir = run_dir.parent_path();  // "runs/a/" means "runs/a"
+  SP_ASSIGN_OR_RETURN(auto store, MakeMemoryDecisionStore(run_dir / "decisions.jsonl"));
+  SP_ASSIGN_OR_RETURN(auto coordinator, Coordinator::Create(MakeCoordinatorOptions(config)));
+  const SystemClock clock;
+  const FreezeServiceImpl::Options service_options{.run_id = run_dir.filename(),
+                                                   .config_toml = ToToml(config),
+                                                   .run_dir = run_dir,
+                                                   .metrics_path = run_dir / "metrics.jsonl",
+                                                   .batch_size = config.train.batch_size};
+  SP_ASSIGN_OR_RETURN(auto service, FreezeServiceImpl::Create(service_options, std::move(coordinator),
+                                                              std::move(store), &clock));
+  RpcServerOptions server_options;
+  server_options.listen_address = options.listen;
+  server_options.insecure = options.insecure;
+  SP_ASSIGN_OR_RETURN(auto server, StartServer(server_options, {{FreezeServiceImpl::kName, service.get()}}));
+  LogInfo("serving run ", run_dir.filename().string(), " on ", server->address());
+  if (options.ready_fd >= 0) {
+    dprintf(options.ready_fd, "%d\n", server->port());
+    close(options.ready_fd);
+  }
+  const absl::Status status = WaitForEnd(*service, stop_signals, options.linger_s);
+  server->Shutdown(absl::Seconds(1));
+  return status;
+}
+
+}  // namespace smartpipe

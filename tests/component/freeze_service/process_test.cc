@@ -1,0 +1,157 @@
+// The freeze_service program as a process.
+#include <signal.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_split.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "services/rpc/channel.h"
+#include "services/rpc/server.h"
+#include "tests/component/freeze_service/service_harness.h"
+#include "tests/testutil/process.h"
+
+namespace smartpipe {
+namespace {
+
+using testing::HasSubstr;
+using testutil::Process;
+
+class FreezeServiceProcess : public testing::Test {
+ protected:
+  FreezeServiceProcess() { testutil::WriteFile(dir_.File("run.toml"), kTestConfig); }
+
+  std::vector<std::string> Argv(const std::vector<std::string>& more = {}) {
+    std::vector<std::string> argv = {testutil::Binary("freeze_service"), "--config", dir_.File("run.toml"),
+                                     "--run-dir", dir_.path(), "--listen", "127.0.0.1:0"};
+    argv.insert(argv.end(), more.begin(), more.end());
+    return argv;
+  }
+
+  /// Address of a service whose port is told on its standard output.
+  static std::string Address(Process& process) {
+    int port = 0;
+    EXPECT_TRUE(testutil::Eventually(
+        [&] {
+          for (absl::string_view line : absl::StrSplit(process.output(), '\n')) {
+            if (absl::SimpleAtoi(line, &port)) return true;
+          }
+          return process.Wait(absl::ZeroDuration()).has_value();
+        },
+        absl::Seconds(20)));
+    EXPECT_GT(port, 0) << process.output();
+    return absl::StrCat("127.0.0.1:", port);
+  }
+
+  static std::shared_ptr<grpc::Channel> Channel(const std::string& address) {
+    return MakeChannel({.address = address, .keepalive = {}});
+  }
+
+  testutil::TempDir dir_;
+};
+
+TEST_F(FreezeServiceProcess, StopsInOrderOnSigterm) {
+  Process process(Argv({"--ready-fd", "1"}));
+  StartedRun run(Channel(Address(process)));
+  process.Signal(SIGTERM);
+  v1::JoinResponse message;
+  do message = run.w0.Next(); while (!message.has_end_of_run());
+  EXPECT_FALSE(message.end_of_run().success());
+  EXPECT_THAT(message.end_of_run().reason(), HasSubstr("the service was told to stop"));
+  EXPECT_EQ(process.Wait(absl::Seconds(5)), 0) << process.output();
+}
+
+TEST_F(FreezeServiceProcess, StopsSoonAlsoWithAWorkerThatDoesNotLeave) {
+  Process process(Argv({"--ready-fd", "1"}));
+  StartedRun run(Channel(Address(process)));
+  const absl::Time start = absl::Now();
+  process.Signal(SIGTERM);
+  EXPECT_EQ(process.Wait(absl::Seconds(10)), 0) << process.output();
+  EXPECT_LT(absl::Now() - start, absl::Seconds(2));
+}
+
+TEST_F(FreezeServiceProcess, LeavesByItselfAfterTheRun) {
+  Process process(Argv({"--ready-fd", "1", "--linger-s", "0"}));
+  StartedRun run(Channel(Address(process)));
+  ASSERT_TRUE(run.w0.EndWorker("").ok());
+  ASSERT_TRUE(run.w1.EndWorker("").ok());
+  EXPECT_EQ(process.Wait(absl::Seconds(10)), 0) << process.output();
+  EXPECT_THAT(process.output(), HasSubstr("the run ended: all 2 workers finished"));
+}
+
+TEST_F(FreezeServiceProcess, RefusesAPortInUse) {
+  std::unique_ptr<RpcServer> other = StartServer({}, {}).value();
+  Process process(Argv({"--listen", other->address()}));
+  EXPECT_EQ(process.Wait(absl::Seconds(10)), 1);
+  EXPECT_THAT(process.output(), HasSubstr(absl::StrCat("cannot listen on ", other->address(),
+                                                       ": address already in use; choose another --listen")));
+}
+
+TEST_F(FreezeServiceProcess, RefusesABadConfigWithAllItsProblems) {
+  testutil::WriteFile(dir_.File("run.toml"), "[train]\nepoch = 1\nbatch_size = -5\n");
+  Process process(Argv());
+  EXPECT_EQ(process.Wait(absl::Seconds(10)), 1);
+  EXPECT_THAT(process.output(), HasSubstr("run.toml:2: train.epoch"));
+  EXPECT_THAT(process.output(), HasSubstr("run.toml:3: train.batch_size"));
+}
+
+TEST_F(FreezeServiceProcess, RefusesAMissingRunDirectoryAndConfig) {
+  Process no_dir(Argv({"--run-dir", dir_.File("nowhere")}));
+  EXPECT_EQ(no_dir.Wait(absl::Seconds(10)), 1);
+  EXPECT_THAT(no_dir.output(), HasSubstr("decisions.jsonl"));
+  Process no_config(Argv({"--config", dir_.File("nowhere.toml")}));
+  EXPECT_EQ(no_config.Wait(absl::Seconds(10)), 1);
+  EXPECT_THAT(no_config.output(), HasSubstr("cannot open the config file"));
+}
+
+TEST_F(FreezeServiceProcess, AFullDiskStopsItWithAMessage) {
+  ASSERT_EQ(symlink("/dev/full", dir_.File("decisions.jsonl").c_str()), 0);
+  Process process(Argv({"--ready-fd", "1"}));
+  std::shared_ptr<grpc::Channel> channel = Channel(Address(process));
+  FakeWorker w0(channel, "w0"), w1(channel, "w1");
+  w0.Next(), w1.Next();
+  ASSERT_TRUE(w0.Announce().ok());
+  EXPECT_FALSE(w1.Announce().ok());
+  const v1::JoinResponse message = w0.NextBut(v1::JoinResponse::kWaiting);
+  EXPECT_THAT(message.end_of_run().reason(), HasSubstr("No space left on device"));
+  EXPECT_EQ(process.Wait(absl::Seconds(10)), 1);
+  EXPECT_THAT(process.output(), HasSubstr("cannot record its decisions"));
+}
+
+TEST_F(FreezeServiceProcess, DiesWithItsLauncher) {
+  // A launcher that starts the service and is killed at once when it serves.
+  const std::string service = absl::StrCat(testutil::Binary("freeze_service"), " --config ", dir_.File("run.toml"),
+                                           " --run-dir ", dir_.path(),
+                                           " --listen 127.0.0.1:0 --ready-fd 1 --launcher-pid $$");
+  Process launcher({"/bin/sh", "-c", absl::StrCat(service, " & wait")});
+  Address(launcher);
+  const std::vector<testutil::ChildInfo> children = testutil::ChildrenOf(launcher.pid());
+  ASSERT_EQ(children.size(), 1u);
+  ASSERT_EQ(kill(launcher.pid(), SIGKILL), 0);
+  EXPECT_TRUE(testutil::Eventually([&] { return !testutil::IsAlive(children[0].pid); }, absl::Seconds(10)));
+}
+
+TEST_F(FreezeServiceProcess, DoesNotStartForALauncherThatHasGone) {
+  Process process(Argv({"--launcher-pid", "999999"}));
+  EXPECT_EQ(process.Wait(absl::Seconds(10)), 1);
+  EXPECT_THAT(process.output(), HasSubstr("has gone"));
+}
+
+TEST_F(FreezeServiceProcess, TellsVersionAndHelp) {
+  Process version({testutil::Binary("freeze_service"), "--version"});
+  EXPECT_EQ(version.Wait(absl::Seconds(10)), 0);
+  EXPECT_THAT(version.output(), HasSubstr("freeze_service 0."));
+  Process help({testutil::Binary("freeze_service"), "--help"});
+  EXPECT_EQ(help.Wait(absl::Seconds(10)), 0);
+  EXPECT_THAT(help.output(), HasSubstr("--listen"));
+}
+
+}  // namespace
+}  // namespace smartpipe

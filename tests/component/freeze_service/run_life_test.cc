@@ -1,0 +1,274 @@
+// A run from the first join to its end, as workers and operators see it.
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "services/rpc/status.h"
+#include "tests/component/freeze_service/service_harness.h"
+
+namespace smartpipe {
+namespace {
+
+using testing::ElementsAre;
+using testing::HasSubstr;
+using Stub = v1::FreezeService::Stub;
+
+/// A store whose disk is full from the n-th record on.
+class FullStore final : public DecisionStore {
+ public:
+  explicit FullStore(size_t num_records) : num_records_(num_records) {}
+  absl::Status Append(const DecisionRecord& record) override {
+    if (records_.size() >= num_records_) return absl::ResourceExhaustedError("No space left on device");
+    records_.push_back(record);
+    return absl::OkStatus();
+  }
+  const std::vector<DecisionRecord>& records() const override { return records_; }
+
+ private:
+  const size_t num_records_;
+  std::vector<DecisionRecord> records_;
+};
+
+/// Over a port (true) or in process (false).
+class RunLife : public testing::TestWithParam<bool> {
+ protected:
+  std::shared_ptr<grpc::Channel> Channel() { return GetParam() ? harness_.Channel() : harness_.InProcessChannel(); }
+  ServiceHarness harness_;
+};
+INSTANTIATE_TEST_SUITE_P(Channels, RunLife, testing::Bool(),
+                         [](const auto& info) { return info.param ? "Port" : "InProcess"; });
+
+TEST_P(RunLife, FromJoinToSuccess) {
+  StartedRun run(Channel());
+  EXPECT_EQ(run.assignment.generation(), 1);
+  EXPECT_EQ(run.assignment.rank(), 0);
+  EXPECT_THAT(run.assignment.members(), ElementsAre("w0", "w1"));
+  EXPECT_THAT(run.assignment.plan().cuts(), ElementsAre(2));
+
+  std::vector<v1::Verdict> verdicts = {run.w0.Next().verdict(), run.w0.Next().verdict()};
+  for (int64_t interval = 0; interval < 4; ++interval) {
+    ASSERT_TRUE(run.w1.Report(run.w1.MakeReport(1, interval, verdicts[interval])).ok());
+    const absl::Status reported = run.w0.Report(run.w0.MakeReport(0, interval, verdicts[interval]));
+    ASSERT_TRUE(reported.ok()) << reported;
+    if (interval + 2 < 4) verdicts.push_back(run.w0.Next().verdict());
+  }
+  for (int64_t boundary = 0; boundary < 4; ++boundary) {
+    EXPECT_EQ(verdicts[boundary].boundary(), boundary);
+    EXPECT_EQ(verdicts[boundary].step(), boundary * 10);
+    EXPECT_EQ(verdicts[boundary].frontier(), boundary < 2 ? 0 : 1);
+    EXPECT_FALSE(verdicts[boundary].reason().empty());
+    // Both workers hear the very same words.
+    EXPECT_EQ(run.w1.Next().verdict().SerializeAsString(), verdicts[boundary].SerializeAsString());
+  }
+
+  v1::ReportProgressRequest progress;
+  progress.set_worker_id("w1");
+  progress.set_generation(1);
+  for (int step = 0; step < 40; ++step) {
+    v1::StepProgress* added = progress.add_steps();
+    added->set_step(step);
+    added->set_loss(2.0 - 0.01 * step);
+    added->set_step_s(0.016);
+  }
+  ASSERT_TRUE(run.w1.Progress(progress).ok());
+  ASSERT_TRUE(run.w0.EndWorker("").ok());
+  EXPECT_EQ(harness_.GetRun().state(), v1::RUN_STATE_RUNNING);
+  ASSERT_TRUE(run.w1.EndWorker("").ok());
+  for (FakeWorker* worker : {&run.w0, &run.w1}) {
+    const v1::JoinResponse end = worker->Next();
+    EXPECT_TRUE(end.end_of_run().success());
+    EXPECT_EQ(end.end_of_run().reason(), "all 2 workers finished");
+    EXPECT_TRUE(worker->EndOfStream().ok());
+  }
+  EXPECT_TRUE(harness_.service().ended());
+
+  const v1::Run state = harness_.GetRun();
+  EXPECT_EQ(state.state(), v1::RUN_STATE_FINISHED);
+  EXPECT_EQ(state.message(), "all 2 workers finished");
+  EXPECT_EQ(state.step(), 40);
+  EXPECT_EQ(state.num_steps(), 40);
+  EXPECT_DOUBLE_EQ(state.samples_per_second(), 32 / 0.016);
+  EXPECT_EQ(state.num_verdicts(), 4);
+  EXPECT_EQ(state.current().boundary(), 3);
+  EXPECT_GT(state.speedup_limit(), 1.0);
+  EXPECT_EQ(state.ended_workers_size(), 2);
+  EXPECT_EQ(state.layers_size(), 4);
+  // start_generation, 4 verdicts, end_run
+  const std::string decisions = testutil::ReadFile(harness_.File("decisions.jsonl"));
+  EXPECT_EQ(std::count(decisions.begin(), decisions.end(), '\n'), 6) << decisions;
+}
+
+TEST_P(RunLife, TellsWhatItWaitsFor) {
+  FakeWorker w0(Channel(), "w0");
+  const v1::Welcome welcome = w0.Next().welcome();
+  EXPECT_EQ(welcome.run_id(), "test");
+  EXPECT_THAT(welcome.config_toml(), HasSubstr("interval_steps = 10"));
+  EXPECT_THAT(w0.Next().waiting().message(), HasSubstr("0 of 2 workers"));
+  ASSERT_TRUE(w0.Announce().ok());
+  EXPECT_THAT(w0.Next().waiting().message(), HasSubstr("1 of 2 workers: w0"));
+  {
+    FakeWorker w1(Channel(), "w1");
+    EXPECT_THAT(w1.NextBut(v1::JoinResponse::kWelcome).waiting().message(), HasSubstr("1 of 2 workers: w0"));
+    EXPECT_EQ(harness_.GetRun().state(), v1::RUN_STATE_WAITING);
+  }
+  // A worker that left before it announced anything changes nothing; another one may take its id.
+  ASSERT_TRUE(testutil::Eventually([&] {
+    FakeWorker again(Channel(), "w1", 2);
+    v1::JoinResponse message = again.Next();
+    return message.has_welcome();
+  }, absl::Seconds(10)));
+}
+
+TEST_P(RunLife, AWorkerThatLeavesBeforeTheStartIsOnlyRemoved) {
+  FakeWorker w0(Channel(), "w0");
+  ASSERT_TRUE(w0.Announce().ok());
+  {
+    FakeWorker helper(Channel(), "w9");
+    helper.Next();
+  }
+  w0.Break();
+  ASSERT_TRUE(testutil::Eventually([&] { return harness_.GetRun().message().starts_with("0 of 2"); },
+                                   absl::Seconds(10)));
+  StartedRun run(Channel());
+  EXPECT_EQ(harness_.GetRun().state(), v1::RUN_STATE_RUNNING);
+}
+
+TEST_P(RunLife, ALostWorkerEndsTheRunAtOnceAndIsNamed) {
+  StartedRun run(Channel());
+  const absl::Time start = absl::Now();
+  run.w1.Break();
+  v1::JoinResponse message;
+  do message = run.w0.Next(); while (!message.has_end_of_run());
+  EXPECT_LT(absl::Now() - start, absl::Seconds(1));
+  EXPECT_FALSE(message.end_of_run().success());
+  EXPECT_THAT(message.end_of_run().reason(), HasSubstr("w1"));
+  EXPECT_THAT(message.end_of_run().reason(), HasSubstr("its connection broke"));
+  EXPECT_TRUE(run.w0.EndOfStream().ok());
+  EXPECT_EQ(harness_.GetRun().state(), v1::RUN_STATE_FAILED);
+  EXPECT_EQ(harness_.GetRun().message(), message.end_of_run().reason());
+}
+
+TEST_P(RunLife, AFailedWorkerEndsTheRunWithItsOwnWords) {
+  StartedRun run(Channel());
+  ASSERT_TRUE(run.w0.EndWorker("out of memory in layer 3").ok());
+  v1::JoinResponse message;
+  do message = run.w1.Next(); while (!message.has_end_of_run());
+  EXPECT_THAT(message.end_of_run().reason(), HasSubstr("out of memory in layer 3"));
+  EXPECT_THAT(message.end_of_run().reason(), HasSubstr("w0"));
+  // The other one may still leave its figures.
+  EXPECT_TRUE(run.w1.EndWorker("").ok());
+  EXPECT_EQ(harness_.GetRun().ended_workers_size(), 2);
+}
+
+TEST_P(RunLife, AWorkerThatFailsBeforeTheStartIsRemovedAndItsWordsAreKept) {
+  FakeWorker w0(Channel(), "w0");
+  w0.Next();
+  v1::EndWorkerRequest request;
+  request.set_worker_id("w0");
+  request.set_error("no such dataset");
+  EXPECT_TRUE(w0.EndWorker(request).ok());
+  EXPECT_TRUE(w0.EndWorker(request).ok());  // repeated
+  EXPECT_EQ(harness_.GetRun().state(), v1::RUN_STATE_WAITING);
+  ASSERT_EQ(harness_.GetRun().ended_workers_size(), 1);
+  EXPECT_EQ(harness_.GetRun().ended_workers(0).error(), "no such dataset");
+}
+
+TEST_P(RunLife, AFinishedWorkerMayLeave) {
+  StartedRun run(Channel());
+  ASSERT_TRUE(run.w0.EndWorker("").ok());
+  run.w0.Break();
+  run.w0.EndOfStream();
+  ASSERT_TRUE(run.w1.EndWorker("").ok());
+  EXPECT_EQ(harness_.GetRun().state(), v1::RUN_STATE_FINISHED);
+}
+
+TEST_P(RunLife, StopRunEndsIt) {
+  StartedRun run(Channel());
+  v1::StopRunRequest request;
+  request.set_reason("the operator went home");
+  v1::StopRunResponse response;
+  ASSERT_TRUE(CallStub(run.w0.stub(), &Stub::StopRun, request, &response).ok());
+  v1::JoinResponse message;
+  do message = run.w1.Next(); while (!message.has_end_of_run());
+  EXPECT_THAT(message.end_of_run().reason(), HasSubstr("the operator went home"));
+  EXPECT_EQ(CallStub(run.w0.stub(), &Stub::StopRun, request, &response).error_code(),
+            grpc::StatusCode::FAILED_PRECONDITION);
+  FakeWorker late(Channel(), "w7");
+  const grpc::Status refused = late.EndOfStream();
+  EXPECT_EQ(refused.error_code(), grpc::StatusCode::FAILED_PRECONDITION);
+  EXPECT_THAT(refused.error_message(), HasSubstr("the run is over"));
+}
+
+TEST_P(RunLife, RepeatedReportsDecideNothingTwice) {
+  StartedRun run(Channel());
+  const v1::Verdict first = run.w0.Next().verdict();
+  const v1::ReportIntervalRequest report = run.w0.MakeReport(0, 0, first);
+  ASSERT_TRUE(run.w0.Report(report).ok());
+  EXPECT_TRUE(run.w0.Report(report).ok());
+  v1::ReportIntervalRequest other = report;
+  other.set_step_s(0.5);
+  EXPECT_EQ(run.w0.Report(other).code(), absl::StatusCode::kAlreadyExists);
+  ASSERT_TRUE(run.w1.Report(run.w1.MakeReport(1, 0, first)).ok());
+  EXPECT_TRUE(run.w0.Report(report).ok());
+  EXPECT_EQ(harness_.GetRun().num_verdicts(), 3);
+}
+
+TEST_P(RunLife, DecisionsComeInPages) {
+  StartedRun run(Channel());
+  const v1::Verdict first = run.w0.Next().verdict();
+  ASSERT_TRUE(run.w0.Report(run.w0.MakeReport(0, 0, first)).ok());
+  ASSERT_TRUE(run.w1.Report(run.w1.MakeReport(1, 0, first)).ok());
+  std::vector<int64_t> boundaries;
+  v1::ListDecisionsRequest request;
+  request.set_page_size(2);
+  v1::ListDecisionsResponse response;
+  do {
+    response.Clear();
+    ASSERT_TRUE(CallStub(run.w0.stub(), &Stub::ListDecisions, request, &response).ok());
+    for (const v1::Verdict& verdict : response.verdicts()) boundaries.push_back(verdict.boundary());
+    request.set_page_token(response.next_page_token());
+  } while (!response.next_page_token().empty());
+  EXPECT_THAT(boundaries, ElementsAre(0, 1, 2));
+  request.Clear();
+  request.set_changes_only(true);
+  response.Clear();
+  ASSERT_TRUE(CallStub(run.w0.stub(), &Stub::ListDecisions, request, &response).ok());
+  ASSERT_GE(response.verdicts_size(), 1);
+  for (const v1::Verdict& verdict : response.verdicts()) EXPECT_TRUE(verdict.has_plan());
+}
+
+TEST(FullDisk, StopsTheRunBeforeAnyoneHearsOfADecision) {
+  HarnessOptions options;
+  options.store = std::make_unique<FullStore>(2);  // the two joins fit
+  ServiceHarness harness(std::move(options));
+  StartedRun run(harness.InProcessChannel());
+  const v1::Verdict first = run.w0.Next().verdict();
+  const absl::Status refused = run.w0.Report(run.w0.MakeReport(0, 0, first));
+  EXPECT_EQ(refused.code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_THAT(std::string(refused.message()), HasSubstr("No space left on device"));
+  v1::JoinResponse message;
+  do message = run.w1.Next(); while (!message.has_end_of_run());
+  EXPECT_FALSE(message.end_of_run().success());
+  EXPECT_THAT(message.end_of_run().reason(), HasSubstr("cannot record its decisions: No space left on device"));
+  EXPECT_FALSE(harness.service().failure().ok());
+  EXPECT_EQ(harness.GetRun().state(), v1::RUN_STATE_FAILED);
+  EXPECT_EQ(harness.GetRun().num_verdicts(), 2);
+}
+
+TEST(FullDisk, NoAssignmentIsSentThatIsNotOnDisk) {
+  HarnessOptions options;
+  options.store = std::make_unique<FullStore>(1);
+  ServiceHarness harness(std::move(options));
+  FakeWorker w0(harness.InProcessChannel(), "w0"), w1(harness.InProcessChannel(), "w1");
+  w0.Next(), w1.Next();
+  ASSERT_TRUE(w0.Announce().ok());
+  EXPECT_EQ(w1.Announce().code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_TRUE(w0.NextBut(v1::JoinResponse::kWaiting).has_end_of_run());
+}
+
+}  // namespace
+}  // namespace smartpipe

@@ -1,0 +1,193 @@
+#include "tests/component/freeze_service/service_harness.h"
+
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "freeze_service/rpc/codec.h"
+#include "gtest/gtest.h"
+#include "services/config/run_config.h"
+#include "services/rpc/channel.h"
+#include "services/rpc/status.h"
+
+namespace smartpipe {
+
+using Stub = v1::FreezeService::Stub;
+
+const char kTestConfig[] = R"(
+[train]
+batch_size = 32
+microbatches = 2
+[pipeline]
+stages = 2
+cuts = [2]
+[freeze]
+policy = "schedule"
+interval_steps = 10
+schedule = [[20, 1]]
+[rebalance]
+enabled = false
+)";
+
+ServiceHarness::ServiceHarness(HarnessOptions options) {
+  absl::StatusOr<RunConfig> config = ParseRunConfig(options.config, "test.toml");
+  EXPECT_TRUE(config.ok()) << config.status();
+  std::unique_ptr<DecisionStore> store = std::move(options.store);
+  if (store == nullptr) store = MakeMemoryDecisionStore(File("decisions.jsonl")).value();
+  service_ = FreezeServiceImpl::Create({.run_id = "test",
+                                        .config_toml = ToToml(*config),
+                                        .run_dir = dir_.path(),
+                                        .metrics_path = File("metrics.jsonl"),
+                                        .batch_size = config->train.batch_size},
+                                       Coordinator::Create(MakeCoordinatorOptions(*config)).value(), std::move(store),
+                                       &clock_)
+                 .value();
+  server_ = StartServer({}, {{FreezeServiceImpl::kName, service_.get()}}).value();
+}
+
+ServiceHarness::~ServiceHarness() {
+  service_->Stop("the test is over");
+  Kill();
+}
+
+void ServiceHarness::Kill() { server_->Shutdown(absl::ZeroDuration()); }
+
+std::shared_ptr<grpc::Channel> ServiceHarness::Channel() {
+  return MakeChannel({.address = server_->address(), .keepalive = {}});
+}
+
+std::shared_ptr<grpc::Channel> ServiceHarness::InProcessChannel() { return server_->InProcessChannel(); }
+
+v1::Run ServiceHarness::GetRun() {
+  auto stub = v1::FreezeService::NewStub(InProcessChannel());
+  v1::GetRunResponse response;
+  const grpc::Status status = CallStub(*stub, &Stub::GetRun, v1::GetRunRequest(), &response);
+  EXPECT_TRUE(status.ok()) << status.error_message();
+  return response.run();
+}
+
+FakeWorker::FakeWorker(std::shared_ptr<grpc::Channel> channel, const std::string& id, int64_t incarnation)
+    : id_(id), incarnation_(incarnation), stub_(v1::FreezeService::NewStub(channel)) {
+  v1::JoinRequest request;
+  request.set_worker_id(id);
+  request.set_incarnation(incarnation);
+  request.set_address("test");
+  // A test that waits for a message that never comes fails by this.
+  context_.set_deadline(std::chrono::system_clock::now() + std::chrono::seconds(30));
+  stream_ = stub_->Join(&context_, request);
+}
+
+FakeWorker::~FakeWorker() {
+  context_.TryCancel();
+  v1::JoinResponse message;
+  while (stream_ != nullptr && stream_->Read(&message)) {
+  }
+  if (stream_ != nullptr) (void)stream_->Finish();
+}
+
+v1::JoinResponse FakeWorker::Next() {
+  v1::JoinResponse message;
+  EXPECT_TRUE(stream_->Read(&message)) << "the stream of " << id_ << " ended";
+  return message;
+}
+
+v1::JoinResponse FakeWorker::NextBut(v1::JoinResponse::EventCase skipped) {
+  while (true) {
+    v1::JoinResponse message;
+    if (!stream_->Read(&message)) ADD_FAILURE() << "the stream of " << id_ << " ended";
+    if (message.event_case() != skipped) return message;
+  }
+}
+
+grpc::Status FakeWorker::EndOfStream() {
+  v1::JoinResponse message;
+  while (stream_->Read(&message)) {
+  }
+  const grpc::Status status = stream_->Finish();
+  stream_ = nullptr;
+  return status;
+}
+
+v1::AnnounceLayersRequest MakeAnnouncement(const std::string& worker, int64_t incarnation) {
+  v1::AnnounceLayersRequest request;
+  request.set_worker_id(worker);
+  request.set_incarnation(incarnation);
+  for (int layer = 0; layer < 4; ++layer) {
+    v1::Layer* added = request.add_layers();
+    added->set_name(absl::StrCat("block", layer));
+    added->mutable_cost()->set_forward_s(1e-3);
+    added->mutable_cost()->set_input_grad_s(1e-3);
+    added->mutable_cost()->set_weight_grad_s(1e-3);
+    added->mutable_cost()->set_output_bytes(1000);
+    added->mutable_cost()->set_param_bytes(100);
+    added->mutable_cost()->set_state_bytes(300);
+  }
+  request.set_num_steps(40);
+  request.set_steps_per_epoch(20);
+  request.set_interval_steps(10);
+  return request;
+}
+
+absl::Status FakeWorker::Announce(const v1::AnnounceLayersRequest& request) {
+  v1::AnnounceLayersResponse response;
+  return FromGrpcStatus(CallStub(*stub_, &Stub::AnnounceLayers, request, &response));
+}
+
+absl::Status FakeWorker::Announce() { return Announce(MakeAnnouncement(id_, incarnation_)); }
+
+v1::ReportIntervalRequest FakeWorker::MakeReport(int rank, int64_t interval, const v1::Verdict& in_force) const {
+  v1::ReportIntervalRequest request;
+  request.set_worker_id(id_);
+  request.set_generation(1);
+  request.set_plan_epoch(in_force.plan_epoch());
+  request.set_interval(interval);
+  request.set_step_s(0.01);
+  for (int layer = rank == 0 ? 0 : in_force.cuts(0); layer < (rank == 0 ? in_force.cuts(0) : 4); ++layer) {
+    v1::LayerReport* added = request.add_layers();
+    added->set_layer(layer);
+    added->set_frozen(layer < in_force.frontier());
+    if (!added->frozen()) added->set_grad_norm_l2(1.0);
+    added->mutable_cost()->set_forward_s(1e-3);
+    added->mutable_cost()->set_input_grad_s(-1);
+    added->mutable_cost()->set_weight_grad_s(-1);
+    added->mutable_cost()->set_optimize_s(-1);
+  }
+  return request;
+}
+
+absl::Status FakeWorker::Report(const v1::ReportIntervalRequest& request) {
+  v1::ReportIntervalResponse response;
+  return FromGrpcStatus(CallStub(*stub_, &Stub::ReportInterval, request, &response));
+}
+
+absl::Status FakeWorker::Progress(const v1::ReportProgressRequest& request) {
+  v1::ReportProgressResponse response;
+  return FromGrpcStatus(CallStub(*stub_, &Stub::ReportProgress, request, &response));
+}
+
+absl::Status FakeWorker::EndWorker(const v1::EndWorkerRequest& request) {
+  v1::EndWorkerResponse response;
+  return FromGrpcStatus(CallStub(*stub_, &Stub::EndWorker, request, &response));
+}
+
+absl::Status FakeWorker::EndWorker(const std::string& error) {
+  v1::EndWorkerRequest request;
+  request.set_worker_id(id_);
+  request.set_generation(1);
+  request.set_error(error);
+  return EndWorker(request);
+}
+
+StartedRun::StartedRun(std::shared_ptr<grpc::Channel> channel) : w0(channel, "w0"), w1(channel, "w1") {
+  for (FakeWorker* worker : {&w0, &w1}) {
+    EXPECT_TRUE(worker->Next().has_welcome());
+    const absl::Status announced = worker->Announce();
+    EXPECT_TRUE(announced.ok()) << announced;
+  }
+  for (FakeWorker* worker : {&w1, &w0}) {
+    const v1::JoinResponse message = worker->NextBut(v1::JoinResponse::kWaiting);
+    EXPECT_TRUE(message.has_assignment()) << message.DebugString();
+    assignment = message.assignment();
+  }
+}
+
+}  // namespace smartpipe

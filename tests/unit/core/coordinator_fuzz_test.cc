@@ -1,0 +1,370 @@
+// Random runs: whatever order events come in and however wrong they are, the core keeps its
+// promises.
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <random>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "freeze_service/core/coordinator.h"
+#include "gtest/gtest.h"
+#include "pipeline/plan.h"
+#include "services/base/limits.h"
+#include "tests/testutil/seed.h"
+#include "tests/unit/core/core_harness.h"
+
+namespace smartpipe {
+namespace {
+
+constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
+constexpr double kInf = std::numeric_limits<double>::infinity();
+constexpr int kRuns = 60;
+constexpr int kEventsMax = 400;
+
+/// The same draws on every standard library: no distributions.
+class Dice {
+ public:
+  explicit Dice(uint64_t seed) : engine_(seed) {}
+  int64_t Below(int64_t n) { return static_cast<int64_t>(engine_() % static_cast<uint64_t>(n)); }
+  bool OneIn(int64_t n) { return Below(n) == 0; }
+  double Unit() { return static_cast<double>(Below(1 << 20)) / (1 << 20); }
+  template <typename T>
+  T OneOf(const std::vector<T>& values) {
+    return values[Below(static_cast<int64_t>(values.size()))];
+  }
+
+ private:
+  std::mt19937_64 engine_;
+};
+
+class Fuzzer {
+ public:
+  explicit Fuzzer(uint64_t seed) : dice_(seed) {
+    options_.num_stages = static_cast<int32_t>(1 + dice_.Below(4));
+    options_.num_microbatches = static_cast<int32_t>(1 + dice_.Below(4));
+    options_.schedule = dice_.OneOf<std::string>({"gpipe", "1f1b"});
+    options_.statistic = dice_.OneOf<std::string>({"norm", "vector", "corrected"});
+    options_.rebalance_enabled = !dice_.OneIn(4);
+    options_.rebalance_min_gain = dice_.OneOf<double>({0, 0.03, 0.2});
+    num_layers_ = static_cast<int32_t>(options_.num_stages + dice_.Below(6));
+    layers_ = testutil::MakeLayers(num_layers_);
+    if (dice_.OneIn(3)) {
+      for (int32_t i = 1; i < options_.num_stages; ++i) options_.cuts.push_back(LayerIndex(i));
+    }
+    // Short runs reach their end, long ones pay for moves.
+    const int64_t num_steps = dice_.OneIn(2) ? 1 + dice_.Below(90) : 5000;
+    length_ = {num_steps, 1 + dice_.Below(30), 1 + dice_.Below(12)};
+    PolicyOptions& policy = options_.policy;
+    policy.policy = dice_.OneOf(PolicyNames());
+    policy.tau = 0.3;
+    policy.lambda_max = dice_.OneOf<double>({0.1, 0.5, 1});
+    policy.warmup_intervals = static_cast<int32_t>(dice_.Below(3));
+    policy.hits = static_cast<int32_t>(1 + dice_.Below(2));
+    policy.min_trainable = static_cast<int32_t>(1 + dice_.Below(3));
+    policy.fixed_layers = static_cast<int32_t>(dice_.Below(num_layers_ + 2));
+    for (int32_t i = 0, frontier = 0; i < 5; ++i) {
+      frontier += static_cast<int32_t>(dice_.Below(3));
+      policy.schedule.emplace_back(Step(2 * i * length_.interval_steps), LayerIndex(frontier));
+    }
+    coordinator_ = *Coordinator::Create(options_);
+  }
+
+  void Play() {
+    for (int i = 0; i < kEventsMax && !testing::Test::HasFailure(); ++i) Apply(NextEvent());
+    CheckReplay();
+  }
+  const std::vector<Verdict>& verdicts() const { return coordinator_->verdicts(); }
+
+ private:
+  WorkerId RandomWorker() {
+    return WorkerId(absl::StrCat("w", dice_.Below(options_.num_stages + 1)));
+  }
+  Generation RandomGeneration() {
+    return dice_.OneIn(20) ? Generation(dice_.Below(3)) : coordinator_->generation();
+  }
+  double RandomEta() {
+    if (dice_.OneIn(25)) return dice_.OneOf<double>({kNaN, kInf, -1});  // -1: a norm of zero
+    return dice_.Unit() * dice_.Unit();
+  }
+
+  Event NextEvent() {
+    const bool waiting = coordinator_->state() == RunState::kWaiting;
+    const int64_t roll = dice_.Below(100);
+    if (waiting ? roll < 70 : roll < 2) return RandomJoin();
+    if (roll < 92) return RandomReport();
+    if (roll < 95) {
+      return WorkerLost{RandomWorker(), waiting || dice_.OneIn(40) ? 1 : 7, "its connection broke"};
+    }
+    if (roll < 97) return WorkerFailed{RandomWorker(), Generation(dice_.OneIn(20) ? 1 : 5), "boom"};
+    if (roll < 99) return WorkerFinished{RandomWorker(), RandomGeneration()};
+    return dice_.OneIn(10) ? Event(StopRequested{"enough"}) : Event(RandomJoin());
+  }
+
+  WorkerJoined RandomJoin() {
+    WorkerJoined joined = {RandomWorker(), 1, length_, layers_};
+    if (dice_.OneIn(10)) joined.incarnation = 2;
+    if (dice_.OneIn(20)) joined.length.num_steps += 1;
+    if (dice_.OneIn(20)) joined.layers.pop_back();
+    if (dice_.OneIn(20)) joined.layers[0].cost.forward_s = dice_.OneOf<double>({-1, kNaN, 0, 1});
+    if (dice_.OneIn(20)) joined.layers[0].cost.state_bytes += 1;
+    if (dice_.OneIn(30)) joined.worker = WorkerId("Not an id");
+    return joined;
+  }
+
+  Event RandomReport() {
+    const auto& plan = coordinator_->plan();
+    std::vector<WorkerId> members;
+    if (plan.has_value()) {
+      for (const auto& stage : plan->placement) members.push_back(stage.front());
+    } else {
+      members = {RandomWorker()};
+    }
+    if (!reports_.empty() && dice_.OneIn(12)) {  // a repeat, sometimes with other contents
+      IntervalReported report = dice_.OneOf(reports_);
+      if (dice_.OneIn(3)) report.step_s += 1;
+      return report;
+    }
+    const Rank rank(static_cast<int32_t>(dice_.Below(static_cast<int64_t>(members.size()))));
+    next_interval_.resize(members.size(), 0);
+    int64_t interval = next_interval_[rank.value()];
+    if (dice_.OneIn(15)) interval += dice_.Below(4) - 2;
+    std::vector<double> eta(num_layers_);
+    for (double& value : eta) value = RandomEta();
+    if (dice_.OneIn(20)) {  // lasting changes, on top of the noise
+      layers_[dice_.Below(num_layers_)].cost.forward_s = 0.001 * (1 + dice_.Below(20));
+    }
+    std::vector<LayerInfo> costs = layers_;
+    for (LayerInfo& layer : costs) layer.cost.forward_s *= 1 + 0.3 * dice_.Unit();
+    IntervalReported report =
+        testutil::MakeReport(*coordinator_, members, rank, IntervalIndex(interval), eta, costs);
+    if (dice_.OneIn(10)) Spoil(&report);
+    return report;
+  }
+
+  void Spoil(IntervalReported* report) {
+    switch (dice_.Below(8)) {
+      case 0:
+        report->worker = RandomWorker();
+        break;
+      case 1:
+        report->generation = Generation(dice_.Below(4));
+        break;
+      case 2:
+        report->plan_epoch = report->plan_epoch + (dice_.Below(3) - 1);
+        break;
+      case 3:
+        report->step_s = dice_.OneOf<double>({kNaN, -1, kInf, 0});
+        break;
+      case 4:
+        report->switch_moved_bytes = dice_.Below(2000) - 1000;
+        break;
+      case 5:
+        if (!report->costs.empty()) report->costs.pop_back();
+        break;
+      case 6:
+        if (!report->costs.empty())
+          report->costs[0].forward_s = dice_.OneOf<double>({kNaN, -1, 1e300});
+        break;
+      default:
+        if (report->statistics.empty()) break;
+        report->statistics[0].layer = LayerIndex(static_cast<int32_t>(dice_.Below(num_layers_)));
+        report->statistics[0].grad_norm_l2 = dice_.OneOf<double>({kNaN, -1, 0});
+    }
+  }
+
+  void Apply(const Event& event) {
+    const std::string before = coordinator_->Dump();
+    const size_t num_verdicts_before = coordinator_->verdicts().size();
+    const auto result = coordinator_->Apply(event, absl::UnixEpoch());
+    events_.push_back(event);
+    if (coordinator_->plan().has_value()) AgreeOnTheRun();
+    absl::StrAppend(&text_, testutil::Text(result, num_layers_), "\n");
+    if (!result.ok()) {
+      ASSERT_EQ(coordinator_->Dump(), before) << "refused: " << result.status();
+      return;
+    }
+    if (const auto* report = std::get_if<IntervalReported>(&event)) CountReport(*report, before);
+    ASSERT_NO_FATAL_FAILURE(CheckDecisions(*result, num_verdicts_before));
+    ASSERT_NO_FATAL_FAILURE(CheckState());
+  }
+
+  // The members may all have told of another run than this fuzzer's: that one is played then.
+  void AgreeOnTheRun() {
+    length_ = coordinator_->length();
+    layers_.resize(coordinator_->layers().size());
+    num_layers_ = static_cast<int32_t>(layers_.size());
+  }
+
+  void CountReport(const IntervalReported& report, const std::string& before) {
+    if (coordinator_->Dump() == before) return;  // a repeat
+    reports_.push_back(report);
+    const auto& placement = coordinator_->plan()->placement;
+    for (size_t rank = 0; rank < placement.size(); ++rank) {
+      if (placement[rank].front() == report.worker) ++next_interval_[rank];
+    }
+  }
+
+  void CheckDecisions(const std::vector<Decision>& decisions, size_t num_verdicts_before) {
+    size_t boundary = num_verdicts_before;
+    for (const Decision& decision : decisions) {
+      if (std::holds_alternative<EndRun>(decision)) {
+        ASSERT_FALSE(ended_) << "a run ends once";
+        ended_ = true;
+      }
+      const auto* verdict = std::get_if<Verdict>(&decision);
+      if (verdict == nullptr) continue;
+      ASSERT_EQ(verdict->boundary.value(), static_cast<int64_t>(boundary++));
+    }
+    ASSERT_EQ(boundary, coordinator_->verdicts().size()) << "each verdict is published once";
+  }
+
+  // One verdict per boundary in order, epochs rise by one, the frontier never falls, each layer has
+  // one owner.
+  void CheckState() {
+    const std::vector<Verdict>& verdicts = coordinator_->verdicts();
+    const int64_t num_boundaries =
+        (length_.num_steps + length_.interval_steps - 1) / length_.interval_steps;
+    int64_t num_complete = 0;
+    if (!next_interval_.empty()) {
+      num_complete = *std::min_element(next_interval_.begin(), next_interval_.end());
+    }
+    if (!verdicts.empty()) {
+      ASSERT_EQ(static_cast<int64_t>(verdicts.size()), std::min(num_boundaries, 2 + num_complete));
+    }
+    for (size_t b = 0; b < verdicts.size(); ++b) {
+      ASSERT_NO_FATAL_FAILURE(CheckVerdict(verdicts[b], b == 0 ? nullptr : &verdicts[b - 1]));
+    }
+    ASSERT_GE(coordinator_->SpeedupLimitOfRun(), 1);
+    ASSERT_TRUE(std::isfinite(coordinator_->SpeedupLimitOfRun()));
+  }
+
+  void CheckVerdict(const Verdict& verdict, const Verdict* before) {
+    ASSERT_EQ(verdict.step.value(), verdict.boundary.value() * length_.interval_steps);
+    ASSERT_LT(verdict.step.value(), length_.num_steps);
+    ASSERT_LE(verdict.frontier.value(), std::max(0, num_layers_ - options_.policy.min_trainable));
+    ASSERT_FALSE(verdict.reason.empty());
+    ASSERT_LE(static_cast<int64_t>(verdict.reason.size()), limits::kReasonBytesMax);
+    ASSERT_EQ(static_cast<int32_t>(verdict.eta.size()), num_layers_);
+    std::vector<int> owners(num_layers_);
+    for (int32_t stage = 0; stage < options_.num_stages; ++stage) {
+      const LayerRange range = StageLayers(verdict.cuts, num_layers_, StageIndex(stage));
+      ASSERT_GE(range.size(), 1);
+      for (LayerIndex i = range.first_layer; i < range.end_layer; ++i) ++owners[i.value()];
+    }
+    for (int count : owners) ASSERT_EQ(count, 1);
+    if (verdict.plan.has_value()) {
+      ASSERT_TRUE(ValidatePlan(*verdict.plan, num_layers_).ok());
+      ASSERT_EQ(verdict.plan->effective_step, verdict.step);
+      ASSERT_EQ(verdict.plan->cuts, verdict.cuts);
+      ASSERT_EQ(verdict.plan->frontier, verdict.frontier);
+      ASSERT_EQ(verdict.plan->plan_epoch, verdict.plan_epoch);
+    }
+    if (before == nullptr) return;
+    ASSERT_GE(verdict.frontier, before->frontier);
+    ASSERT_EQ(verdict.plan_epoch - before->plan_epoch, verdict.plan.has_value() ? 1 : 0);
+    ASSERT_EQ(verdict.moves, LayerMoves(before->cuts, verdict.cuts, num_layers_));
+    if (!verdict.plan.has_value()) {
+      ASSERT_EQ(verdict.frontier, before->frontier);
+      ASSERT_EQ(verdict.cuts, before->cuts);
+    }
+    if (!options_.rebalance_enabled) {
+      ASSERT_EQ(verdict.cuts, before->cuts);
+    }
+  }
+
+  void CheckReplay() {
+    auto again = *Coordinator::Create(options_);
+    std::string text;
+    for (const Event& event : events_) {
+      absl::StrAppend(&text, testutil::Text(again->Apply(event, absl::UnixEpoch()), num_layers_),
+                      "\n");
+    }
+    EXPECT_EQ(text, text_);
+    EXPECT_EQ(again->Dump(), coordinator_->Dump());
+  }
+
+  Dice dice_;
+  CoordinatorOptions options_;
+  RunLength length_;
+  int32_t num_layers_ = 0;
+  std::vector<LayerInfo> layers_;
+  std::unique_ptr<Coordinator> coordinator_;
+  std::vector<int64_t> next_interval_;  // [rank]
+  std::vector<IntervalReported> reports_;
+  std::vector<Event> events_;
+  std::string text_;
+  bool ended_ = false;
+};
+
+TEST(CoordinatorFuzz, KeepsItsPromisesAndReplaysByteForByte) {
+  int64_t num_verdicts = 0, num_plans = 0, num_moves = 0, num_moves_alone = 0;
+  for (int run = 0; run < kRuns && !HasFailure(); ++run) {
+    SCOPED_TRACE(absl::StrCat("run ", run));
+    Fuzzer fuzzer(testutil::TestSeed() * kRuns + run);
+    fuzzer.Play();
+    for (const Verdict& verdict : fuzzer.verdicts()) {
+      ++num_verdicts;
+      num_plans += verdict.plan.has_value();
+      num_moves += !verdict.moves.empty();
+      num_moves_alone += !verdict.moves.empty() && verdict.reason.rfind("moves ", 0) == 0;
+    }
+  }
+  std::cout << num_verdicts << " verdicts, " << num_plans << " plans, " << num_moves
+            << " of them move layers, " << num_moves_alone << " without a freeze\n";
+  // The random runs must get somewhere.
+  EXPECT_GT(num_verdicts, 3 * kRuns);
+  EXPECT_GT(num_plans, kRuns / 2);
+  EXPECT_GT(num_moves, 0);
+  EXPECT_GT(num_moves_alone, 0);
+}
+
+// Plays a whole run with the given gradients and costs; returns the frontier of every boundary.
+std::vector<LayerIndex> PlayFrontiers(uint64_t gradient_seed, uint64_t cost_seed,
+                                      int32_t num_stages, int64_t* num_moves) {
+  CoordinatorOptions options;
+  options.num_stages = num_stages;
+  options.policy.lambda_max = 0.3;
+  auto coordinator = *Coordinator::Create(options);
+  Dice gradient_dice(gradient_seed), cost_dice(cost_seed);
+  std::vector<LayerInfo> layers = testutil::MakeLayers(8);
+  std::vector<WorkerId> members;
+  for (int32_t i = 0; i < num_stages; ++i) members.push_back(WorkerId(absl::StrCat("w", i)));
+  for (const WorkerId& member : members) {
+    EXPECT_TRUE(coordinator->Apply(WorkerJoined{member, 1, {3000, 500, 100}, layers}, {}).ok());
+  }
+  for (int64_t interval = 0; interval < 30; ++interval) {
+    std::vector<double> eta(layers.size());
+    for (double& value : eta) value = 0.2 * gradient_dice.Unit();
+    for (LayerInfo& layer : layers) layer.cost.forward_s = 0.001 * (1 + 9 * cost_dice.Unit());
+    for (int32_t rank = 0; rank < num_stages; ++rank) {
+      const auto result =
+          coordinator->Apply(testutil::MakeReport(*coordinator, members, Rank(rank),
+                                                  IntervalIndex(interval), eta, layers),
+                             {});
+      EXPECT_TRUE(result.ok()) << result.status();
+    }
+  }
+  std::vector<LayerIndex> frontiers;
+  for (const Verdict& verdict : coordinator->verdicts()) {
+    frontiers.push_back(verdict.frontier);
+    *num_moves += static_cast<int64_t>(verdict.moves.size());
+  }
+  return frontiers;
+}
+
+TEST(CoordinatorFuzz, WhatFreezesDependsOnGradientsAlone) {
+  int64_t num_moves = 0;
+  for (uint64_t seed = 0; seed < 10; ++seed) {
+    const std::vector<LayerIndex> frontiers = PlayFrontiers(seed, 1, 1, &num_moves);
+    EXPECT_EQ(frontiers.size(), 30);
+    EXPECT_GT(frontiers.back(), LayerIndex(0));
+    for (int32_t num_stages = 1; num_stages <= 4; ++num_stages) {
+      EXPECT_EQ(PlayFrontiers(seed, 2 + num_stages, num_stages, &num_moves), frontiers);
+    }
+  }
+  EXPECT_GT(num_moves, 100) << "the cuts were meant to differ";
+}
+
+}  // namespace
+}  // namespace smartpipe

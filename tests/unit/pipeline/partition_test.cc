@@ -1,0 +1,317 @@
+#include "pipeline/partition.h"
+
+#include <chrono>
+#include <cmath>
+#include <functional>
+#include <random>
+
+#include "absl/strings/str_cat.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+
+namespace smartpipe {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+
+std::vector<LayerIndex> Cuts(std::initializer_list<int> cuts) {
+  std::vector<LayerIndex> out;
+  for (int cut : cuts) out.emplace_back(cut);
+  return out;
+}
+
+LayerCost Layer(double forward_s) {
+  return {.forward_s = forward_s, .input_grad_s = forward_s, .weight_grad_s = forward_s};
+}
+
+PlannerInput Even(int num_layers, int num_stages, int num_microbatches, int frontier = 0) {
+  PlannerInput input;
+  input.layers.assign(num_layers, Layer(1));
+  input.num_stages = num_stages;
+  input.num_microbatches = num_microbatches;
+  input.frontier = LayerIndex(frontier);
+  return input;
+}
+
+void ForAllCuts(int num_layers, int num_cuts, std::vector<LayerIndex>* cuts,
+                const std::function<void()>& visit) {
+  if (static_cast<int>(cuts->size()) == num_cuts) return visit();
+  const int from = cuts->empty() ? 1 : cuts->back().value() + 1;
+  for (int cut = from; cut < num_layers; ++cut) {
+    cuts->emplace_back(cut);
+    ForAllCuts(num_layers, num_cuts, cuts, visit);
+    cuts->pop_back();
+  }
+}
+
+double BruteForce(const PlannerInput& input) {
+  double best_s = INFINITY;
+  std::vector<LayerIndex> cuts;
+  ForAllCuts(input.layers.size(), input.num_stages - 1, &cuts,
+             [&] { best_s = std::min(best_s, *SimulatedStepSeconds(input, cuts)); });
+  return best_s;
+}
+
+PlannerInput RandomInput(std::mt19937& random) {
+  auto below = [&](int n) { return static_cast<int>(random() % n); };
+  auto unit = [&] { return std::uniform_real_distribution<double>(0, 1)(random); };
+  PlannerInput input;
+  const int num_layers = 2 + below(9);
+  const bool spread = below(2), whole = below(4) == 0, optimizes = below(2);
+  for (int i = 0; i < num_layers; ++i) {
+    LayerCost layer;
+    layer.forward_s = spread ? std::exp(4 * unit() - 2) : 0.5 + unit();
+    if (whole) layer.forward_s = 1 + below(3);
+    layer.input_grad_s = layer.forward_s * (whole ? 1 : 0.5 + unit());
+    layer.weight_grad_s = layer.forward_s * (whole ? 1 : 0.5 + unit());
+    layer.optimize_s = optimizes ? 0.3 * layer.forward_s * unit() : 0;
+    layer.output_bytes = 100 + below(1000);
+    input.layers.push_back(layer);
+  }
+  input.num_stages = std::min(num_layers, 1 + below(5));
+  input.num_microbatches = 1 + below(8);
+  input.schedule = below(2) ? "gpipe" : "1f1b";
+  input.frontier = LayerIndex(below(3) ? below(num_layers) : 0);
+  if (below(4) == 0) {
+    for (int s = 0; s < input.num_stages; ++s) input.worker_speed.push_back(0.5 + unit());
+  }
+  if (below(4) == 0) {
+    input.link_bytes_per_s = 2000;
+    input.link_latency_s = 0.1 * unit();
+  }
+  return input;
+}
+
+std::string Describe(const PlannerInput& input) {
+  return absl::StrCat(input.schedule, " layers=", input.layers.size(), " stages=", input.num_stages,
+                      " microbatches=", input.num_microbatches,
+                      " frontier=", input.frontier.value(), " links=", input.link_bytes_per_s,
+                      " speeds=", input.worker_speed.size());
+}
+
+// budget: what Partition may spend; small ones show the quality of the search where it cannot be
+// exact.
+void CompareWithBruteForce(int num_cases, int64_t budget, double equal_share, double slower_max) {
+  std::mt19937 random(2023);
+  int num_equal = 0;
+  double worst = 1;
+  for (int i = 0; i < num_cases; ++i) {
+    const PlannerInput input = RandomInput(random);
+    const double best_s = BruteForce(input);
+    const auto found = Partition(input, budget);
+    ASSERT_TRUE(found.ok()) << found.status();
+    EXPECT_NEAR(found->step_s, *SimulatedStepSeconds(input, found->cuts), 1e-12 * found->step_s);
+    EXPECT_GE(found->step_s, best_s * (1 - 1e-9));
+    EXPECT_GE(found->step_s, found->even_s * (1 - 1e-9)) << Describe(input);
+    const double ratio = found->step_s / best_s;
+    num_equal += ratio <= 1 + 1e-9;
+    if (ratio > worst) worst = ratio;
+    EXPECT_LE(ratio, slower_max) << Describe(input);
+  }
+  std::printf("budget %lld: %d of %d equal to brute force, the worst %.4f times as slow\n",
+              static_cast<long long>(budget), num_equal, num_cases, worst);
+  EXPECT_GE(num_equal, equal_share * num_cases);
+}
+
+TEST(Partition, EqualsBruteForce) { CompareWithBruteForce(2500, kSearchBudget, 0.99, 1.01); }
+
+TEST(Partition, IsGoodWithALittleBudgetToo) { CompareWithBruteForce(600, 8000, 0.8, 1.3); }
+
+TEST(Partition, SplitsEqualLayersEvenly) {
+  EXPECT_THAT(Partition(Even(8, 4, 8))->cuts,
+              ElementsAre(LayerIndex(2), LayerIndex(4), LayerIndex(6)));
+  EXPECT_THAT(Partition(Even(8, 1, 8))->cuts, ElementsAre());
+  EXPECT_THAT(Partition(Even(3, 3, 1))->cuts, ElementsAre(LayerIndex(1), LayerIndex(2)));
+}
+
+TEST(Partition, FrozenLayersMoveToTheFront) {
+  // 12 of 24 layers frozen: they cost 1 unit each, the others 3; half of 12 * 1 + 12 * 3 is 24.
+  const auto result = Partition(Even(24, 2, 8, 12));
+  ASSERT_TRUE(result.ok());
+  EXPECT_GE(result->cuts[0].value(), 14);
+  EXPECT_LT(result->step_s, *SimulatedStepSeconds(Even(24, 2, 8, 12), Cuts({12})) + 1e-9);
+}
+
+TEST(Partition, FewerTrainableLayersThanStages) {
+  PlannerInput input = Even(8, 4, 4, 7);  // one trainable layer
+  const auto result = Partition(input);
+  ASSERT_TRUE(result.ok()) << result.status();
+  EXPECT_EQ(NumFrozenStages(result->cuts, 8, input.frontier), 3);
+}
+
+TEST(Partition, OneLayerThatDwarfsTheRestStandsAlone) {
+  PlannerInput input = Even(9, 3, 8);
+  input.layers[4] = Layer(100);
+  EXPECT_THAT(Partition(input)->cuts, ElementsAre(LayerIndex(4), LayerIndex(5)));
+}
+
+TEST(Partition, AFasterWorkerGetsMore) {
+  PlannerInput input = Even(12, 2, 64);
+  input.worker_speed = {1, 2};
+  EXPECT_THAT(Partition(input)->cuts, ElementsAre(LayerIndex(4)));
+}
+
+TEST(Partition, GpipeAndOneFOneBWantDifferentCuts) {
+  // Layers 0 and 1 have a long backward, the others a long forward.
+  PlannerInput input = Even(6, 2, 16);
+  for (int i = 0; i < 6; ++i) {
+    input.layers[i] = {
+        .forward_s = i < 2 ? 1.0 : 3.0, .input_grad_s = 0, .weight_grad_s = i < 2 ? 8.0 : 1.0};
+  }
+  const auto one = Partition(input);
+  input.schedule = "gpipe";
+  const auto two = Partition(input);
+  EXPECT_NE(one->cuts, two->cuts);
+}
+
+// Freezing one more layer never makes the best step slower.
+TEST(Partition, FreezingMoreIsNeverSlower) {
+  std::mt19937 random(7);
+  for (int i = 0; i < 150; ++i) {
+    PlannerInput input = RandomInput(random);
+    double before_s = INFINITY;
+    for (int frontier = 0; frontier < static_cast<int>(input.layers.size()); ++frontier) {
+      input.frontier = LayerIndex(frontier);
+      const double step_s = Partition(input)->step_s;
+      EXPECT_LE(step_s, before_s * (1 + 1e-9)) << Describe(input);
+      before_s = step_s;
+    }
+  }
+}
+
+TEST(Partition, KeepsTheMemoryLimitOrSaysWhoIsShort) {
+  PlannerInput input = Even(6, 2, 4);
+  for (LayerCost& layer : input.layers) {
+    layer.param_bytes = 100;
+    layer.state_bytes = 200;
+    layer.activation_bytes = 50;
+    layer.output_bytes = 10;
+  }
+  // 1F1B on two stages: 2 and 1 in flight. A layer needs 300 + 100 at stage 0, 300 + 50 at stage 1
+  // with 2 buffers of 10.
+  EXPECT_EQ(StageMemoryBytes(input, StageIndex(0), {LayerIndex(0), LayerIndex(3)}), 3 * 400);
+  EXPECT_EQ(StageMemoryBytes(input, StageIndex(1), {LayerIndex(3), LayerIndex(6)}), 3 * 350 + 20);
+  input.frontier =
+      LayerIndex(3);  // frozen: weights only; 4 buffers on the edge that leaves a frozen stage
+  EXPECT_EQ(StageMemoryBytes(input, StageIndex(0), {LayerIndex(0), LayerIndex(3)}), 300);
+  EXPECT_EQ(StageMemoryBytes(input, StageIndex(1), {LayerIndex(3), LayerIndex(6)}), 3 * 350 + 40);
+  input.frontier = LayerIndex(0);
+
+  EXPECT_THAT(Partition(input)->cuts, ElementsAre(LayerIndex(3)));
+  input.memory_limit_bytes = 4 * 350 + 20;
+  EXPECT_TRUE(Partition(input).ok());
+  input.memory_limit_bytes = 1100;
+  const absl::Status status = Partition(input).status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_THAT(status.message(), HasSubstr("stage 0 needs 1200 bytes, 100 too many"));
+  EXPECT_THAT(status.message(), HasSubstr("[0,3) [3,6)"));
+}
+
+TEST(Partition, MemoryLimitMatchesBruteForceOnRandomCases) {
+  std::mt19937 random(11);
+  int num_none = 0, num_bound = 0;
+  for (int i = 0; i < 400; ++i) {
+    PlannerInput input = RandomInput(random);
+    int64_t most = 0;
+    for (LayerCost& layer : input.layers) {
+      layer.param_bytes = 10 + random() % 100;
+      layer.state_bytes = 2 * layer.param_bytes;
+      layer.activation_bytes = random() % 200;
+      layer.output_bytes = random() % 50;
+      most += layer.state_bytes + layer.param_bytes + 4 * layer.activation_bytes;
+    }
+    input.memory_limit_bytes = 1 + random() % most;
+    double best_s = INFINITY, free_s = INFINITY;
+    std::vector<LayerIndex> cuts;
+    const int num_layers = static_cast<int>(input.layers.size());
+    ForAllCuts(num_layers, input.num_stages - 1, &cuts, [&] {
+      const double step_s = *SimulatedStepSeconds(input, cuts);
+      free_s = std::min(free_s, step_s);
+      for (int s = 0; s < input.num_stages; ++s) {
+        if (StageMemoryBytes(input, StageIndex(s), StageLayers(cuts, num_layers, StageIndex(s))) >
+            input.memory_limit_bytes) {
+          return;
+        }
+      }
+      best_s = std::min(best_s, step_s);
+    });
+    const auto found = Partition(input);
+    ASSERT_EQ(found.ok(), std::isfinite(best_s)) << found.status();
+    num_none += !found.ok();
+    num_bound += found.ok() && best_s > free_s;
+    if (!found.ok()) continue;
+    EXPECT_LE(found->step_s, best_s * 1.01) << Describe(input);
+  }
+  std::printf("no plan fits in %d of 400, the limit costs time in %d\n", num_none, num_bound);
+}
+
+TEST(Partition, WrongInputsAreNamed) {
+  const std::pair<std::function<void(PlannerInput&)>, const char*> kBroken[] = {
+      {[](PlannerInput& i) { i.layers.clear(); }, "number of layers is 0"},
+      {[](PlannerInput& i) { i.num_stages = 7; }, "num_stages is 7, not in 1..6"},
+      {[](PlannerInput& i) { i.num_stages = 0; }, "num_stages is 0"},
+      {[](PlannerInput& i) { i.num_microbatches = 0; }, "num_microbatches is 0"},
+      {[](PlannerInput& i) { i.frontier = LayerIndex(6); }, "frontier is 6, not in 0..5"},
+      {[](PlannerInput& i) { i.layers[3].forward_s = NAN; }, "layers[3].forward_s is nan"},
+      {[](PlannerInput& i) { i.layers[2].weight_grad_s = -1; }, "layers[2].weight_grad_s is -1"},
+      {[](PlannerInput& i) { i.layers[2].param_bytes = -1; }, "layers[2].param_bytes is -1"},
+      {[](PlannerInput& i) { i.worker_speed = {1}; }, "worker_speed has 1 entries for 2 stages"},
+      {[](PlannerInput& i) {
+         i.worker_speed = {1, 0};
+       },
+       "worker_speed[1] is 0"},
+      {[](PlannerInput& i) { i.link_latency_s = INFINITY; }, "link_latency_s is inf"},
+      {[](PlannerInput& i) { i.memory_limit_bytes = -1; }, "memory_limit_bytes is -1"},
+      {[](PlannerInput& i) { i.schedule = "pipe"; }, "did you mean `gpipe`"},
+  };
+  for (const auto& [breaks, want] : kBroken) {
+    PlannerInput input = Even(6, 2, 4);
+    breaks(input);
+    const auto result = Partition(input);
+    EXPECT_EQ(result.status().code(), absl::StatusCode::kInvalidArgument) << want;
+    EXPECT_THAT(result.status().message(), HasSubstr(want));
+  }
+  EXPECT_THAT(SimulatedStepSeconds(Even(6, 2, 4), Cuts({6})).status().message(),
+              HasSubstr("stage 1 would hold layers [6,6)"));
+  EXPECT_THAT(SimulatedStepSeconds(Even(6, 2, 4), {}).status().message(),
+              HasSubstr("0 cuts for 2 stages"));
+}
+
+TEST(Partition, StageCostsLeaveOutWhatTheFrontierSaves) {
+  PlannerInput input = Even(4, 2, 1, 1);
+  input.worker_speed = {1, 0.5};
+  const auto costs = StageCosts(input, Cuts({2}));
+  EXPECT_DOUBLE_EQ(costs[0].forward_s, 2);
+  EXPECT_DOUBLE_EQ(costs[0].input_grad_s, 0);  // layer 1 is the first trainable one
+  EXPECT_DOUBLE_EQ(costs[0].weight_grad_s, 1);
+  EXPECT_DOUBLE_EQ(costs[1].input_grad_s, 4);
+}
+
+// Not asserted: printed, for the machine at hand.
+TEST(Partition, ThousandLayersOnSixtyFourStages) {
+  std::mt19937 random(3);
+  std::uniform_real_distribution<double> cost(0.5, 1.5);
+  for (const std::string schedule : {"gpipe", "1f1b"}) {
+    for (const int frontier : {0, 500}) {
+      for (const int num_microbatches : {8, 64, 256}) {
+        PlannerInput input;
+        for (int i = 0; i < 1000; ++i) input.layers.push_back(Layer(cost(random)));
+        input.num_stages = 64;
+        input.num_microbatches = num_microbatches;
+        input.schedule = schedule;
+        input.frontier = LayerIndex(frontier);
+        const auto start = std::chrono::steady_clock::now();
+        const auto result = Partition(input);
+        const std::chrono::duration<double, std::milli> ms =
+            std::chrono::steady_clock::now() - start;
+        ASSERT_TRUE(result.ok()) << result.status();
+        std::printf("%s, M=%d, frontier %d: %.0f ms; even / step = %.3f\n", schedule.c_str(),
+                    num_microbatches, frontier, ms.count(), result->even_s / result->step_s);
+      }
+    }
+  }
+}
+
+}  // namespace
+}  // namespace smartpipe

@@ -1,0 +1,39 @@
+// Shapes and helpers that the tests of this folder share.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "pipeline/schedule.h"
+
+namespace smartpipe {
+
+inline ScheduleShape MakeShape(int num_stages, int num_microbatches, int num_frozen_stages = 0) {
+  ScheduleShape shape;
+  shape.num_stages = num_stages;
+  shape.num_microbatches = num_microbatches;
+  shape.num_frozen_stages = num_frozen_stages;
+  return shape;
+}
+
+/// All with stages <= 6, micro-batches <= 8 and every number of frozen stages.
+inline std::vector<ScheduleShape> AllSmallShapes() {
+  std::vector<ScheduleShape> shapes;
+  for (int stages = 1; stages <= 6; ++stages) {
+    for (int microbatches = 1; microbatches <= 8; ++microbatches) {
+      for (int frozen = 0; frozen < stages; ++frozen) {
+        shapes.push_back(MakeShape(stages, microbatches, frozen));
+      }
+    }
+  }
+  return shapes;
+}
+
+inline std::string Describe(const ScheduleShape& shape, absl::string_view schedule) {
+  return absl::StrCat(schedule, " stages=", shape.num_stages,
+                      " microbatches=", shape.num_microbatches,
+                      " frozen=", shape.num_frozen_stages);
+}
+
+}  // namespace smartpipe

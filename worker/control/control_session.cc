@@ -1,0 +1,488 @@
+#include "worker/control/control_session.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <deque>
+#include <map>
+#include <optional>
+#include <set>
+#include <thread>
+#include <utility>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/strings/str_cat.h"
+#include "absl/synchronization/mutex.h"
+#include "absl/time/clock.h"
+#include "services/base/status_macros.h"
+#include "services/obs/log.h"
+#include "services/rpc/channel.h"
+#include "services/rpc/status.h"
+#include "smartpipe/v1/freeze_service.grpc.pb.h"
+#include "worker/control/encode.h"
+#include "worker/control/grpc_key_value_store.h"
+
+namespace smartpipe {
+namespace {
+
+using Stub = v1::FreezeService::Stub;
+
+constexpr absl::Duration kCallTimeout = absl::Seconds(5);
+// A service that has answered nothing for this long is gone.
+constexpr absl::Duration kGoneAfter = absl::Seconds(3);
+constexpr absl::Duration kRetryPeriod = absl::Milliseconds(100);
+// A refused call may be the first sign of a run that ends; its reason is then on the stream.
+constexpr absl::Duration kEndGrace = absl::Seconds(1);
+// A broken transfer is mostly the echo of a worker that died; the service knows which.
+constexpr absl::Duration kEchoGrace = absl::Milliseconds(500);
+constexpr absl::Duration kFailTimeout = absl::Milliseconds(1500);
+constexpr int kStepsPerCall = 1000;
+constexpr size_t kEvaluationsQueuedMax = 64;
+
+std::string HostAndProcess() {
+  char host[256] = "";
+  gethostname(host, sizeof(host) - 1);
+  return absl::StrCat(host, " process ", getpid());
+}
+
+bool IsRetryable(const absl::Status& status) {
+  return absl::IsUnavailable(status) || absl::IsDeadlineExceeded(status);
+}
+
+bool MayBeEcho(const absl::Status& status) {
+  return IsRetryable(status) || absl::IsAborted(status) || absl::IsCancelled(status);
+}
+
+class ControlSessionImpl final : public ControlSession {
+ public:
+  ControlSessionImpl(const Options& options, std::shared_ptr<grpc::Channel> channel)
+      : options_(options),
+        incarnation_(absl::ToUnixMicros(absl::Now())),
+        channel_(std::move(channel)),
+        stub_(v1::FreezeService::NewStub(channel_)),
+        decision_timeout_(options.decision_timeout) {
+    v1::JoinRequest request;
+    request.set_worker_id(options_.worker.value());
+    request.set_incarnation(incarnation_);
+    request.set_address(HostAndProcess());
+    join_ = stub_->Join(&join_context_, request);
+    reader_ = std::thread([this] { ReadLoop(); });
+    sender_ = std::thread([this] { SendLoop(); });
+  }
+  ~ControlSessionImpl() override;
+
+  absl::StatusOr<RunWelcome> WaitWelcome() override;
+  absl::Status AnnounceLayers(const std::vector<LayerDescription>& layers, const RunShape& shape) override;
+  absl::StatusOr<WorkerAssignment> WaitAssignment() override;
+  absl::StatusOr<WorkerVerdict> WaitVerdict(IntervalIndex boundary, absl::Duration timeout) override;
+  absl::StatusOr<WorkerVerdict> WaitVerdict(IntervalIndex boundary) override;
+  void set_decision_timeout(absl::Duration timeout) override;
+  void Report(IntervalReportInfo report) override;
+  void ReportStep(const StepProgressInfo& progress) override;
+  void ReportEvaluation(const EvaluationInfo& evaluation) override;
+  absl::Status Finish(const WorkerResult& result) override;
+  void Fail(const absl::Status& why) override;
+  absl::Status WaitEnd(absl::Duration timeout) override;
+  void OnEnd(std::function<void(const absl::Status& why)> callback) override;
+  std::shared_ptr<KeyValueStore> MakeKeyValueStore(Generation generation) override;
+
+ private:
+  using Lock = absl::MutexLock;
+
+  void ReadLoop();
+  absl::Status Handle(const v1::JoinResponse& message) ABSL_LOCKS_EXCLUDED(mutex_);
+  absl::Status KeepVerdict(const v1::Verdict& proto) ABSL_LOCKS_EXCLUDED(mutex_);
+  void SendLoop();
+  v1::ReportProgressRequest TakeProgress() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+
+  /// Ends the session; the first end counts. `why` OK = all workers finished; `error` is what later calls return.
+  void End(const absl::Status& why, const absl::Status& error) ABSL_LOCKS_EXCLUDED(mutex_);
+  absl::Status Gone(absl::string_view how) const {
+    return absl::UnavailableError(absl::StrCat("the freeze service at ", options_.service_address, " is gone: ", how));
+  }
+  /// One call, cancelled when the session ends with an error.
+  template <typename Method, typename Request, typename Response>
+  absl::Status CallOnce(Method method, const Request& request, Response* response, absl::Duration timeout)
+      ABSL_LOCKS_EXCLUDED(mutex_);
+  /// Repeats it while the service is unavailable, at most kGoneAfter; then the service counts as gone.
+  template <typename Method, typename Request, typename Response>
+  absl::Status Call(Method method, const Request& request, Response* response) ABSL_LOCKS_EXCLUDED(mutex_);
+
+  bool HasProgress() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return !steps_.empty() || !evaluations_.empty(); }
+  bool HasUrgent() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    return ended_ || !reports_.empty() || (flush_ && HasProgress());
+  }
+  bool HasWork() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return HasUrgent() || HasProgress(); }
+  bool Flushed() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    return ended_ || (reports_.empty() && !HasProgress() && !sending_);
+  }
+
+  const Options options_;
+  const int64_t incarnation_;
+  const std::shared_ptr<grpc::Channel> channel_;
+  const std::unique_ptr<Stub> stub_;
+  grpc::ClientContext join_context_;
+  std::unique_ptr<grpc::ClientReader<v1::JoinResponse>> join_;
+
+  absl::Mutex mutex_;
+  absl::Duration decision_timeout_ ABSL_GUARDED_BY(mutex_);
+  // Heard.
+  std::optional<RunWelcome> welcome_ ABSL_GUARDED_BY(mutex_);
+  std::optional<WorkerAssignment> assignment_ ABSL_GUARDED_BY(mutex_);
+  std::map<IntervalIndex, WorkerVerdict> verdicts_ ABSL_GUARDED_BY(mutex_);  // from the newest asked for on
+  IntervalIndex next_verdict_ ABSL_GUARDED_BY(mutex_);                       // expected next on the stream
+  IntervalIndex newest_asked_ ABSL_GUARDED_BY(mutex_);
+  // To say.
+  std::deque<IntervalReportInfo> reports_ ABSL_GUARDED_BY(mutex_);
+  std::deque<StepProgressInfo> steps_ ABSL_GUARDED_BY(mutex_);
+  std::deque<EvaluationInfo> evaluations_ ABSL_GUARDED_BY(mutex_);
+  absl::Time next_progress_ ABSL_GUARDED_BY(mutex_) = absl::InfinitePast();
+  bool flush_ ABSL_GUARDED_BY(mutex_) = false;
+  bool sending_ ABSL_GUARDED_BY(mutex_) = false;
+  // The end.
+  bool ended_ ABSL_GUARDED_BY(mutex_) = false;
+  absl::Status end_ ABSL_GUARDED_BY(mutex_);        // OK = all workers finished
+  absl::Status end_error_ ABSL_GUARDED_BY(mutex_);  // never OK after the end
+  std::function<void(const absl::Status&)> on_end_ ABSL_GUARDED_BY(mutex_);
+  std::set<grpc::ClientContext*> pending_ ABSL_GUARDED_BY(mutex_);
+  std::vector<std::weak_ptr<GrpcKeyValueStore>> stores_ ABSL_GUARDED_BY(mutex_);
+
+  std::thread reader_, sender_;
+};
+
+ControlSessionImpl::~ControlSessionImpl() {
+  {
+    Lock lock(&mutex_);
+    on_end_ = nullptr;
+  }
+  const absl::Status closed = absl::CancelledError("the control session was closed");
+  End(closed, closed);
+  join_context_.TryCancel();
+  reader_.join();
+  sender_.join();
+}
+
+// ---- The end --------------------------------------------------------------------------------------------------------
+
+void ControlSessionImpl::End(const absl::Status& why, const absl::Status& error) {
+  std::function<void(const absl::Status&)> on_end;
+  std::vector<std::weak_ptr<GrpcKeyValueStore>> stores;
+  {
+    Lock lock(&mutex_);
+    if (ended_) return;
+    ended_ = true;
+    end_ = why;
+    end_error_ = error;
+    on_end = std::exchange(on_end_, nullptr);
+    stores = std::exchange(stores_, {});
+    // After success the answers of our own last calls are still on their way.
+    for (grpc::ClientContext* context : pending_) {
+      if (!why.ok()) context->TryCancel();
+    }
+  }
+  for (const std::weak_ptr<GrpcKeyValueStore>& weak : stores) {
+    if (std::shared_ptr<GrpcKeyValueStore> store = weak.lock()) store->CancelBecause(error);
+  }
+  if (on_end) on_end(why);
+}
+
+void ControlSessionImpl::OnEnd(std::function<void(const absl::Status& why)> callback) {
+  absl::Status why;
+  {
+    Lock lock(&mutex_);
+    if (!ended_) {
+      on_end_ = std::move(callback);
+      return;
+    }
+    why = end_;
+  }
+  callback(why);
+}
+
+absl::Status ControlSessionImpl::WaitEnd(absl::Duration timeout) {
+  Lock lock(&mutex_);
+  if (mutex_.AwaitWithTimeout(absl::Condition(&ended_), timeout)) return end_;
+  return absl::DeadlineExceededError(absl::StrCat("the run has not ended within ", absl::FormatDuration(timeout)));
+}
+
+// ---- The stream -----------------------------------------------------------------------------------------------------
+
+void ControlSessionImpl::ReadLoop() {
+  v1::JoinResponse message;
+  while (join_->Read(&message)) {
+    const absl::Status handled = Handle(message);
+    if (handled.ok()) continue;
+    End(handled, handled);
+    join_context_.TryCancel();
+  }
+  const absl::Status status = FromGrpcStatus(join_->Finish());
+  const bool refused = absl::IsAlreadyExists(status) || absl::IsInvalidArgument(status) ||
+                       absl::IsFailedPrecondition(status) || absl::IsResourceExhausted(status) ||
+                       absl::IsUnimplemented(status);
+  const absl::Status why = refused ? Annotate(status, "the freeze service refused this worker")
+                                   : Gone(status.ok() ? "it closed the stream" : status.message());
+  End(why, why);  // ignored after an EndOfRun
+}
+
+absl::Status ControlSessionImpl::Handle(const v1::JoinResponse& message) {
+  switch (message.event_case()) {
+    case v1::JoinResponse::kWelcome: {
+      Lock lock(&mutex_);
+      welcome_ = RunWelcome{.run_id = message.welcome().run_id(),
+                            .config_toml = message.welcome().config_toml(),
+                            .run_dir = message.welcome().run_dir()};
+      return absl::OkStatus();
+    }
+    case v1::JoinResponse::kWaiting: LogInfo(message.waiting().message()); return absl::OkStatus();
+    case v1::JoinResponse::kAssignment: {
+      absl::StatusOr<WorkerAssignment> assignment = DecodeAssignment(message.assignment());
+      if (!assignment.ok()) return absl::InternalError(assignment.status().message());
+      Lock lock(&mutex_);
+      assignment_ = *std::move(assignment);
+      return absl::OkStatus();
+    }
+    case v1::JoinResponse::kVerdict: return KeepVerdict(message.verdict());
+    case v1::JoinResponse::kEndOfRun: {
+      const absl::Status error = absl::AbortedError(absl::StrCat("the run ended: ", message.end_of_run().reason()));
+      End(message.end_of_run().success() ? absl::OkStatus() : error, error);
+      return absl::OkStatus();
+    }
+    case v1::JoinResponse::EVENT_NOT_SET: return absl::OkStatus();  // from a newer service
+  }
+  return absl::OkStatus();
+}
+
+absl::Status ControlSessionImpl::KeepVerdict(const v1::Verdict& proto) {
+  absl::StatusOr<WorkerVerdict> verdict = DecodeWorkerVerdict(proto);
+  if (!verdict.ok()) return absl::InternalError(verdict.status().message());
+  Lock lock(&mutex_);
+  if (verdict->boundary != next_verdict_) {
+    return absl::InternalError(absl::StrCat("the freeze service sent the verdict of boundary ", proto.boundary(),
+                                            " instead of ", next_verdict_.value()));
+  }
+  ++next_verdict_;
+  verdicts_[verdict->boundary] = *std::move(verdict);
+  return absl::OkStatus();
+}
+
+absl::StatusOr<RunWelcome> ControlSessionImpl::WaitWelcome() {
+  Lock lock(&mutex_);
+  auto ready = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return ended_ || welcome_.has_value(); };
+  mutex_.Await(absl::Condition(&ready));
+  if (ended_) return end_error_;
+  return *welcome_;
+}
+
+absl::StatusOr<WorkerAssignment> ControlSessionImpl::WaitAssignment() {
+  Lock lock(&mutex_);
+  auto ready = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return ended_ || assignment_.has_value(); };
+  mutex_.Await(absl::Condition(&ready));
+  if (ended_) return end_error_;
+  return *assignment_;
+}
+
+absl::StatusOr<WorkerVerdict> ControlSessionImpl::WaitVerdict(IntervalIndex boundary, absl::Duration timeout) {
+  Lock lock(&mutex_);
+  if (boundary < newest_asked_) {
+    return absl::FailedPreconditionError(absl::StrCat("boundary ", boundary.value(), " was passed already: boundary ",
+                                                      newest_asked_.value(), " was asked for"));
+  }
+  newest_asked_ = boundary;
+  verdicts_.erase(verdicts_.begin(), verdicts_.lower_bound(boundary));
+  auto ready = [this, boundary]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    return ended_ || verdicts_.contains(boundary);
+  };
+  const bool in_time = mutex_.AwaitWithTimeout(absl::Condition(&ready), timeout);
+  if (ended_) return end_error_;
+  if (in_time) return verdicts_.at(boundary);
+  return absl::DeadlineExceededError(absl::StrCat(
+      "the freeze service at ", options_.service_address, " gave no verdict for boundary ", boundary.value(), " within ",
+      absl::FormatDuration(timeout), " (the next one it owes is ", next_verdict_.value(), ")"));
+}
+
+absl::StatusOr<WorkerVerdict> ControlSessionImpl::WaitVerdict(IntervalIndex boundary) {
+  absl::Duration timeout;
+  {
+    Lock lock(&mutex_);
+    timeout = decision_timeout_;
+  }
+  return WaitVerdict(boundary, timeout);
+}
+
+void ControlSessionImpl::set_decision_timeout(absl::Duration timeout) {
+  Lock lock(&mutex_);
+  decision_timeout_ = timeout;
+}
+
+// ---- Calls ----------------------------------------------------------------------------------------------------------
+
+template <typename Method, typename Request, typename Response>
+absl::Status ControlSessionImpl::CallOnce(Method method, const Request& request, Response* response,
+                                          absl::Duration timeout) {
+  grpc::ClientContext context;
+  SetTimeout(context, timeout);
+  {
+    Lock lock(&mutex_);
+    if (ended_) return end_error_;
+    pending_.insert(&context);
+  }
+  const grpc::Status status = (stub_.get()->*method)(&context, request, response);
+  Lock lock(&mutex_);
+  pending_.erase(&context);
+  if (!status.ok() && ended_) return end_error_;
+  return FromGrpcStatus(status);
+}
+
+template <typename Method, typename Request, typename Response>
+absl::Status ControlSessionImpl::Call(Method method, const Request& request, Response* response) {
+  const absl::Time gone = absl::Now() + kGoneAfter;
+  while (true) {
+    const absl::Status status = CallOnce(method, request, response, kCallTimeout);
+    if (status.ok()) return status;
+    const bool retry = IsRetryable(status);
+    if (retry && absl::Now() >= gone) {
+      const absl::Status why = Gone(status.message());
+      End(why, why);
+    }
+    Lock lock(&mutex_);
+    if (retry) mutex_.AwaitWithTimeout(absl::Condition(&ended_), kRetryPeriod);
+    if (absl::IsFailedPrecondition(status)) mutex_.AwaitWithTimeout(absl::Condition(&ended_), kEndGrace);
+    if (ended_) return end_error_;
+    if (!retry) return status;
+  }
+}
+
+absl::Status ControlSessionImpl::AnnounceLayers(const std::vector<LayerDescription>& layers, const RunShape& shape) {
+  v1::AnnounceLayersRequest request = EncodeLayers(layers, shape);
+  request.set_worker_id(options_.worker.value());
+  request.set_incarnation(incarnation_);
+  v1::AnnounceLayersResponse response;
+  return Annotate(Call(&Stub::AnnounceLayers, request, &response), "announcing the model's layers");
+}
+
+absl::Status ControlSessionImpl::Finish(const WorkerResult& result) {
+  v1::EndWorkerRequest request = EncodeResult(result);
+  request.set_worker_id(options_.worker.value());
+  {
+    Lock lock(&mutex_);
+    flush_ = true;
+    mutex_.Await(absl::Condition(this, &ControlSessionImpl::Flushed));
+    if (ended_) return end_error_;
+    if (assignment_) request.set_generation(assignment_->generation.value());
+  }
+  v1::EndWorkerResponse response;
+  const absl::Status status = Call(&Stub::EndWorker, request, &response);
+  Lock lock(&mutex_);
+  // The end of a run that all workers finished may overtake the answer to our own last word.
+  return ended_ && end_.ok() ? absl::OkStatus() : status;
+}
+
+void ControlSessionImpl::Fail(const absl::Status& why) {
+  v1::EndWorkerRequest request;
+  request.set_worker_id(options_.worker.value());
+  request.set_error(EncodeFailure(why));
+  {
+    Lock lock(&mutex_);
+    reports_.clear();
+    steps_.clear();
+    evaluations_.clear();
+    if (MayBeEcho(why)) mutex_.AwaitWithTimeout(absl::Condition(&ended_), kEchoGrace);
+    if (ended_) return;
+    if (assignment_) request.set_generation(assignment_->generation.value());
+  }
+  v1::EndWorkerResponse response;
+  const absl::Status status = CallOnce(&Stub::EndWorker, request, &response, kFailTimeout);
+  if (!status.ok()) LogDebug("the failure could not be told: ", status.message());
+}
+
+std::shared_ptr<KeyValueStore> ControlSessionImpl::MakeKeyValueStore(Generation generation) {
+  auto store = std::make_shared<GrpcKeyValueStore>(channel_, generation);
+  Lock lock(&mutex_);
+  if (ended_) {
+    store->CancelBecause(end_error_);
+  } else {
+    stores_.push_back(store);
+  }
+  return store;
+}
+
+// ---- The queues -----------------------------------------------------------------------------------------------------
+
+void ControlSessionImpl::Report(IntervalReportInfo report) {
+  Lock lock(&mutex_);
+  auto room = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return ended_ || reports_.size() < kReportsQueuedMax; };
+  mutex_.Await(absl::Condition(&room));
+  if (!ended_) reports_.push_back(std::move(report));
+}
+
+void ControlSessionImpl::ReportStep(const StepProgressInfo& progress) {
+  Lock lock(&mutex_);
+  auto room = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return ended_ || steps_.size() < kStepsQueuedMax; };
+  mutex_.Await(absl::Condition(&room));
+  if (!ended_) steps_.push_back(progress);
+}
+
+void ControlSessionImpl::ReportEvaluation(const EvaluationInfo& evaluation) {
+  Lock lock(&mutex_);
+  auto room = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    return ended_ || evaluations_.size() < kEvaluationsQueuedMax;
+  };
+  mutex_.Await(absl::Condition(&room));
+  if (!ended_) evaluations_.push_back(evaluation);
+}
+
+v1::ReportProgressRequest ControlSessionImpl::TakeProgress() {
+  v1::ReportProgressRequest request;
+  request.set_worker_id(options_.worker.value());
+  if (assignment_) request.set_generation(assignment_->generation.value());
+  while (!steps_.empty() && request.steps_size() < kStepsPerCall) {
+    *request.add_steps() = EncodeStep(steps_.front());
+    steps_.pop_front();
+  }
+  for (const EvaluationInfo& evaluation : evaluations_) *request.add_evaluations() = EncodeEvaluation(evaluation);
+  evaluations_.clear();
+  next_progress_ = absl::Now() + kProgressPeriod;
+  return request;
+}
+
+void ControlSessionImpl::SendLoop() {
+  while (true) {
+    std::optional<v1::ReportIntervalRequest> report;
+    std::optional<v1::ReportProgressRequest> progress;
+    {
+      Lock lock(&mutex_);
+      mutex_.Await(absl::Condition(this, &ControlSessionImpl::HasWork));
+      if (!HasUrgent()) mutex_.AwaitWithDeadline(absl::Condition(this, &ControlSessionImpl::HasUrgent), next_progress_);
+      if (ended_) return;
+      if (!reports_.empty()) {
+        report = EncodeReport(reports_.front());
+        report->set_worker_id(options_.worker.value());
+        reports_.pop_front();
+      }
+      if (HasProgress() && (flush_ || absl::Now() >= next_progress_)) progress = TakeProgress();
+      sending_ = true;
+    }
+    absl::Status status;
+    v1::ReportIntervalResponse report_response;
+    v1::ReportProgressResponse progress_response;
+    if (report) status = Call(&Stub::ReportInterval, *report, &report_response);
+    if (status.ok() && progress) status = Call(&Stub::ReportProgress, *progress, &progress_response);
+    if (!status.ok()) {
+      const absl::Status why = Annotate(status, "the freeze service refused a report");
+      End(why, why);  // ignored if the end is the reason
+    }
+    Lock lock(&mutex_);
+    sending_ = false;
+  }
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<ControlSession>> ControlSession::Start(const Options& options) {
+  std::shared_ptr<grpc::Channel> channel = MakeChannel({.address = options.service_address, .keepalive = {}});
+  SP_RETURN_IF_ERROR(Annotate(WaitConnected(*channel, options.service_address, options.connect_timeout),
+                              "cannot reach the freeze service"));
+  return std::make_unique<ControlSessionImpl>(options, std::move(channel));
+}
+
+}  // namespace smartpipe
