@@ -28,7 +28,8 @@ constexpr absl::Duration kKillPatience = absl::Seconds(1);
 
 std::string SignalName(int signal) {
   const char* name = sigabbrev_np(signal);
-  return name == nullptr ? absl::StrCat("signal ", signal) : absl::StrCat("SIG", name, " (signal ", signal, ")");
+  return name == nullptr ? absl::StrCat("signal ", signal)
+                         : absl::StrCat("SIG", name, " (signal ", signal, ")");
 }
 
 sigset_t WatchedSignals() {
@@ -39,7 +40,8 @@ sigset_t WatchedSignals() {
 }
 
 // Between fork and exec: only what is safe there (no memory is allocated, nothing is locked).
-[[noreturn]] void BecomeChild(char* const* argv, int log_fd, int inherited_fd, int error_fd, pid_t parent) {
+[[noreturn]] void BecomeChild(char* const* argv, int log_fd, int inherited_fd, int error_fd,
+                              pid_t parent) {
   prctl(PR_SET_PDEATHSIG, SIGKILL);
   if (getppid() != parent) _exit(127);  // the parent died before the line above
   sigset_t none;
@@ -76,7 +78,8 @@ std::vector<std::string> LastLines(const std::string& path, int num_lines) {
     line = absl::StripTrailingAsciiWhitespace(line);
     if (!line.empty()) lines.emplace_back(line.substr(0, kTailLineBytesMax));
   }
-  if (lines.size() > static_cast<size_t>(num_lines)) lines.erase(lines.begin(), lines.end() - num_lines);
+  if (lines.size() > static_cast<size_t>(num_lines))
+    lines.erase(lines.begin(), lines.end() - num_lines);
   return lines;
 }
 
@@ -99,7 +102,8 @@ ChildProcesses::~ChildProcesses() {
 
 absl::Status ChildProcesses::Start(const ChildSpec& spec) {
   const int log_fd = open(spec.log_path.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
-  if (log_fd < 0) return absl::ErrnoToStatus(errno, absl::StrCat("cannot open the log file ", spec.log_path));
+  if (log_fd < 0)
+    return absl::ErrnoToStatus(errno, absl::StrCat("cannot open the log file ", spec.log_path));
   int error_pipe[2];  // closed by a successful exec, else it carries the reason
   if (pipe2(error_pipe, O_CLOEXEC) != 0) {
     close(log_fd);
@@ -125,20 +129,22 @@ absl::Status ChildProcesses::Start(const ChildSpec& spec) {
   if (pid < 0) return absl::ErrnoToStatus(fork_error, absl::StrCat("cannot start ", spec.name));
   if (num_read > 0) {
     waitpid(pid, nullptr, 0);
-    return absl::NotFoundError(absl::StrCat("cannot run the program ", spec.argv[0], ": ", std::strerror(exec_error)));
+    return absl::NotFoundError(
+        absl::StrCat("cannot run the program ", spec.argv[0], ": ", std::strerror(exec_error)));
   }
   children_.push_back({.name = spec.name, .pid = pid, .running = true});
   return absl::OkStatus();
 }
 
 size_t ChildProcesses::num_running() const {
-  return static_cast<size_t>(
-      std::count_if(children_.begin(), children_.end(), [](const Child& child) { return child.running; }));
+  return static_cast<size_t>(std::count_if(children_.begin(), children_.end(),
+                                           [](const Child& child) { return child.running; }));
 }
 
 void ChildProcesses::Wait(absl::Duration timeout, int readable_fd) {
-  pollfd entries[2] = {{.fd = signal_fd_, .events = POLLIN, .revents = 0},
-                       {.fd = readable_fd, .events = POLLIN, .revents = 0}};  // poll skips a negative fd
+  pollfd entries[2] = {
+      {.fd = signal_fd_, .events = POLLIN, .revents = 0},
+      {.fd = readable_fd, .events = POLLIN, .revents = 0}};  // poll skips a negative fd
   const int64_t timeout_ms = std::clamp<int64_t>(absl::ToInt64Milliseconds(timeout), 0, 3'600'000);
   if (poll(entries, 2, static_cast<int>(timeout_ms)) > 0) ReadSignals();
 }
@@ -169,15 +175,18 @@ void ChildProcesses::Reap() {
 
 void ChildProcesses::Signal(int signal) {
   for (const Child& child : children_) {
-    if (child.running) kill(child.pid, signal);  // not reaped yet, so the number is still this child's
+    if (child.running)
+      kill(child.pid, signal);  // not reaped yet, so the number is still this child's
   }
 }
 
 void ChildProcesses::StopAll(absl::Duration patience) {
-  for (const auto& [signal, wait] : {std::pair(SIGTERM, patience), std::pair(SIGKILL, kKillPatience)}) {
+  for (const auto& [signal, wait] :
+       {std::pair(SIGTERM, patience), std::pair(SIGKILL, kKillPatience)}) {
     Signal(signal);
     const absl::Time deadline = absl::Now() + wait;
-    while (num_running() > 0 && absl::Now() < deadline) Wait(deadline - absl::Now() + absl::Milliseconds(1));
+    while (num_running() > 0 && absl::Now() < deadline)
+      Wait(deadline - absl::Now() + absl::Milliseconds(1));
     if (num_running() == 0) return;
   }
 }

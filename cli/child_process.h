@@ -32,16 +32,17 @@ struct ChildExit {
 /// "exited with code 3", "was killed by SIGKILL (signal 9)".
 std::string DescribeExit(const ChildExit& exit);
 
-/// The last lines of a text file, oldest first, at most `num_lines`, each cut to 400 bytes; empty if there are none.
+/// The last lines of a text file, oldest first, at most `num_lines`, each cut to 400 bytes; empty
+/// if there are none.
 std::vector<std::string> LastLines(const std::string& path, int num_lines);
 
 /// The children of this process, and the signals that end it.
 ///
-/// Children stay in the launcher's process group, read nothing from stdin, and are killed by the kernel when the thread
-/// that started them ends, however it ends. From Create on, SIGINT, SIGTERM, SIGHUP and SIGCHLD are blocked in the
-/// calling thread and read by Wait; the destructor kills what still runs and restores the signal mask.
-/// Threads: one, the process's main thread, and before others start (they inherit the mask).
-/// Test: tests/unit/cli/child_process_test.cc
+/// Children stay in the launcher's process group, read nothing from stdin, and are killed by the
+/// kernel when the thread that started them ends, however it ends. From Create on, SIGINT, SIGTERM,
+/// SIGHUP and SIGCHLD are blocked in the calling thread and read by Wait; the destructor kills what
+/// still runs and restores the signal mask. Threads: one, the process's main thread, and before
+/// others start (they inherit the mask). Test: tests/unit/cli/child_process_test.cc
 class ChildProcesses {
  public:
   static absl::StatusOr<std::unique_ptr<ChildProcesses>> Create();
@@ -49,11 +50,12 @@ class ChildProcesses {
   ChildProcesses(const ChildProcesses&) = delete;
   ChildProcesses& operator=(const ChildProcesses&) = delete;
 
-  /// Errors: NOT_FOUND when the program does not exist or cannot be run, with its path; the system's reason otherwise.
+  /// Errors: NOT_FOUND when the program does not exist or cannot be run, with its path; the
+  /// system's reason otherwise.
   absl::Status Start(const ChildSpec& spec);
 
-  /// Sleeps until a child ends, a stop signal comes, `readable_fd` (-1 = none) can be read, or `timeout` is over.
-  /// Which of them it was is told by the methods below.
+  /// Sleeps until a child ends, a stop signal comes, `readable_fd` (-1 = none) can be read, or
+  /// `timeout` is over. Which of them it was is told by the methods below.
   void Wait(absl::Duration timeout, int readable_fd = -1);
 
   /// The signal that asked this process to stop; 0 = none so far.
@@ -62,7 +64,8 @@ class ChildProcesses {
   const std::vector<ChildExit>& exits() const { return exits_; }
   size_t num_running() const;
 
-  /// Asks all children to end, kills those that have not after `patience`. Returns when all have gone.
+  /// Asks all children to end, kills those that have not after `patience`. Returns when all have
+  /// gone.
   void StopAll(absl::Duration patience);
 
  private:

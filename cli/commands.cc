@@ -26,7 +26,8 @@ int Fail(const absl::Status& status, int exit_code) {
 
 // A config's problems carry the file's name in each line.
 int FailConfig(const absl::Status& status) {
-  std::cerr << status.message() << "\n`smartpipe config keys` explains every key. Nothing was started." << std::endl;
+  std::cerr << status.message()
+            << "\n`smartpipe config keys` explains every key. Nothing was started." << std::endl;
   return kExitUsage;
 }
 
@@ -36,18 +37,21 @@ int FailRun(const absl::Status& status) {
 
 std::string Headline(const CheckedConfig& checked) {
   const RunConfig& config = checked.config;
-  std::string text = absl::StrCat(config.model.name, " on ", config.data.name, ", ", config.pipeline.stages,
-                                  config.pipeline.stages == 1 ? " stage" : " stages", " (", config.pipeline.schedule,
-                                  "), policy ", config.freeze.policy, ", seed ", config.train.seed);
+  std::string text = absl::StrCat(
+      config.model.name, " on ", config.data.name, ", ", config.pipeline.stages,
+      config.pipeline.stages == 1 ? " stage" : " stages", " (", config.pipeline.schedule,
+      "), policy ", config.freeze.policy, ", seed ", config.train.seed);
   if (checked.shape) {
-    absl::StrAppend(&text, "; ", checked.shape->num_steps, " steps, ", checked.shape->steps_per_epoch,
-                    " an epoch, decisions every ", checked.shape->interval_steps);
+    absl::StrAppend(&text, "; ", checked.shape->num_steps, " steps, ",
+                    checked.shape->steps_per_epoch, " an epoch, decisions every ",
+                    checked.shape->interval_steps);
   }
   return text;
 }
 
 // One run with its own directory; its headline first.
-absl::StatusOr<RunResult> RunOnce(const CheckedConfig& checked, const std::string& run_dir, Display& display) {
+absl::StatusOr<RunResult> RunOnce(const CheckedConfig& checked, const std::string& run_dir,
+                                  Display& display) {
   display.Print(absl::StrCat("Run ", run_dir, ":\n", Wrap(Headline(checked), 79, 2)));
   return TrainLocally(checked, run_dir, display);
 }
@@ -60,7 +64,9 @@ int TrainCommand(const TrainArguments& arguments) {
   if (!checked.ok()) return FailConfig(checked.status());
   if (!arguments.summary_path.empty()) {
     const absl::Status writable = CheckWritable(arguments.summary_path);
-    if (!writable.ok()) return Fail(absl::Status(writable.code(), absl::StrCat("--summary: ", writable.message())), kExitUsage);
+    if (!writable.ok())
+      return Fail(absl::Status(writable.code(), absl::StrCat("--summary: ", writable.message())),
+                  kExitUsage);
   }
   const absl::StatusOr<std::string> run_dir =
       MakeRunDir(arguments.run_dir, checked->config.freeze.policy, checked->config, absl::Now());
@@ -89,9 +95,11 @@ int DemoCommand(const TrainArguments& arguments) {
     configs.push_back(*std::move(checked));
   }
   const absl::Time now = absl::Now();
-  const std::string base = arguments.run_dir.empty()
-                               ? absl::StrCat("runs/", absl::FormatTime("%Y%m%d-%H%M%S", now, absl::UTCTimeZone()), "-demo")
-                               : arguments.run_dir;
+  const std::string base =
+      arguments.run_dir.empty()
+          ? absl::StrCat("runs/", absl::FormatTime("%Y%m%d-%H%M%S", now, absl::UTCTimeZone()),
+                         "-demo")
+          : arguments.run_dir;
   std::vector<std::string> run_dirs;
   for (const CheckedConfig& checked : configs) {
     const std::string& policy = checked.config.freeze.policy;
@@ -109,20 +117,23 @@ int DemoCommand(const TrainArguments& arguments) {
     display.Print(absl::StrCat("\n", ResultTable(*result)));
     results.push_back(*result);
   }
-  display.Print(absl::StrCat("Without and with freezing:\n\n", ComparisonTable(results[0], results[1])));
+  display.Print(
+      absl::StrCat("\nWithout and with freezing:\n\n", ComparisonTable(results[0], results[1])));
   const std::string comparison = ComparisonJson(results[0], results[1]);
   for (const std::string& path : {base + "/comparison.json", arguments.summary_path}) {
     if (path.empty()) continue;
-    if (const absl::Status written = WriteFileAtomically(path, comparison); !written.ok()) return FailRun(written);
+    if (const absl::Status written = WriteFileAtomically(path, comparison); !written.ok())
+      return FailRun(written);
   }
   return kExitFinished;
 }
 
 int UnknownCommand(const std::string& name) {
   const std::string nearest = NearestName(name, {"train", "demo", "config"});
-  return Fail(absl::InvalidArgumentError(absl::StrCat("unknown command \"", name, "\": did you mean \"", nearest,
-                                                      "\"? `smartpipe --help` lists all")),
-              kExitUsage);
+  return Fail(
+      absl::InvalidArgumentError(absl::StrCat("unknown command \"", name, "\": did you mean \"",
+                                              nearest, "\"? `smartpipe --help` lists all")),
+      kExitUsage);
 }
 
 int ConfigCheckCommand(const std::string& path, const std::vector<std::string>& sets) {
@@ -148,7 +159,8 @@ int ConfigKeysCommand() {
     table = in_table;
     std::cout << key.key << " = " << key.default_value << "\n"
               << Wrap(absl::StrCat(key.doc, "."), 79, 4)
-              << Wrap(key.range.empty() ? key.type : absl::StrCat(key.type, ": ", key.range), 79, 4);
+              << Wrap(key.range.empty() ? key.type : absl::StrCat(key.type, ": ", key.range), 79,
+                      4);
   }
   return kExitFinished;
 }

@@ -8,8 +8,9 @@ namespace smartpipe {
 
 /// Exit codes of the command; the same in every command's --help.
 inline constexpr int kExitFinished = 0;
-inline constexpr int kExitFailed = 1;       // the run failed
-inline constexpr int kExitUsage = 2;        // mistake in the command line or the config; nothing was started
+inline constexpr int kExitFailed = 1;  // the run failed
+inline constexpr int kExitUsage =
+    2;  // mistake in the command line or the config; nothing was started
 inline constexpr int kExitInterrupted = 130;
 
 struct TrainArguments {

@@ -26,7 +26,9 @@ int TerminalWidth() {
 Display::Display(std::FILE* out, bool is_terminal, int width, absl::Duration plain_period)
     : out_(out), is_terminal_(is_terminal), width_(width), plain_period_(plain_period) {}
 
-Display Display::ForStdout() { return Display(stdout, isatty(STDOUT_FILENO) == 1, TerminalWidth()); }
+Display Display::ForStdout() {
+  return Display(stdout, isatty(STDOUT_FILENO) == 1, TerminalWidth());
+}
 
 void Display::Draw(const std::string& line) {
   std::fputs(absl::StrCat(live_.empty() ? "" : kClearLine, line).c_str(), out_);
@@ -35,7 +37,10 @@ void Display::Draw(const std::string& line) {
 }
 
 void Display::Print(const std::string& line) {
-  std::fputs(absl::StrCat(live_.empty() ? "" : kClearLine, absl::StripSuffix(line, "\n"), "\n", live_).c_str(), out_);
+  std::fputs(
+      absl::StrCat(live_.empty() ? "" : kClearLine, absl::StripSuffix(line, "\n"), "\n", live_)
+          .c_str(),
+      out_);
   std::fflush(out_);
 }
 

@@ -1,4 +1,5 @@
-// Where lines for people go: a terminal with one live line at the bottom, or a pipe with plain lines.
+// Where lines for people go: a terminal with one live line at the bottom, or a pipe with plain
+// lines.
 #pragma once
 
 #include <cstdio>
@@ -12,9 +13,10 @@ namespace smartpipe {
 /// Threads: one.
 class Display {
  public:
-  /// `out` must outlive the display. On a terminal the live line is redrawn in place; else ShowProgress prints a line at
-  /// most every `plain_period`.
-  Display(std::FILE* out, bool is_terminal, int width, absl::Duration plain_period = absl::Seconds(5));
+  /// `out` must outlive the display. On a terminal the live line is redrawn in place; else
+  /// ShowProgress prints a line at most every `plain_period`.
+  Display(std::FILE* out, bool is_terminal, int width,
+          absl::Duration plain_period = absl::Seconds(5));
   /// For stdout as it is.
   static Display ForStdout();
 

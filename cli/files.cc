@@ -58,7 +58,8 @@ absl::Status WriteFileAtomically(const std::string& path, const std::string& tex
 absl::StatusOr<std::string> ProgramFolder() {
   std::error_code error;
   const std::filesystem::path self = std::filesystem::read_symlink("/proc/self/exe", error);
-  if (error) return absl::UnknownError(absl::StrCat("cannot read /proc/self/exe: ", error.message()));
+  if (error)
+    return absl::UnknownError(absl::StrCat("cannot read /proc/self/exe: ", error.message()));
   return self.parent_path().string();
 }
 

@@ -24,8 +24,9 @@ std::string WorkerName(int64_t index) { return absl::StrCat("w", index); }
 
 absl::Status CheckProgram(const std::string& path) {
   if (access(path.c_str(), X_OK) == 0) return absl::OkStatus();
-  return absl::ErrnoToStatus(errno, absl::StrCat("cannot run the program ", path,
-                                                 ", which must be in the same folder as smartpipe"));
+  return absl::ErrnoToStatus(errno,
+                             absl::StrCat("cannot run the program ", path,
+                                          ", which must be in the same folder as smartpipe"));
 }
 
 /// Closes a file descriptor at the end of a scope.
@@ -62,13 +63,13 @@ absl::Status Launcher::StartAll() {
   int ends[2];
   if (pipe2(ends, O_CLOEXEC | O_NONBLOCK) != 0) return absl::ErrnoToStatus(errno, "pipe2");
   FdCloser read_end(ends[0]), write_end(ends[1]);
-  SP_RETURN_IF_ERROR(children_->Start({.name = kServiceName,
-                                       .argv = {options_.service_program, "--listen", "127.0.0.1:0", "--config",
-                                                options_.run_dir + "/config.toml", "--run-dir", options_.run_dir,
-                                                "--ready-fd", absl::StrCat(write_end.fd()), "--launcher-pid",
-                                                absl::StrCat(getpid())},
-                                       .log_path = LogPath(kServiceName),
-                                       .inherited_fd = write_end.fd()}));
+  SP_RETURN_IF_ERROR(children_->Start(
+      {.name = kServiceName,
+       .argv = {options_.service_program, "--listen", "127.0.0.1:0", "--config",
+                options_.run_dir + "/config.toml", "--run-dir", options_.run_dir, "--ready-fd",
+                absl::StrCat(write_end.fd()), "--launcher-pid", absl::StrCat(getpid())},
+       .log_path = LogPath(kServiceName),
+       .inherited_fd = write_end.fd()}));
   write_end.Close();  // or the end of the service would not end the pipe
   SP_ASSIGN_OR_RETURN(const std::string port, WaitForPort(read_end.fd()));
   service_address_ = absl::StrCat("127.0.0.1:", port);
@@ -95,7 +96,8 @@ absl::StatusOr<std::string> Launcher::WaitForPort(int ready_fd) {
     if (absl::EndsWith(text, "\n")) {
       const absl::string_view digits = absl::StripSuffix(text, "\n");
       if (absl::SimpleAtoi(digits, &port) && port > 0 && port < 65'536) return absl::StrCat(port);
-      return absl::InternalError(absl::StrCat("the freeze service gave no port but \"", digits, "\""));
+      return absl::InternalError(
+          absl::StrCat("the freeze service gave no port but \"", digits, "\""));
     }
     if (count == 0) {  // the service has gone, or closed its end without a word
       children_->Wait(absl::Seconds(1));
@@ -103,8 +105,8 @@ absl::StatusOr<std::string> Launcher::WaitForPort(int ready_fd) {
     }
   }
   return absl::DeadlineExceededError(absl::StrCat("the freeze service did not start within ",
-                                                  absl::FormatDuration(options_.start_timeout), "; see ",
-                                                  LogPath(kServiceName)));
+                                                  absl::FormatDuration(options_.start_timeout),
+                                                  "; see ", LogPath(kServiceName)));
 }
 
 bool Launcher::workers_done() const {
@@ -123,7 +125,8 @@ std::optional<LaunchFailure> Launcher::FindFailure() const {
   if (blamed == nullptr) return std::nullopt;
   const bool is_service = blamed->name == kServiceName;
   const std::string log_path = LogPath(blamed->name);
-  return LaunchFailure{.message = absl::StrCat(is_service ? "" : "worker ", blamed->name, " ", DescribeExit(*blamed)),
+  return LaunchFailure{.process = absl::StrCat(is_service ? "" : "worker ", blamed->name),
+                       .how = DescribeExit(*blamed),
                        .last_words = LastLines(log_path, kLastWords),
                        .log_path = log_path};
 }

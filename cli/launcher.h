@@ -24,7 +24,8 @@ struct LaunchOptions {
 
 /// Why a run ended before its time.
 struct LaunchFailure {
-  std::string message;                  // "worker w1 was killed by SIGKILL (signal 9)"
+  std::string process;                  // "worker w1"
+  std::string how;                      // "was killed by SIGKILL (signal 9)"
   std::vector<std::string> last_words;  // last lines of that process's log
   std::string log_path;                 // empty = no process is to blame
 };
@@ -34,11 +35,12 @@ struct LaunchFailure {
 /// Threads: as ChildProcesses.  Test: tests/unit/cli/launcher_test.cc
 class Launcher {
  public:
-  /// Errors: NOT_FOUND when a program is missing; the system's reason otherwise. Starts nothing yet.
+  /// Errors: NOT_FOUND when a program is missing; the system's reason otherwise. Starts nothing
+  /// yet.
   static absl::StatusOr<std::unique_ptr<Launcher>> Create(const LaunchOptions& options);
 
-  /// Starts the service, waits for its port, starts the workers. An error, or a stop signal (CANCELLED), leaves
-  /// processes to StopAll.
+  /// Starts the service, waits for its port, starts the workers. An error, or a stop signal
+  /// (CANCELLED), leaves processes to StopAll.
   absl::Status StartAll();
 
   /// Sleeps until a process ends, a stop signal comes, or `timeout` is over.
@@ -47,8 +49,8 @@ class Launcher {
   int stop_signal() const { return children_->stop_signal(); }
   /// True when all workers have ended well.
   bool workers_done() const;
-  /// Describes the process whose end ended the run: a killed one before a failed one, then the first seen. None if none
-  /// has failed; the service's own end counts as failure.
+  /// Describes the process whose end ended the run: a killed one before a failed one, then the
+  /// first seen. None if none has failed; the service's own end counts as failure.
   std::optional<LaunchFailure> FindFailure() const;
 
   /// SIGTERM, after 2.5 s SIGKILL; returns when all have gone.

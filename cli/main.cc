@@ -64,7 +64,8 @@ int main(int argc, char** argv) {
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
-    if (argc > 1 && argv[1][0] != '-' && app.get_subcommands().empty()) return smartpipe::UnknownCommand(argv[1]);
+    if (argc > 1 && argv[1][0] != '-' && app.get_subcommands().empty())
+      return smartpipe::UnknownCommand(argv[1]);
     return app.exit(error) == 0 ? smartpipe::kExitFinished : smartpipe::kExitUsage;
   }
   if (train->parsed()) return smartpipe::TrainCommand(arguments);

@@ -15,7 +15,9 @@ namespace {
 
 constexpr absl::Duration kSilenceMax = absl::Seconds(10);
 
-std::vector<int64_t> Cuts(const google::protobuf::RepeatedField<int32_t>& cuts) { return {cuts.begin(), cuts.end()}; }
+std::vector<int64_t> Cuts(const google::protobuf::RepeatedField<int32_t>& cuts) {
+  return {cuts.begin(), cuts.end()};
+}
 
 }  // namespace
 
@@ -31,8 +33,9 @@ void RunMonitor::Poll(absl::Time now) {
   if (!status.ok()) {
     if (now - last_answer_ < kSilenceMax || said_silent_) return;
     said_silent_ = true;
-    display_->Print(absl::StrCat("The freeze service has not answered for ", FormatDuration(absl::ToDoubleSeconds(kSilenceMax)),
-                                 ": ", status.error_message()));
+    display_->Print(absl::StrCat("The freeze service has not answered for ",
+                                 FormatDuration(absl::ToDoubleSeconds(kSilenceMax)), ": ",
+                                 status.error_message()));
     return;
   }
   last_answer_ = now;
@@ -43,7 +46,8 @@ void RunMonitor::Poll(absl::Time now) {
     display_->ShowState(run_.message());
     return;
   }
-  if (run_.num_verdicts() > num_verdicts_seen_ && FetchDecisions().ok()) num_verdicts_seen_ = run_.num_verdicts();
+  if (run_.num_verdicts() > num_verdicts_seen_ && FetchDecisions().ok())
+    num_verdicts_seen_ = run_.num_verdicts();
   if (run_.state() == v1::RUN_STATE_RUNNING && run_.num_steps() > 0) {
     if (run_.step() > 0) {
       display_->ShowProgress(MakeProgress(), now);
@@ -93,40 +97,44 @@ void RunMonitor::PrintDecision(const v1::Verdict& verdict) {
 void RunMonitor::PrintEvaluations(const v1::Run& run) {
   for (int i = run_.evaluations_size(); i < run.evaluations_size(); ++i) {
     const v1::Evaluation& evaluation = run.evaluations(i);
-    const double epoch = static_cast<double>(evaluation.step()) / std::max<int64_t>(1, run.steps_per_epoch());
-    display_->Print(absl::StrFormat("epoch %.4g done (step %d): test accuracy %.2f %%, test loss %.3f", epoch,
-                                    evaluation.step(), evaluation.accuracy() * 100, evaluation.loss()));
+    const double epoch =
+        static_cast<double>(evaluation.step()) / std::max<int64_t>(1, run.steps_per_epoch());
+    display_->Print(
+        absl::StrFormat("epoch %.4g done (step %d): test accuracy %.2f %%, test loss %.3f", epoch,
+                        evaluation.step(), evaluation.accuracy() * 100, evaluation.loss()));
   }
 }
 
 Progress RunMonitor::MakeProgress() const {
-  Progress progress{.step = run_.step(),
-                    .num_steps = run_.num_steps(),
-                    .steps_per_epoch = run_.steps_per_epoch(),
-                    .loss = run_.step() > 0 ? run_.loss() : std::numeric_limits<double>::quiet_NaN(),
-                    .samples_per_second = run_.samples_per_second(),
-                    .frontier = run_.current().frontier(),
-                    .cuts = Cuts(run_.current().cuts())};
+  Progress progress{
+      .step = run_.step(),
+      .num_steps = run_.num_steps(),
+      .steps_per_epoch = run_.steps_per_epoch(),
+      .loss = run_.step() > 0 ? run_.loss() : std::numeric_limits<double>::quiet_NaN(),
+      .samples_per_second = run_.samples_per_second(),
+      .frontier = run_.current().frontier(),
+      .cuts = Cuts(run_.current().cuts())};
   if (run_.samples_per_second() > 0) {
-    progress.eta_s =
-        static_cast<double>((run_.num_steps() - run_.step()) * run_.batch_size()) / run_.samples_per_second();
+    progress.eta_s = static_cast<double>((run_.num_steps() - run_.step()) * run_.batch_size()) /
+                     run_.samples_per_second();
   }
   return progress;
 }
 
 absl::StatusOr<RunResult> RunMonitor::Result(const RunConfig& config, const std::string& run_dir,
                                              absl::Duration total) const {
-  RunResult result{.policy = config.freeze.policy,
-                   .run_dir = run_dir,
-                   .steps = run_.step(),
-                   .epochs = static_cast<double>(run_.step()) / std::max<int64_t>(1, run_.steps_per_epoch()),
-                   .num_layers = run_.layers_size(),
-                   .num_stages = config.pipeline.stages,
-                   .frozen_layers = run_.current().frontier(),
-                   .rebalances = run_.num_rebalances(),
-                   .layers_moved = run_.num_layers_moved(),
-                   .total_seconds = absl::ToDoubleSeconds(total),
-                   .speedup_limit = run_.speedup_limit()};
+  RunResult result{
+      .policy = config.freeze.policy,
+      .run_dir = run_dir,
+      .steps = run_.step(),
+      .epochs = static_cast<double>(run_.step()) / std::max<int64_t>(1, run_.steps_per_epoch()),
+      .num_layers = run_.layers_size(),
+      .num_stages = config.pipeline.stages,
+      .frozen_layers = run_.current().frontier(),
+      .rebalances = run_.num_rebalances(),
+      .layers_moved = run_.num_layers_moved(),
+      .total_seconds = absl::ToDoubleSeconds(total),
+      .speedup_limit = run_.speedup_limit()};
   if (run_.evaluations_size() > 0) result.test_accuracy = run_.evaluations().rbegin()->accuracy();
   for (const v1::EndWorkerRequest& worker : run_.ended_workers()) {
     result.wall_seconds = std::max(result.wall_seconds, worker.train_s());
@@ -137,12 +145,15 @@ absl::StatusOr<RunResult> RunMonitor::Result(const RunConfig& config, const std:
     result.weights_sha256 = worker.weights_sha256();
     result.train_loss = worker.train_loss();
   }
-  if (result.weights_sha256.empty() || result.wall_seconds <= 0 || result.steps < run_.num_steps()) {
-    return absl::InternalError(absl::StrCat("the service says that the run is finished, but not all results are there (",
-                                            result.steps, " of ", run_.num_steps(), " steps, ",
-                                            run_.ended_workers_size(), " workers); see the logs"));
+  if (result.weights_sha256.empty() || result.wall_seconds <= 0 ||
+      result.steps < run_.num_steps()) {
+    return absl::InternalError(
+        absl::StrCat("the service says that the run is finished, but not all results are there (",
+                     result.steps, " of ", run_.num_steps(), " steps, ", run_.ended_workers_size(),
+                     " workers); see the logs"));
   }
-  result.samples_per_second = static_cast<double>(result.steps * run_.batch_size()) / result.wall_seconds;
+  result.samples_per_second =
+      static_cast<double>(result.steps * run_.batch_size()) / result.wall_seconds;
   for (const v1::Verdict& verdict : decisions_) {
     if (verdict.step() >= result.steps) continue;  // decided, but the run ended before
     result.decisions.push_back({.step = verdict.step(),

@@ -15,7 +15,8 @@
 
 namespace smartpipe {
 
-/// Threads: one; each call blocks for at most kCallTimeout per request.  Test: tests/component/cli/monitor_test.cc
+/// Threads: one; each call blocks for at most kCallTimeout per request.  Test:
+/// tests/component/cli/monitor_test.cc
 class RunMonitor {
  public:
   static constexpr absl::Duration kCallTimeout = absl::Seconds(1);
@@ -23,8 +24,8 @@ class RunMonitor {
   /// `display` must outlive the monitor.
   RunMonitor(std::unique_ptr<v1::FreezeService::StubInterface> service, Display* display);
 
-  /// Asks once, prints what is new (state, evaluations, decisions) and redraws the progress. A service that does not
-  /// answer is no error here; after ten seconds of silence a line says so.
+  /// Asks once, prints what is new (state, evaluations, decisions) and redraws the progress. A
+  /// service that does not answer is no error here; after ten seconds of silence a line says so.
   void Poll(absl::Time now);
 
   /// The newest state; empty before the first answer.
@@ -33,7 +34,8 @@ class RunMonitor {
   bool failed() const { return run_.state() == v1::RUN_STATE_FAILED; }
 
   /// The numbers of the finished run. Errors: INTERNAL when the service's answer lacks some.
-  absl::StatusOr<RunResult> Result(const RunConfig& config, const std::string& run_dir, absl::Duration total) const;
+  absl::StatusOr<RunResult> Result(const RunConfig& config, const std::string& run_dir,
+                                   absl::Duration total) const;
 
  private:
   absl::Status FetchDecisions();
@@ -46,7 +48,7 @@ class RunMonitor {
   v1::Run run_;
   std::vector<v1::Verdict> decisions_;  // changes only, by boundary
   int64_t num_verdicts_seen_ = 0;
-  int64_t frontier_ = 0;                // of the newest decision printed
+  int64_t frontier_ = 0;  // of the newest decision printed
   std::vector<int64_t> cuts_;
   bool has_cuts_ = false;
   absl::Time last_answer_ = absl::InfiniteFuture();

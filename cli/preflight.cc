@@ -40,7 +40,8 @@ const std::vector<DatasetFiles>& KnownDatasetFiles() {
        .files = {"train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte",
                  "t10k-labels-idx1-ubyte"},
        .labels = "train-labels-idx1-ubyte",
-       .cure = "install the package dataset-fashion-mnist, or set data.path to a folder that has them"},
+       .cure =
+           "install the package dataset-fashion-mnist, or set data.path to a folder that has them"},
   };
   return *known;
 }
@@ -52,8 +53,8 @@ const DatasetFiles* FindDatasetFiles(const std::string& name) {
   return nullptr;
 }
 
-// Number of samples that the header of an IDX file announces, plain or compressed; none when it cannot be read: the
-// workers, who read all of it, say then what is wrong.
+// Number of samples that the header of an IDX file announces, plain or compressed; none when it
+// cannot be read: the workers, who read all of it, say then what is wrong.
 std::optional<int64_t> ReadIdxCount(const std::string& path) {
   gzFile file = gzopen(path.c_str(), "rb");
   if (file == nullptr) file = gzopen((path + ".gz").c_str(), "rb");
@@ -69,8 +70,10 @@ void MakeAbsolute(std::string& path) {
   if (!path.empty()) path = fs::absolute(path).lexically_normal().string();
 }
 
-// Problems with the files that the config names, and the number of training samples if it can be told.
-std::vector<ConfigProblem> CheckFiles(const RunConfig& config, std::optional<int64_t>& num_train_samples) {
+// Problems with the files that the config names, and the number of training samples if it can be
+// told.
+std::vector<ConfigProblem> CheckFiles(const RunConfig& config,
+                                      std::optional<int64_t>& num_train_samples) {
   const DatasetFiles* const dataset = FindDatasetFiles(config.data.name);
   if (dataset == nullptr) return CheckConfigFiles(config, {});
   RunConfig with_path = config;
@@ -79,23 +82,26 @@ std::vector<ConfigProblem> CheckFiles(const RunConfig& config, std::optional<int
   for (ConfigProblem& problem : problems) {
     if (problem.key == "data.path") absl::StrAppend(&problem.message, "; ", dataset->cure);
   }
-  if (problems.empty()) num_train_samples = ReadIdxCount(with_path.data.path + "/" + dataset->labels);
+  if (problems.empty())
+    num_train_samples = ReadIdxCount(with_path.data.path + "/" + dataset->labels);
   return problems;
 }
 
 absl::Status CheckFreeSpace(const std::string& folder) {
   struct statvfs info;
   if (statvfs(folder.c_str(), &info) != 0) return absl::OkStatus();  // writing will tell
-  const int64_t free_bytes = static_cast<int64_t>(info.f_bavail) * static_cast<int64_t>(info.f_frsize);
+  const int64_t free_bytes =
+      static_cast<int64_t>(info.f_bavail) * static_cast<int64_t>(info.f_frsize);
   if (free_bytes >= kFreeBytesMin) return absl::OkStatus();
-  return absl::FailedPreconditionError(absl::StrCat("the disk of the run directory ", folder, " has only ",
-                                                    free_bytes >> 20, " MB free, a run needs ", kFreeBytesMin >> 20,
-                                                    " MB; free some space or give another place by --run-dir"));
+  return absl::FailedPreconditionError(
+      absl::StrCat("the disk of the run directory ", folder, " has only ", free_bytes >> 20,
+                   " MB free, a run needs ", kFreeBytesMin >> 20,
+                   " MB; free some space or give another place by --run-dir"));
 }
 
 std::string DefaultRunDir(const std::string& label, absl::Time now) {
-  const std::string base =
-      absl::StrCat("runs/", absl::FormatTime("%Y%m%d-%H%M%S", now, absl::UTCTimeZone()), "-", label);
+  const std::string base = absl::StrCat(
+      "runs/", absl::FormatTime("%Y%m%d-%H%M%S", now, absl::UTCTimeZone()), "-", label);
   std::string path = base;
   std::error_code error;
   for (int i = 2; fs::exists(path, error); ++i) path = absl::StrCat(base, "-", i);
@@ -104,7 +110,8 @@ std::string DefaultRunDir(const std::string& label, absl::Time now) {
 
 }  // namespace
 
-absl::StatusOr<CheckedConfig> LoadConfig(const std::string& path, const std::vector<std::string>& sets) {
+absl::StatusOr<CheckedConfig> LoadConfig(const std::string& path,
+                                         const std::vector<std::string>& sets) {
   std::error_code error;
   if (fs::is_directory(path, error)) {
     return absl::InvalidArgumentError(absl::StrCat(path, " is a folder; give a TOML file"));
@@ -123,34 +130,40 @@ absl::StatusOr<CheckedConfig> LoadConfig(const std::string& path, const std::vec
       if (shape.ok()) {
         checked.shape = *shape;
       } else {
-        problems.push_back({.line = 0, .key = "", .message = std::string(shape.status().message())});
+        problems.push_back(
+            {.line = 0, .key = "", .message = std::string(shape.status().message())});
       }
     }
   }
   if (problems.empty()) return checked;
-  return absl::InvalidArgumentError(absl::StrJoin(problems, "\n", [&](std::string* out, const ConfigProblem& problem) {
-    absl::StrAppend(out, FormatConfigProblem(problem, path));
-  }));
+  return absl::InvalidArgumentError(
+      absl::StrJoin(problems, "\n", [&](std::string* out, const ConfigProblem& problem) {
+        absl::StrAppend(out, FormatConfigProblem(problem, path));
+      }));
 }
 
-absl::StatusOr<std::string> MakeRunDir(const std::string& requested, const std::string& label, const RunConfig& config,
-                                       absl::Time now) {
+absl::StatusOr<std::string> MakeRunDir(const std::string& requested, const std::string& label,
+                                       const RunConfig& config, absl::Time now) {
   const std::string path = requested.empty() ? DefaultRunDir(label, now) : requested;
   std::error_code error;
   if (fs::exists(path, error) && !fs::is_directory(path, error)) {
-    return absl::FailedPreconditionError(absl::StrCat("the run directory ", path, " is a file; give another name"));
+    return absl::FailedPreconditionError(
+        absl::StrCat("the run directory ", path, " is a file; give another name"));
   }
   if (fs::is_directory(path, error) && !fs::is_empty(path, error)) {
     return absl::FailedPreconditionError(
-        absl::StrCat("the run directory ", path, " is not empty; give a new one by --run-dir, or delete it first"));
+        absl::StrCat("the run directory ", path,
+                     " is not empty; give a new one by --run-dir, or delete it first"));
   }
   fs::create_directories(path + "/logs", error);
   if (error) {
-    return absl::FailedPreconditionError(absl::StrCat("cannot make the run directory ", path, ": ", error.message(),
+    return absl::FailedPreconditionError(absl::StrCat("cannot make the run directory ", path, ": ",
+                                                      error.message(),
                                                       "; give another place by --run-dir"));
   }
   SP_RETURN_IF_ERROR(CheckFreeSpace(path));
-  if (const absl::Status written = WriteFileAtomically(path + "/config.toml", ToToml(config)); !written.ok()) {
+  if (const absl::Status written = WriteFileAtomically(path + "/config.toml", ToToml(config));
+      !written.ok()) {
     return absl::FailedPreconditionError(
         absl::StrCat(written.message(), "; give another place by --run-dir"));
   }
@@ -159,14 +172,17 @@ absl::StatusOr<std::string> MakeRunDir(const std::string& requested, const std::
 
 absl::Status CheckWritable(const std::string& path) {
   std::error_code error;
-  if (fs::is_directory(path, error)) return absl::FailedPreconditionError(absl::StrCat(path, " is a folder, not a file"));
+  if (fs::is_directory(path, error))
+    return absl::FailedPreconditionError(absl::StrCat(path, " is a folder, not a file"));
   fs::path folder = fs::path(path).parent_path();
   if (folder.empty()) folder = ".";
   if (!fs::is_directory(folder, error)) {
-    return absl::FailedPreconditionError(absl::StrCat("the folder ", folder.string(), " does not exist; make it first"));
+    return absl::FailedPreconditionError(
+        absl::StrCat("the folder ", folder.string(), " does not exist; make it first"));
   }
   if (access(folder.c_str(), W_OK) != 0) {
-    return absl::FailedPreconditionError(absl::StrCat("cannot write into ", folder.string(), ": ", std::strerror(errno)));
+    return absl::FailedPreconditionError(
+        absl::StrCat("cannot write into ", folder.string(), ": ", std::strerror(errno)));
   }
   return absl::OkStatus();
 }

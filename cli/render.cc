@@ -16,7 +16,8 @@ constexpr int kBarMax = 24;
 
 std::string EpochText(const Progress& progress) {
   if (progress.steps_per_epoch <= 0) return "";
-  const int64_t num_epochs = (progress.num_steps + progress.steps_per_epoch - 1) / progress.steps_per_epoch;
+  const int64_t num_epochs =
+      (progress.num_steps + progress.steps_per_epoch - 1) / progress.steps_per_epoch;
   const int64_t epoch = std::min(progress.step / progress.steps_per_epoch + 1, num_epochs);
   return absl::StrCat("epoch ", epoch, "/", num_epochs);
 }
@@ -27,9 +28,9 @@ std::string LossText(double loss) {
 }
 
 std::string Bar(const Progress& progress, int width) {
-  const double share =
-      std::clamp(static_cast<double>(progress.step) / static_cast<double>(std::max<int64_t>(1, progress.num_steps)),
-                 0.0, 1.0);
+  const double share = std::clamp(static_cast<double>(progress.step) /
+                                      static_cast<double>(std::max<int64_t>(1, progress.num_steps)),
+                                  0.0, 1.0);
   const int inner = width - 2;
   const int full = static_cast<int>(share * inner);
   std::string bar(full, '=');
@@ -89,8 +90,9 @@ std::string LiveLine(const Progress& progress, int width) {
     if (room >= kBarMin) return absl::StrCat(Bar(progress, std::min(room, kBarMax)), " ", line);
     if (room >= -1) return line;
     if (parts.size() == 1) return line.substr(0, std::max(0, width));
-    parts.erase(std::min_element(parts.begin(), parts.end(),
-                                 [](const Part& a, const Part& b) { return a.importance < b.importance; }));
+    parts.erase(std::min_element(parts.begin(), parts.end(), [](const Part& a, const Part& b) {
+      return a.importance < b.importance;
+    }));
   }
 }
 
@@ -114,11 +116,12 @@ std::string FormatDecision(const DecisionLine& decision) {
     what.push_back(absl::StrCat("frontier ", decision.old_frontier, " -> ", decision.frontier));
   }
   if (decision.cuts != decision.old_cuts) {
-    what.push_back(absl::StrCat(decision.cuts.size() > 1 ? "cuts " : "cut ", FormatCutList(decision.old_cuts), " -> ",
+    what.push_back(absl::StrCat(decision.cuts.size() > 1 ? "cuts " : "cut ",
+                                FormatCutList(decision.old_cuts), " -> ",
                                 FormatCutList(decision.cuts)));
   }
-  return absl::StrCat("step ", decision.step, ": ", absl::StrJoin(what, ", "), what.empty() ? "" : ": ",
-                      decision.reason);
+  return absl::StrCat("step ", decision.step, ": ", absl::StrJoin(what, ", "),
+                      what.empty() ? "" : ": ", decision.reason);
 }
 
 std::string FormatColumns(const std::vector<std::vector<std::string>>& rows) {

@@ -11,14 +11,14 @@ namespace smartpipe {
 
 /// The numbers of the live line.
 struct Progress {
-  int64_t step = 0;             // steps done
-  int64_t num_steps = 0;        // of the whole run; 0 = not known yet
+  int64_t step = 0;       // steps done
+  int64_t num_steps = 0;  // of the whole run; 0 = not known yet
   int64_t steps_per_epoch = 0;
-  double loss = 0;              // NaN = none yet
+  double loss = 0;  // NaN = none yet
   double samples_per_second = 0;
   int64_t frontier = 0;
   std::vector<int64_t> cuts;
-  double eta_s = -1;            // seconds to go; negative = not known
+  double eta_s = -1;  // seconds to go; negative = not known
 };
 
 /// A time for people: "0.4 s", "12.3 s", "4:05", "1:02:03"; "?" for what is negative or not finite.
@@ -30,15 +30,15 @@ std::string FormatRate(double per_second);
 /// "4", "2,4,6", or "-" for one stage.
 std::string FormatCutList(const std::vector<int64_t>& cuts);
 
-/// The live line for a terminal, never wider than `width` columns: progress bar, epoch, step, loss, samples/s, frontier,
-/// cut, time to go. What has no room is left out, least important first.
+/// The live line for a terminal, never wider than `width` columns: progress bar, epoch, step, loss,
+/// samples/s, frontier, cut, time to go. What has no room is left out, least important first.
 std::string LiveLine(const Progress& progress, int width);
 
 /// The same numbers for a pipe or log, spelled out.
 std::string PlainLine(const Progress& progress);
 
-/// One decision as a line: where it takes effect, what changes (nothing at the start or after a refusal), the reason
-/// verbatim.
+/// One decision as a line: where it takes effect, what changes (nothing at the start or after a
+/// refusal), the reason verbatim.
 struct DecisionLine {
   int64_t step = 0;
   int64_t old_frontier = 0, frontier = 0;
@@ -47,11 +47,13 @@ struct DecisionLine {
 };
 std::string FormatDecision(const DecisionLine& decision);
 
-/// Rows of cells as aligned columns, two spaces between them; the first column to the left, the others to the right. A
-/// row shorter than the widest is filled up. Every line ends with \n and without spaces.
+/// Rows of cells as aligned columns, two spaces between them; the first column to the left, the
+/// others to the right. A row shorter than the widest is filled up. Every line ends with \n and
+/// without spaces.
 std::string FormatColumns(const std::vector<std::vector<std::string>>& rows);
 
-/// `text` broken at spaces into lines of at most `width` columns, each led by `indent` spaces. A longer word stays whole.
+/// `text` broken at spaces into lines of at most `width` columns, each led by `indent` spaces. A
+/// longer word stays whole.
 std::string Wrap(absl::string_view text, int width, int indent);
 
 }  // namespace smartpipe

@@ -53,15 +53,21 @@ Json ResultJson(const RunResult& result) {
 }
 
 // A name in a path may hold any bytes; what is no UTF-8 is replaced rather than thrown over.
-std::string Dump(const Json& json) { return json.dump(2, ' ', false, Json::error_handler_t::replace) + "\n"; }
+std::string Dump(const Json& json) {
+  return json.dump(2, ' ', false, Json::error_handler_t::replace) + "\n";
+}
 
 std::string PercentText(const std::optional<double>& share) {
   return share ? absl::StrFormat("%.2f %%", *share * 100) : "-";
 }
 
-std::string SpeedUpText(double factor) { return std::isfinite(factor) ? absl::StrFormat("%.2fx", factor) : "-"; }
+std::string SpeedUpText(double factor) {
+  return std::isfinite(factor) ? absl::StrFormat("%.2fx", factor) : "-";
+}
 
-double SpeedUp(const RunResult& full, const RunResult& frozen) { return full.wall_seconds / frozen.wall_seconds; }
+double SpeedUp(const RunResult& full, const RunResult& frozen) {
+  return full.wall_seconds / frozen.wall_seconds;
+}
 
 }  // namespace
 
@@ -79,25 +85,30 @@ std::string SummaryJson(const RunResult& result) { return Dump(ResultJson(result
 
 std::string ResultTable(const RunResult& result) {
   const auto share = [&](double seconds) {
-    return absl::StrCat(FormatDuration(seconds), " (", absl::StrFormat("%.1f %%", 100 * seconds / result.wall_seconds),
+    return absl::StrCat(FormatDuration(seconds), " (",
+                        absl::StrFormat("%.1f %%", 100 * seconds / result.wall_seconds),
                         " of the training time)");
   };
   const std::vector<std::pair<std::string, std::string>> rows = {
       {"test accuracy", PercentText(result.test_accuracy)},
       {"train loss", absl::StrFormat("%.4f", result.train_loss)},
-      {"training time", absl::StrCat(FormatDuration(result.wall_seconds), " (", FormatDuration(result.total_seconds),
-                                     " with start and evaluation)")},
+      {"training time",
+       absl::StrCat(FormatDuration(result.wall_seconds), " (", FormatDuration(result.total_seconds),
+                    " with start and evaluation)")},
       {"samples/s", FormatRate(result.samples_per_second)},
       {"frozen layers",
-       absl::StrCat(result.frozen_layers, " of ", result.num_layers, ", in ", NumFreezes(result), " decisions")},
-      {"rebalances", absl::StrCat(result.rebalances, ", ", result.layers_moved, " layers moved")},
+       absl::StrCat(result.frozen_layers, " of ", result.num_layers, ", in ", NumFreezes(result),
+                    NumFreezes(result) == 1 ? " decision" : " decisions")},
+      {"rebalances", absl::StrCat(result.rebalances, ", ", result.layers_moved,
+                                  result.layers_moved == 1 ? " layer" : " layers", " moved")},
       {"speed-up limit", absl::StrCat(SpeedUpText(result.speedup_limit), " by this freezing")},
       {"wait for verdicts", share(result.verdict_wait_seconds)},
       {"statistics, reports", share(result.report_seconds)},
       {"files", result.run_dir},
   };
   std::string out;
-  for (const auto& [name, value] : rows) absl::StrAppend(&out, absl::StrFormat("  %-20s %s\n", name, value));
+  for (const auto& [name, value] : rows)
+    absl::StrAppend(&out, absl::StrFormat("  %-20s %s\n", name, value));
   return out;
 }
 
@@ -106,7 +117,8 @@ std::string ComparisonTable(const RunResult& full, const RunResult& frozen) {
   std::string out = FormatColumns({
       {"", full.policy, frozen.policy},
       {"test accuracy", PercentText(full.test_accuracy), PercentText(frozen.test_accuracy)},
-      {"train loss", absl::StrFormat("%.4f", full.train_loss), absl::StrFormat("%.4f", frozen.train_loss)},
+      {"train loss", absl::StrFormat("%.4f", full.train_loss),
+       absl::StrFormat("%.4f", frozen.train_loss)},
       {"wall time", FormatDuration(full.wall_seconds), FormatDuration(frozen.wall_seconds)},
       {"samples/s", FormatRate(full.samples_per_second), FormatRate(frozen.samples_per_second)},
       {"speed-up", SpeedUpText(1), SpeedUpText(speed_up)},
@@ -120,10 +132,12 @@ std::string ComparisonTable(const RunResult& full, const RunResult& frozen) {
   absl::StrAppend(&out, "\n");
   if (full.test_accuracy && frozen.test_accuracy && std::isfinite(speed_up)) {
     const double points = (*frozen.test_accuracy - *full.test_accuracy) * 100;
-    absl::StrAppend(&out, Wrap(absl::StrFormat("%s trained %.2f times as fast as %s, with %+.2f points of accuracy. "
-                                               "Freezing these layers at these steps admits at most %.2f.",
-                                               frozen.policy, speed_up, full.policy, points, frozen.speedup_limit),
-                               79, 0));
+    absl::StrAppend(
+        &out,
+        Wrap(absl::StrFormat("%s trained %.2f times as fast as %s, with %+.2f points of accuracy. "
+                             "Freezing these layers at these steps admits at most %.2f.",
+                             frozen.policy, speed_up, full.policy, points, frozen.speedup_limit),
+             79, 0));
   }
   absl::StrAppend(&out, "Files: ", full.run_dir, "\n       ", frozen.run_dir, "\n");
   return out;

@@ -32,7 +32,7 @@ struct RunResult {
   double wall_seconds = 0;   // first step's start to last step's end, without evaluation
   double total_seconds = 0;  // of the command
   double samples_per_second = 0;
-  double speedup_limit = 1;        // largest speed-up that this run's freezing admits
+  double speedup_limit = 1;         // largest speed-up that this run's freezing admits
   double verdict_wait_seconds = 0;  // largest sum over the workers; the same for the next two
   double switch_seconds = 0;
   double report_seconds = 0;

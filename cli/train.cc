@@ -16,7 +16,8 @@ namespace smartpipe {
 namespace {
 
 constexpr absl::Duration kPollPeriod = absl::Milliseconds(250);
-// When a process ends, its neighbours and a Ctrl-C of the terminal are close behind; their order says nothing.
+// When a process ends, its neighbours and a Ctrl-C of the terminal are close behind; their order
+// says nothing.
 constexpr absl::Duration kBlamePeriod = absl::Milliseconds(300);
 constexpr absl::Duration kExitPatience = absl::Seconds(30);
 
@@ -28,14 +29,17 @@ class LocalRun {
 
   absl::StatusOr<RunResult> Run() {
     SP_ASSIGN_OR_RETURN(const std::string programs, ProgramFolder());
-    SP_ASSIGN_OR_RETURN(launcher_, Launcher::Create({.service_program = programs + "/freeze_service",
-                                                     .worker_program = programs + "/stage_worker",
-                                                     .run_dir = run_dir_,
-                                                     .num_workers = checked_.config.pipeline.stages}));
+    SP_ASSIGN_OR_RETURN(launcher_,
+                        Launcher::Create({.service_program = programs + "/freeze_service",
+                                          .worker_program = programs + "/stage_worker",
+                                          .run_dir = run_dir_,
+                                          .num_workers = checked_.config.pipeline.stages}));
     const absl::Time start = absl::Now();
     if (absl::Status status = launcher_->StartAll(); !status.ok()) return End(status);
     monitor_ = std::make_unique<RunMonitor>(
-        v1::FreezeService::NewStub(MakeChannel({.address = launcher_->service_address(), .keepalive = {}})), &display_);
+        v1::FreezeService::NewStub(
+            MakeChannel({.address = launcher_->service_address(), .keepalive = {}})),
+        &display_);
     if (absl::Status status = Watch(); !status.ok()) return End(status);
     launcher_->StopAll();
     display_.Clear();
@@ -57,7 +61,8 @@ class LocalRun {
       if (!monitor_->finished()) continue;
       if (launcher_->workers_done()) return absl::OkStatus();
       if (!was_finished) deadline = now + kExitPatience;
-      if (now > deadline) return absl::DeadlineExceededError("the run is finished, but not all workers end");
+      if (now > deadline)
+        return absl::DeadlineExceededError("the run is finished, but not all workers end");
     }
   }
 
@@ -68,7 +73,8 @@ class LocalRun {
       launcher_->Wait(blame_until - absl::Now() + absl::Milliseconds(1));
     }
     const std::optional<LaunchFailure> failure = launcher_->FindFailure();
-    if (monitor_ != nullptr && launcher_->stop_signal() == 0 && !monitor_->failed()) monitor_->Poll(absl::Now());
+    if (monitor_ != nullptr && launcher_->stop_signal() == 0 && !monitor_->failed())
+      monitor_->Poll(absl::Now());
     display_.Clear();
     if (launcher_->stop_signal() == 0) {
       launcher_->StopAll();
@@ -84,7 +90,8 @@ class LocalRun {
 
   std::string StepText() const {
     if (monitor_ == nullptr || monitor_->run().num_steps() == 0) return " before the first step";
-    return absl::StrCat(" after step ", monitor_->run().step(), " of ", monitor_->run().num_steps());
+    return absl::StrCat(" after step ", monitor_->run().step(), " of ",
+                        monitor_->run().num_steps());
   }
 
   // The stage of a worker, while ranks are known: one worker per stage, in order.
@@ -99,14 +106,18 @@ class LocalRun {
   }
 
   std::string Explain(const std::optional<LaunchFailure>& failure, const absl::Status& why) const {
-    const bool service_knows = monitor_ != nullptr && monitor_->failed() && !monitor_->run().message().empty();
+    const bool service_knows =
+        monitor_ != nullptr && monitor_->failed() && !monitor_->run().message().empty();
     std::string text = absl::StrCat("The run failed", StepText(), ": ");
     if (failure) {
-      absl::StrAppend(&text, failure->message, StageText(failure->log_path), ".");
+      absl::StrAppend(&text, failure->process, StageText(failure->log_path), " ", failure->how,
+                      ".");
     } else {
-      absl::StrAppend(&text, service_knows ? monitor_->run().message() : std::string(why.message()));
+      absl::StrAppend(&text,
+                      service_knows ? monitor_->run().message() : std::string(why.message()));
     }
-    if (failure && service_knows) absl::StrAppend(&text, "\nThe service says: ", monitor_->run().message());
+    if (failure && service_knows)
+      absl::StrAppend(&text, "\nThe service says: ", monitor_->run().message());
     if (failure && !failure->last_words.empty()) {
       absl::StrAppend(&text, "\nLast lines of ", failure->log_path, ":");
       for (const std::string& line : failure->last_words) absl::StrAppend(&text, "\n  ", line);
@@ -123,7 +134,8 @@ class LocalRun {
 
 }  // namespace
 
-absl::StatusOr<RunResult> TrainLocally(const CheckedConfig& checked, const std::string& run_dir, Display& display) {
+absl::StatusOr<RunResult> TrainLocally(const CheckedConfig& checked, const std::string& run_dir,
+                                       Display& display) {
   SP_ASSIGN_OR_RETURN(RunResult result, LocalRun(checked, run_dir, display).Run());
   SP_RETURN_IF_ERROR(WriteFileAtomically(run_dir + "/summary.json", SummaryJson(result)));
   return result;

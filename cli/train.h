@@ -12,8 +12,10 @@ namespace smartpipe {
 
 /// Starts the processes, shows the run until it ends, and writes RUN/summary.json.
 ///
-/// Errors: CANCELLED after a stop signal; anything else when the run failed: the message is complete, of several lines,
-/// for people. In each case no process is left.  Threads: the main thread only.
-absl::StatusOr<RunResult> TrainLocally(const CheckedConfig& checked, const std::string& run_dir, Display& display);
+/// Errors: CANCELLED after a stop signal; anything else when the run failed: the message is
+/// complete, of several lines, for people. In each case no process is left.  Threads: the main
+/// thread only.
+absl::StatusOr<RunResult> TrainLocally(const CheckedConfig& checked, const std::string& run_dir,
+                                       Display& display);
 
 }  // namespace smartpipe

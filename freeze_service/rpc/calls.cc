@@ -24,8 +24,7 @@ std::vector<std::string> Strings(const Repeated& repeated) {
   return {repeated.begin(), repeated.end()};
 }
 
-/// A plan, or a plan that was considered and refused.
-bool IsChange(const Verdict& verdict) { return verdict.plan.has_value() || verdict.predicted_step_s > 0; }
+bool IsChange(const Verdict& verdict) { return verdict.plan.has_value(); }
 
 absl::StatusOr<size_t> DecodePageToken(const std::string& token, size_t num_verdicts) {
   uint64_t first = 0;

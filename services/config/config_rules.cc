@@ -29,7 +29,8 @@ void CheckBatch(const RunConfig& config, const Report& report) {
   const TrainConfig& train = config.train;
   if (train.batch_size % train.microbatches != 0) {
     report("train.batch_size",
-           absl::StrCat(train.batch_size, " is not a multiple of train.microbatches = ", train.microbatches,
+           absl::StrCat(train.batch_size,
+                        " is not a multiple of train.microbatches = ", train.microbatches,
                         "; give ", NextMultiples(train.batch_size, train.microbatches)));
   }
 }
@@ -40,43 +41,46 @@ void CheckCuts(const RunConfig& config, const Report& report) {
   const int64_t want = config.pipeline.stages - 1;
   if (static_cast<int64_t>(cuts.size()) != want) {
     report("pipeline.cuts",
-           absl::StrCat("has ", cuts.size(), cuts.size() == 1 ? " entry" : " entries", " but pipeline.stages = ",
-                        config.pipeline.stages, " needs ", want, "; give ", want,
-                        ", or [] to let the planner choose"));
+           absl::StrCat("has ", cuts.size(), cuts.size() == 1 ? " entry" : " entries",
+                        " but pipeline.stages = ", config.pipeline.stages, " needs ", want,
+                        "; give ", want, ", or [] to let the planner choose"));
   }
   for (size_t i = 1; i < cuts.size(); ++i) {
     if (cuts[i] <= cuts[i - 1]) {
-      report("pipeline.cuts", absl::StrCat("entries must ascend, but ", cuts[i], " follows ", cuts[i - 1],
-                                           "; each stage needs at least one layer"));
+      report("pipeline.cuts", absl::StrCat("entries must ascend, but ", cuts[i], " follows ",
+                                           cuts[i - 1], "; each stage needs at least one layer"));
       return;
     }
   }
   const int64_t num_layers = NumModelLayers(config.model.name);
   if (num_layers > 0 && cuts.back() >= num_layers) {
-    report("pipeline.cuts", absl::StrCat("entry ", cuts.back(), " is behind the end of model ", config.model.name,
-                                         ", which has ", num_layers, " layers; give at most ", num_layers - 1));
+    report("pipeline.cuts",
+           absl::StrCat("entry ", cuts.back(), " is behind the end of model ", config.model.name,
+                        ", which has ", num_layers, " layers; give at most ", num_layers - 1));
   }
 }
 
 void CheckSchedule(const RunConfig& config, const Report& report) {
   const FreezeConfig& freeze = config.freeze;
   if (freeze.policy == "schedule" && freeze.schedule.empty()) {
-    report("freeze.policy", "policy schedule needs freeze.schedule, a list like [[100, 1], [200, 3]]");
+    report("freeze.policy",
+           "policy schedule needs freeze.schedule, a list like [[100, 1], [200, 3]]");
   }
   if (freeze.policy != "schedule" && !freeze.schedule.empty()) {
-    report("freeze.schedule", absl::StrCat("is only for policy schedule, but freeze.policy = ", freeze.policy,
-                                           "; remove the list (freeze.schedule=[]) or set freeze.policy=schedule"));
+    report("freeze.schedule",
+           absl::StrCat("is only for policy schedule, but freeze.policy = ", freeze.policy,
+                        "; remove the list (freeze.schedule=[]) or set freeze.policy=schedule"));
   }
   for (size_t i = 1; i < freeze.schedule.size(); ++i) {
     const auto& [last_step, last_frontier] = freeze.schedule[i - 1];
     const auto& [step, frontier] = freeze.schedule[i];
     if (step <= last_step) {
-      report("freeze.schedule",
-             absl::StrCat("steps must ascend, but ", step, " follows ", last_step, "; sort the list"));
+      report("freeze.schedule", absl::StrCat("steps must ascend, but ", step, " follows ",
+                                             last_step, "; sort the list"));
     }
     if (frontier <= last_frontier) {
-      report("freeze.schedule", absl::StrCat("frontiers must ascend, but ", frontier, " follows ", last_frontier,
-                                             "; a schedule only freezes more"));
+      report("freeze.schedule", absl::StrCat("frontiers must ascend, but ", frontier, " follows ",
+                                             last_frontier, "; a schedule only freezes more"));
     }
   }
 }
@@ -87,8 +91,8 @@ void CheckScheduleSteps(const RunConfig& config, const Report& report) {
   for (const auto& [step, frontier] : config.freeze.schedule) {
     if (step % interval == 0) continue;
     report("freeze.schedule",
-           absl::StrCat("step ", step, " is not a multiple of freeze.interval_steps = ", interval, "; give ",
-                        NextMultiples(step, interval)));
+           absl::StrCat("step ", step, " is not a multiple of freeze.interval_steps = ", interval,
+                        "; give ", NextMultiples(step, interval)));
     return;
   }
 }
@@ -100,33 +104,38 @@ void CheckLayers(const RunConfig& config, const Report& report) {
   const std::string has = absl::StrCat("model ", config.model.name, " has ", num_layers, " layers");
   const FreezeConfig& freeze = config.freeze;
   if (config.pipeline.stages > num_layers) {
-    report("pipeline.stages", absl::StrCat(config.pipeline.stages, " stages need as many layers, but ", has,
-                                           "; give at most ", num_layers));
+    report("pipeline.stages",
+           absl::StrCat(config.pipeline.stages, " stages need as many layers, but ", has,
+                        "; give at most ", num_layers));
   }
   if (freeze.min_trainable > num_layers) {
-    report("freeze.min_trainable", absl::StrCat(freeze.min_trainable, " is more than there are: ", has));
+    report("freeze.min_trainable",
+           absl::StrCat(freeze.min_trainable, " is more than there are: ", has));
     return;
   }
   const int64_t frontier_max = num_layers - freeze.min_trainable;
   if (freeze.policy == "fixed" && freeze.fixed_layers > frontier_max) {
     report("freeze.fixed_layers",
-           absl::StrCat("cannot freeze ", freeze.fixed_layers, ": ", has, " and freeze.min_trainable = ",
-                        freeze.min_trainable, " of them stay trainable; give at most ", frontier_max));
+           absl::StrCat("cannot freeze ", freeze.fixed_layers, ": ", has,
+                        " and freeze.min_trainable = ", freeze.min_trainable,
+                        " of them stay trainable; give at most ", frontier_max));
   }
-  if (freeze.policy == "schedule" && !freeze.schedule.empty() && freeze.schedule.back().second > frontier_max) {
+  if (freeze.policy == "schedule" && !freeze.schedule.empty() &&
+      freeze.schedule.back().second > frontier_max) {
     report("freeze.schedule",
            absl::StrCat("cannot freeze up to layer ", freeze.schedule.back().second, ": ", has,
-                        " and freeze.min_trainable = ", freeze.min_trainable, " of them stay trainable; give at most ",
-                        frontier_max));
+                        " and freeze.min_trainable = ", freeze.min_trainable,
+                        " of them stay trainable; give at most ", frontier_max));
   }
 }
 
 void CheckLimits(const RunConfig& config, const Report& report) {
   const int64_t limit = config.data.limit_train;
   if (limit > 0 && limit < config.train.batch_size) {
-    report("data.limit_train", absl::StrCat(limit, " samples are less than one batch of train.batch_size = ",
-                                            config.train.batch_size, "; give at least ", config.train.batch_size,
-                                            ", or 0 for all"));
+    report("data.limit_train",
+           absl::StrCat(limit, " samples are less than one batch of train.batch_size = ",
+                        config.train.batch_size, "; give at least ", config.train.batch_size,
+                        ", or 0 for all"));
   }
 }
 
@@ -134,12 +143,14 @@ void CheckMomentum(const RunConfig& config, const Report& report) {
   // The default and 0 pass, so that optim.name can be changed alone.
   if (config.optim.name != "adamw" || config.optim.momentum == 0) return;
   if (config.optim.momentum == OptimConfig().momentum) return;
-  report("optim.momentum", "adamw has no momentum (its betas are 0.9 and 0.999); remove the key or give 0");
+  report("optim.momentum",
+         "adamw has no momentum (its betas are 0.9 and 0.999); remove the key or give 0");
 }
 
 void CheckPartial(const RunConfig& config, const Report& report) {
   if (!config.model.allow_partial || !config.model.weights.empty()) return;
-  report("model.allow_partial", "has no effect without model.weights; name the file or remove the key");
+  report("model.allow_partial",
+         "has no effect without model.weights; name the file or remove the key");
 }
 
 bool IsDirectory(const std::string& path) {
@@ -151,16 +162,19 @@ bool IsDirectory(const std::string& path) {
 std::string WhyUnreadable(const std::string& path) {
   struct stat info;
   if (stat(path.c_str(), &info) != 0) {
-    return errno == ENOENT ? "does not exist" : absl::StrCat("cannot be opened: ", std::strerror(errno));
+    return errno == ENOENT ? "does not exist"
+                           : absl::StrCat("cannot be opened: ", std::strerror(errno));
   }
   if (S_ISDIR(info.st_mode)) return "is a folder, not a file";
-  if (access(path.c_str(), R_OK) != 0) return absl::StrCat("cannot be read: ", std::strerror(errno));
+  if (access(path.c_str(), R_OK) != 0)
+    return absl::StrCat("cannot be read: ", std::strerror(errno));
   return "";
 }
 
 }  // namespace
 
-void CheckRules(const RunConfig& config, const std::function<bool(absl::string_view)>& usable, const Report& report) {
+void CheckRules(const RunConfig& config, const std::function<bool(absl::string_view)>& usable,
+                const Report& report) {
   struct Rule {
     std::initializer_list<absl::string_view> keys;
     void (*check)(const RunConfig&, const Report&);
@@ -171,8 +185,8 @@ void CheckRules(const RunConfig& config, const std::function<bool(absl::string_v
       {{"pipeline.stages", "pipeline.cuts", "model.name"}, CheckCuts},
       {{"freeze.policy", "freeze.schedule"}, CheckSchedule},
       {{"freeze.interval_steps", "freeze.schedule"}, CheckScheduleSteps},
-      {{"model.name", "pipeline.stages", "freeze.policy", "freeze.min_trainable", "freeze.fixed_layers",
-        "freeze.schedule"},
+      {{"model.name", "pipeline.stages", "freeze.policy", "freeze.min_trainable",
+        "freeze.fixed_layers", "freeze.schedule"},
        CheckLayers},
       {{"data.limit_train", "train.batch_size"}, CheckLimits},
       {{"model.weights", "model.allow_partial"}, CheckPartial},
@@ -182,7 +196,8 @@ void CheckRules(const RunConfig& config, const std::function<bool(absl::string_v
   }
 }
 
-std::vector<ConfigProblem> CheckConfigFiles(const RunConfig& config, const std::vector<std::string>& dataset_files) {
+std::vector<ConfigProblem> CheckConfigFiles(const RunConfig& config,
+                                            const std::vector<std::string>& dataset_files) {
   std::vector<ConfigProblem> problems;
   const auto report = [&](const std::string& key, const std::string& message) {
     problems.push_back({.line = 0, .key = key, .message = message});
@@ -190,8 +205,9 @@ std::vector<ConfigProblem> CheckConfigFiles(const RunConfig& config, const std::
   const std::string& weights = config.model.weights;
   if (!weights.empty()) {
     if (const std::string why = WhyUnreadable(weights); !why.empty()) {
-      report("model.weights", absl::StrCat("file \"", weights, "\" ", why,
-                                           "; give a safetensors file, or \"\" to start from random weights"));
+      report("model.weights",
+             absl::StrCat("file \"", weights, "\" ", why,
+                          "; give a safetensors file, or \"\" to start from random weights"));
     }
   }
   const std::string& folder = config.data.path;
@@ -205,8 +221,8 @@ std::vector<ConfigProblem> CheckConfigFiles(const RunConfig& config, const std::
     const std::string plain = absl::StrCat(folder, "/", name);
     const std::string why = WhyUnreadable(plain);
     if (why.empty() || WhyUnreadable(plain + ".gz").empty()) continue;
-    report("data.path",
-           absl::StrCat("file \"", plain, "\" (or ", name, ".gz) ", why, "; dataset ", config.data.name, " needs it"));
+    report("data.path", absl::StrCat("file \"", plain, "\" (or ", name, ".gz) ", why, "; dataset ",
+                                     config.data.name, " needs it"));
   }
   return problems;
 }
@@ -217,26 +233,28 @@ absl::StatusOr<RunShape> MakeRunShape(const RunConfig& config, int64_t num_train
   RunShape shape;
   shape.steps_per_epoch = samples / config.train.batch_size;
   if (shape.steps_per_epoch < 1) {
-    return absl::InvalidArgumentError(absl::StrCat("train.batch_size: the training set has ", samples,
-                                                   " samples, less than one batch of ", config.train.batch_size,
-                                                   "; give a smaller batch_size or more data"));
+    return absl::InvalidArgumentError(absl::StrCat(
+        "train.batch_size: the training set has ", samples, " samples, less than one batch of ",
+        config.train.batch_size, "; give a smaller batch_size or more data"));
   }
   shape.num_steps = config.train.epochs * shape.steps_per_epoch;
-  if (config.train.max_steps > 0) shape.num_steps = std::min(shape.num_steps, config.train.max_steps);
+  if (config.train.max_steps > 0)
+    shape.num_steps = std::min(shape.num_steps, config.train.max_steps);
   if (shape.num_steps > limits::kStepsMax) {
-    return absl::InvalidArgumentError(absl::StrCat("train.epochs: the run would have ", shape.num_steps,
-                                                   " steps, more than ", limits::kStepsMax,
-                                                   "; give fewer epochs or train.max_steps"));
+    return absl::InvalidArgumentError(
+        absl::StrCat("train.epochs: the run would have ", shape.num_steps, " steps, more than ",
+                     limits::kStepsMax, "; give fewer epochs or train.max_steps"));
   }
   const int64_t interval = config.freeze.interval_steps;
   shape.interval_steps = interval > 0 ? interval : std::max<int64_t>(1, shape.steps_per_epoch / 4);
   shape.num_boundaries = (shape.num_steps + shape.interval_steps - 1) / shape.interval_steps;
   for (const auto& [step, frontier] : config.freeze.schedule) {
     if (step % shape.interval_steps == 0) continue;
-    return absl::InvalidArgumentError(absl::StrCat(
-        "freeze.schedule: step ", step, " is not a multiple of the interval, ", shape.interval_steps, " steps",
-        interval > 0 ? "" : " (a quarter epoch; freeze.interval_steps = 0)", "; give ",
-        NextMultiples(step, shape.interval_steps)));
+    return absl::InvalidArgumentError(
+        absl::StrCat("freeze.schedule: step ", step, " is not a multiple of the interval, ",
+                     shape.interval_steps, " steps",
+                     interval > 0 ? "" : " (a quarter epoch; freeze.interval_steps = 0)", "; give ",
+                     NextMultiples(step, shape.interval_steps)));
   }
   return shape;
 }

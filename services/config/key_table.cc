@@ -45,12 +45,12 @@ std::vector<KeySpec> MakeKeyTable() {
        "stop after this many steps, if the epochs are not over first; 0 = no bound"},
 
       {"optim.name", [](C& c) { return &c.optim.name; }, Choice{&kOptimizerNames}, "optimizer"},
-      {"optim.lr", [](C& c) { return &c.optim.lr; }, RealRange{.min = 0, .max = 1000, .min_open = true},
-       "learning rate"},
+      {"optim.lr", [](C& c) { return &c.optim.lr; },
+       RealRange{.min = 0, .max = 1000, .min_open = true}, "learning rate"},
       {"optim.momentum", [](C& c) { return &c.optim.momentum; },
        RealRange{.min = 0, .max = 1, .max_open = true}, "momentum of sgd; adamw has none"},
-      {"optim.weight_decay", [](C& c) { return &c.optim.weight_decay; }, RealRange{.min = 0, .max = 1},
-       "weight decay; never touches a frozen layer"},
+      {"optim.weight_decay", [](C& c) { return &c.optim.weight_decay; },
+       RealRange{.min = 0, .max = 1}, "weight decay; never touches a frozen layer"},
 
       {"eval.every_epochs", [](C& c) { return &c.eval.every_epochs; }, IntRange{0, kEpochsMax},
        "measure test accuracy every so many epochs; 0 = only at the end"},
@@ -133,12 +133,13 @@ struct ToTomlVisitor {
     return absl::StrCat("[", absl::StrJoin(value, ", "), "]");
   }
   std::string operator()(const PairList& value) const {
-    return absl::StrCat("[",
-                        absl::StrJoin(value, ", ",
-                                      [](std::string* out, const std::pair<int64_t, int64_t>& pair) {
-                                        absl::StrAppend(out, "[", pair.first, ", ", pair.second, "]");
-                                      }),
-                        "]");
+    return absl::StrCat(
+        "[",
+        absl::StrJoin(value, ", ",
+                      [](std::string* out, const std::pair<int64_t, int64_t>& pair) {
+                        absl::StrAppend(out, "[", pair.first, ", ", pair.second, "]");
+                      }),
+        "]");
   }
 };
 
@@ -168,8 +169,8 @@ std::string RangeText(const ConfigRange& range) {
     return absl::StrCat(ints->min, " .. ", ints->max);
   }
   if (const auto* real = std::get_if<RealRange>(&range)) {
-    return absl::StrCat(real->min_open ? "> " : ">= ", real->min, ", ", real->max_open ? "< " : "<= ",
-                        real->max);
+    return absl::StrCat(real->min_open ? "> " : ">= ", real->min, ", ",
+                        real->max_open ? "< " : "<= ", real->max);
   }
   if (const auto* choice = std::get_if<Choice>(&range)) return absl::StrJoin(*choice->names, " | ");
   return "";
@@ -207,7 +208,8 @@ std::vector<ConfigKey> ConfigKeys() {
   const RunConfig defaults;
   std::vector<ConfigKey> keys;
   for (const KeySpec& spec : KeyTable()) {
-    keys.push_back({spec.key, TypeName(spec), RangeText(spec.range), ValueToToml(spec, defaults), spec.doc});
+    keys.push_back(
+        {spec.key, TypeName(spec), RangeText(spec.range), ValueToToml(spec, defaults), spec.doc});
   }
   return keys;
 }

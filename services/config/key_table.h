@@ -1,5 +1,5 @@
-// The one table of config keys. Parsing, range checks, canonical TOML, `smartpipe config keys` and "did you mean" all
-// read it.  Internal to services/config.
+// The one table of config keys. Parsing, range checks, canonical TOML, `smartpipe config keys` and
+// "did you mean" all read it.  Internal to services/config.
 #pragma once
 
 #include <cstdint>

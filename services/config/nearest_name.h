@@ -8,11 +8,12 @@
 
 namespace smartpipe {
 
-/// Edit distance: insertions, deletions, replacements and swaps of neighbours, each counted 1; letters are compared
-/// without case.  Threads: pure.  Cost: O(|a| |b|).
+/// Edit distance: insertions, deletions, replacements and swaps of neighbours, each counted 1;
+/// letters are compared without case.  Threads: pure.  Cost: O(|a| |b|).
 int EditDistance(absl::string_view a, absl::string_view b);
 
-/// The entry of `names` with the smallest edit distance to `name`, the first of equals; empty if `names` is empty.
+/// The entry of `names` with the smallest edit distance to `name`, the first of equals; empty if
+/// `names` is empty.
 std::string NearestName(absl::string_view name, const std::vector<std::string>& names);
 
 }  // namespace smartpipe

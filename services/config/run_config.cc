@@ -31,7 +31,8 @@ constexpr int kLineDotsMax = 200;
 std::string Show(absl::string_view text) {
   if (text.size() <= kShownBytesMax) return QuoteToml(text);
   size_t end = kShownBytesMax;
-  while (end > 0 && (static_cast<unsigned char>(text[end]) & 0xc0) == 0x80) --end;  // not inside a UTF-8 letter
+  while (end > 0 && (static_cast<unsigned char>(text[end]) & 0xc0) == 0x80)
+    --end;  // not inside a UTF-8 letter
   return absl::StrCat(QuoteToml(text.substr(0, end)), "...");
 }
 
@@ -59,13 +60,14 @@ std::vector<std::string> TableNames() {
   for (const KeySpec& spec : KeyTable()) {
     const size_t dot = spec.key.find('.');
     if (dot == std::string::npos) continue;
-    if (names.empty() || names.back() != spec.key.substr(0, dot)) names.push_back(spec.key.substr(0, dot));
+    if (names.empty() || names.back() != spec.key.substr(0, dot))
+      names.push_back(spec.key.substr(0, dot));
   }
   return names;
 }
 
-// The known key nearest to an unknown one. A key that only lacks its table, or stands in a wrong one, is found by its
-// own name.
+// The known key nearest to an unknown one. A key that only lacks its table, or stands in a wrong
+// one, is found by its own name.
 std::string NearestKey(const std::string& key) {
   const std::string leaf = key.substr(key.rfind('.') + 1);
   std::vector<std::string> names;
@@ -89,9 +91,9 @@ std::string Expected(const KeySpec& spec) {
   return text;
 }
 
-// What the TOML library would recurse into without bound, found before it sees the text: brackets in brackets, and
-// keys of thousands of parts. Multi-line strings are refused, too (no key needs one): so a line is enough to tell what is
-// inside a string.
+// What the TOML library would recurse into without bound, found before it sees the text: brackets
+// in brackets, and keys of thousands of parts. Multi-line strings are refused, too (no key needs
+// one): so a line is enough to tell what is inside a string.
 std::optional<ConfigProblem> FindTooDeep(const std::string& text) {
   int line = 1, depth = 0, dots = 0;
   char quote = 0;
@@ -102,11 +104,16 @@ std::optional<ConfigProblem> FindTooDeep(const std::string& text) {
       dots = 0;
       quote = 0;
     } else if (quote != 0) {
-      if (c == '\\' && quote == '"' && i + 1 < text.size() && text[i + 1] != '\n') ++i;
-      else if (c == quote) quote = 0;
+      if (c == '\\' && quote == '"' && i + 1 < text.size() && text[i + 1] != '\n')
+        ++i;
+      else if (c == quote)
+        quote = 0;
     } else if (c == '"' || c == '\'') {
       if (text.compare(i, 3, std::string(3, c)) == 0) {
-        return ConfigProblem{.line = line, .key = "", .message = "multi-line strings are not used here; write it on one line"};
+        return ConfigProblem{
+            .line = line,
+            .key = "",
+            .message = "multi-line strings are not used here; write it on one line"};
       }
       quote = c;
     } else if (c == '#') {
@@ -119,7 +126,9 @@ std::optional<ConfigProblem> FindTooDeep(const std::string& text) {
       ++dots;
     }
     if (depth > kNestingMax || dots > kLineDotsMax) {
-      return ConfigProblem{.line = line, .key = "", .message = "nested too deeply; no key needs more than two levels"};
+      return ConfigProblem{.line = line,
+                           .key = "",
+                           .message = "nested too deeply; no key needs more than two levels"};
     }
   }
   return std::nullopt;
@@ -180,7 +189,8 @@ class ValueReader {
     } else {
       return WrongType();
     }
-    if (!std::isfinite(value)) return absl::StrCat(value, " is not a finite number, expected ", Expected(spec_));
+    if (!std::isfinite(value))
+      return absl::StrCat(value, " is not a finite number, expected ", Expected(spec_));
     const RealRange& range = std::get<RealRange>(spec_.range);
     const bool low = range.min_open ? value <= range.min : value < range.min;
     const bool high = range.max_open ? value >= range.max : value > range.max;
@@ -196,14 +206,16 @@ class ValueReader {
     if (const auto* choice = std::get_if<Choice>(&spec_.range)) {
       const std::vector<std::string>& names = *choice->names;
       if (std::find(names.begin(), names.end(), text) == names.end()) {
-        return absl::StrCat("unknown value ", Show(text), ": did you mean \"", NearestName(text, names),
-                            "\"? (", absl::StrJoin(names, ", "), ")");
+        return absl::StrCat("unknown value ", Show(text), ": did you mean \"",
+                            NearestName(text, names), "\"? (", absl::StrJoin(names, ", "), ")");
       }
     }
     if (text.size() > kStringBytesMax) {
-      return absl::StrCat("string of ", text.size(), " bytes, at most ", kStringBytesMax, " are allowed");
+      return absl::StrCat("string of ", text.size(), " bytes, at most ", kStringBytesMax,
+                          " are allowed");
     }
-    if (std::any_of(text.begin(), text.end(), [](unsigned char c) { return c < 0x20 || c == 0x7f; })) {
+    if (std::any_of(text.begin(), text.end(),
+                    [](unsigned char c) { return c < 0x20 || c == 0x7f; })) {
       return absl::StrCat(Show(text), " holds a control character; remove it");
     }
     out = text;
@@ -215,8 +227,11 @@ class ValueReader {
     const IntRange& range = std::get<IntRange>(spec_.range);
     for (const toml::node& entry : array) {
       const auto* value = entry.as_integer();
-      if (value == nullptr) return absl::StrCat("expected ", Expected(spec_), ", got an entry that is ", DescribeNode(entry));
-      if (**value < range.min || **value > range.max) return OutOfRange(absl::StrCat("entry ", **value));
+      if (value == nullptr)
+        return absl::StrCat("expected ", Expected(spec_), ", got an entry that is ",
+                            DescribeNode(entry));
+      if (**value < range.min || **value > range.max)
+        return OutOfRange(absl::StrCat("entry ", **value));
       out.push_back(**value);
     }
     return "";
@@ -240,13 +255,15 @@ class ValueReader {
     for (const toml::node& entry : *array) {
       const toml::array* pair = entry.as_array();
       if (pair == nullptr || pair->size() != 2) {
-        return absl::StrCat("expected a list of [step, frontier] like [[100, 1], [200, 3]], got an entry that is ",
-                            DescribeNode(entry));
+        return absl::StrCat(
+            "expected a list of [step, frontier] like [[100, 1], [200, 3]], got an entry that is ",
+            DescribeNode(entry));
       }
       std::vector<int64_t> values;
       if (std::string complaint = ReadInts(*pair, values); !complaint.empty()) return complaint;
       if (values[1] >= limits::kLayersMax) {
-        return absl::StrCat("frontier ", values[1], " is out of range, expected 0 .. ", limits::kLayersMax - 1);
+        return absl::StrCat("frontier ", values[1], " is out of range, expected 0 .. ",
+                            limits::kLayersMax - 1);
       }
       pairs.emplace_back(values[0], values[1]);
     }
@@ -267,8 +284,9 @@ class ConfigReader {
  public:
   void ReadText(const std::string& text) {
     if (text.size() > static_cast<size_t>(limits::kConfigBytesMax)) {
-      Report(0, "", absl::StrCat("the config has ", text.size(), " bytes, at most ", limits::kConfigBytesMax,
-                                 " are allowed; is it the right file?"));
+      Report(0, "",
+             absl::StrCat("the config has ", text.size(), " bytes, at most ",
+                          limits::kConfigBytesMax, " are allowed; is it the right file?"));
       return;
     }
     if (const auto too_deep = FindTooDeep(text)) {
@@ -289,7 +307,8 @@ class ConfigReader {
   void ReadSet(const std::string& word) {
     const size_t equals = word.find('=');
     if (equals == std::string::npos || equals == 0) {
-      Report(0, "", absl::StrCat("--set ", Show(word), " must be table.key=value, like train.epochs=3"));
+      Report(0, "",
+             absl::StrCat("--set ", Show(word), " must be table.key=value, like train.epochs=3"));
       return;
     }
     const std::string key(absl::StripAsciiWhitespace(word.substr(0, equals)));
@@ -302,14 +321,17 @@ class ConfigReader {
     } else if (FindKey(key) == nullptr) {
       const std::vector<std::string> tables = TableNames();
       const bool is_table = std::find(tables.begin(), tables.end(), key) != tables.end();
-      Report(0, key, is_table ? "is a table; set one of its keys, like " + FirstKeyOf(key) : UnknownKey(key));
+      Report(
+          0, key,
+          is_table ? "is a table; set one of its keys, like " + FirstKeyOf(key) : UnknownKey(key));
     } else {
       ReadSetValue(key, value);
     }
     suffix_.clear();
   }
 
-  // Only when all of the text could be read: else the rules would speak of defaults that nobody chose.
+  // Only when all of the text could be read: else the rules would speak of defaults that nobody
+  // chose.
   void CheckCombinations() {
     if (!syntax_ok_) return;
     CheckRules(
@@ -322,13 +344,15 @@ class ConfigReader {
 
   // In the order of lines; those without a line last.
   std::vector<ConfigProblem> TakeProblems() {
-    std::stable_sort(problems_.begin(), problems_.end(), [](const ConfigProblem& a, const ConfigProblem& b) {
-      return (a.line == 0 ? INT32_MAX : a.line) < (b.line == 0 ? INT32_MAX : b.line);
-    });
+    std::stable_sort(
+        problems_.begin(), problems_.end(), [](const ConfigProblem& a, const ConfigProblem& b) {
+          return (a.line == 0 ? INT32_MAX : a.line) < (b.line == 0 ? INT32_MAX : b.line);
+        });
     if (problems_.size() > kProblemsMax) {
       const size_t more = problems_.size() - kProblemsMax;
       problems_.resize(kProblemsMax);
-      problems_.push_back({.line = 0, .key = "", .message = absl::StrCat("and ", more, " more problems")});
+      problems_.push_back(
+          {.line = 0, .key = "", .message = absl::StrCat("and ", more, " more problems")});
     }
     return std::move(problems_);
   }
@@ -353,7 +377,9 @@ class ConfigReader {
     std::string shown = key;
     if (!shown.empty() && FindKey(shown) == nullptr) {
       const std::string quoted = Show(shown);
-      shown = quoted.size() == shown.size() + 2 ? shown : quoted;  // as it is, unless it had to be escaped or cut
+      shown = quoted.size() == shown.size() + 2
+                  ? shown
+                  : quoted;  // as it is, unless it had to be escaped or cut
     }
     problems_.push_back({.line = line, .key = shown, .message = message + suffix_});
   }
@@ -364,15 +390,17 @@ class ConfigReader {
     if (known_table) {
       const toml::table* table = node.as_table();
       if (table == nullptr) {
-        Report(line, key, absl::StrCat("expected a table, written [", key, "], got ", DescribeNode(node)));
+        Report(line, key,
+               absl::StrCat("expected a table, written [", key, "], got ", DescribeNode(node)));
         return;
       }
       for (const auto& [leaf, value] : *table) {
         ReadKey(absl::StrCat(key, ".", std::string(leaf.str())), LineOf(leaf), value);
       }
     } else if (node.is_table() && FindKey(key) == nullptr) {
-      Report(line, key, absl::StrCat("unknown table [", key.size() > kShownBytesMax ? "..." : key,
-                                     "]: did you mean [", NearestName(key, tables), "]?"));
+      Report(line, key,
+             absl::StrCat("unknown table [", key.size() > kShownBytesMax ? "..." : key,
+                          "]: did you mean [", NearestName(key, tables), "]?"));
     } else {
       ReadKey(key, line, node);
     }
@@ -410,14 +438,16 @@ class ConfigReader {
       if (!value.empty() && absl::StrContains("[{\"'", value.substr(0, 1))) break;
     }
     refused_.insert(key);
-    Report(0, key, absl::StrCat("not a TOML value: ", complaint.empty() ? "more than one value" : complaint));
+    Report(
+        0, key,
+        absl::StrCat("not a TOML value: ", complaint.empty() ? "more than one value" : complaint));
   }
 
   RunConfig config_;
   bool syntax_ok_ = true;
-  std::string suffix_;                 // names the --set word while one is read
-  std::map<std::string, int> lines_;   // key -> line, for keys whose value is the text's
-  std::set<std::string> refused_;      // keys whose own value was refused
+  std::string suffix_;                // names the --set word while one is read
+  std::map<std::string, int> lines_;  // key -> line, for keys whose value is the text's
+  std::set<std::string> refused_;     // keys whose own value was refused
   std::vector<ConfigProblem> problems_;
 };
 
@@ -438,9 +468,10 @@ absl::StatusOr<RunConfig> ParseRunConfig(const std::string& toml, const std::str
   RunConfig config;
   const std::vector<ConfigProblem> problems = CheckRunConfig(toml, source, sets, &config);
   if (problems.empty()) return config;
-  return absl::InvalidArgumentError(absl::StrJoin(problems, "\n", [&](std::string* out, const ConfigProblem& problem) {
-    absl::StrAppend(out, FormatConfigProblem(problem, source));
-  }));
+  return absl::InvalidArgumentError(
+      absl::StrJoin(problems, "\n", [&](std::string* out, const ConfigProblem& problem) {
+        absl::StrAppend(out, FormatConfigProblem(problem, source));
+      }));
 }
 
 std::string FormatConfigProblem(const ConfigProblem& problem, const std::string& source) {

@@ -1,8 +1,8 @@
 // The configuration of one run: the struct, its strict TOML form, and the table of all keys.
 //
-// One text travels everywhere: the launcher resolves file and --set into canonical TOML, the service serves that
-// text, each worker parses it with this same code. Adding a key: one member here, one line in the table of
-// run_config.cc, one line in docs.
+// One text travels everywhere: the launcher resolves file and --set into canonical TOML, the
+// service serves that text, each worker parses it with this same code. Adding a key: one member
+// here, one line in the table of run_config.cc, one line in docs.
 #pragma once
 
 #include <cstdint>
@@ -51,7 +51,8 @@ struct FreezeConfig {
   int64_t hits = 1;
   int64_t min_trainable = 1;
   int64_t fixed_layers = 2;
-  std::vector<std::pair<int64_t, int64_t>> schedule;  // (step, frontier), steps and frontiers ascending
+  std::vector<std::pair<int64_t, int64_t>>
+      schedule;  // (step, frontier), steps and frontiers ascending
 };
 
 struct RebalanceConfig {
@@ -91,15 +92,18 @@ struct RunConfig {
 
 /// Where a message about the config points.
 struct ConfigProblem {
-  int line = 0;         // 1-based; 0 = not from a line (a --set value, a default, a combination over several keys)
-  std::string key;      // "freeze.tau"
-  std::string message;  // what is wrong, and the cure: 'unknown key "train.epoch": did you mean "train.epochs"?'
+  int line = 0;     // 1-based; 0 = not from a line (a --set value, a default, a combination over
+                    // several keys)
+  std::string key;  // "freeze.tau"
+  std::string message;  // what is wrong, and the cure: 'unknown key "train.epoch": did you mean
+                        // "train.epochs"?'
 };
 
-/// Parses and checks. `source` names the text in messages (a path). `sets` are --set words, "table.key=value", applied
-/// after the file: a TOML value; an unquoted word is a string.
+/// Parses and checks. `source` names the text in messages (a path). `sets` are --set words,
+/// "table.key=value", applied after the file: a TOML value; an unquoted word is a string.
 ///
-/// Reports every problem found, not only the first: returns INVALID_ARGUMENT whose message has one line per problem,
+/// Reports every problem found, not only the first: returns INVALID_ARGUMENT whose message has one
+/// line per problem,
 /// "<source>:<line>: <key>: <message>".  Does not touch the file system.  Threads: pure.
 absl::StatusOr<RunConfig> ParseRunConfig(const std::string& toml, const std::string& source,
                                          const std::vector<std::string>& sets = {});
@@ -107,13 +111,16 @@ absl::StatusOr<RunConfig> ParseRunConfig(const std::string& toml, const std::str
 /// The line for one problem, as ParseRunConfig's message has it.
 std::string FormatConfigProblem(const ConfigProblem& problem, const std::string& source);
 
-/// Same as ParseRunConfig, as a list; empty = the config is good. `config` (may be null) receives the parsed values.
+/// Same as ParseRunConfig, as a list; empty = the config is good. `config` (may be null) receives
+/// the parsed values.
 std::vector<ConfigProblem> CheckRunConfig(const std::string& toml, const std::string& source,
                                           const std::vector<std::string>& sets, RunConfig* config);
 
-/// Checks that need the file system: the weights file exists, a given data.path exists and holds the dataset's files
-/// (the files' names come from `dataset_files`, relative names that must all be in data.path).
-std::vector<ConfigProblem> CheckConfigFiles(const RunConfig& config, const std::vector<std::string>& dataset_files);
+/// Checks that need the file system: the weights file exists, a given data.path exists and holds
+/// the dataset's files (the files' names come from `dataset_files`, relative names that must all be
+/// in data.path).
+std::vector<ConfigProblem> CheckConfigFiles(const RunConfig& config,
+                                            const std::vector<std::string>& dataset_files);
 
 /// Canonical TOML with every key, fixed order; ParseRunConfig of it gives an equal config.
 std::string ToToml(const RunConfig& config);
@@ -125,18 +132,18 @@ struct ConfigKey {
 std::vector<ConfigKey> ConfigKeys();
 
 /// Known values of the closed sets; the config refuses anything else with the nearest of these.
-extern const std::vector<std::string> kPolicyNames, kScheduleNames, kModelNames, kDatasetNames, kOptimizerNames,
-    kStatisticNames;
+extern const std::vector<std::string> kPolicyNames, kScheduleNames, kModelNames, kDatasetNames,
+    kOptimizerNames, kStatisticNames;
 
 /// Numbers derived from a config and the size of the training set, the same in every process.
 struct RunShape {
   int64_t steps_per_epoch = 0;  // the last partial batch is dropped
   int64_t num_steps = 0;        // min(epochs * steps_per_epoch, max_steps if given)
   int64_t interval_steps = 0;   // K >= 1
-  int64_t num_boundaries = 0;   // boundaries 0..num_boundaries-1 have a verdict: ceil(num_steps / K)
+  int64_t num_boundaries = 0;  // boundaries 0..num_boundaries-1 have a verdict: ceil(num_steps / K)
 };
-/// Errors: INVALID_ARGUMENT when the training set has less than one batch, or a freeze.schedule step is not a
-/// multiple of the interval.
+/// Errors: INVALID_ARGUMENT when the training set has less than one batch, or a freeze.schedule
+/// step is not a multiple of the interval.
 absl::StatusOr<RunShape> MakeRunShape(const RunConfig& config, int64_t num_train_samples);
 
 }  // namespace smartpipe

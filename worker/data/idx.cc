@@ -7,8 +7,10 @@
 #include <cstddef>
 #include <cstdio>
 #include <cstring>
+#include <filesystem>
 #include <limits>
 #include <memory>
+#include <system_error>
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
@@ -32,16 +34,12 @@ absl::StatusOr<std::vector<uint8_t>> ReadWhole(const std::string& path) {
   if (file == nullptr && errno == ENOENT)
     return absl::NotFoundError(absl::StrCat(path, ": no such file"));
   if (file == nullptr) return absl::DataLossError(absl::StrCat(path, ": ", std::strerror(errno)));
-  std::vector<uint8_t> bytes;
-  constexpr size_t kChunkBytes = 1 << 20;
-  for (size_t count = kChunkBytes; count == kChunkBytes;) {
-    const size_t size = bytes.size();
-    bytes.resize(size + kChunkBytes);
-    count = std::fread(bytes.data() + size, 1, kChunkBytes, file.get());
-    bytes.resize(size + count);
-  }
-  if (std::ferror(file.get()) != 0) {
-    return absl::DataLossError(absl::StrCat(path, ": ", std::strerror(errno)));
+  std::error_code error;
+  const uintmax_t size = std::filesystem::file_size(path, error);
+  if (error) return absl::DataLossError(absl::StrCat(path, ": ", error.message()));
+  std::vector<uint8_t> bytes(size);
+  if (std::fread(bytes.data(), 1, bytes.size(), file.get()) != bytes.size()) {
+    return absl::DataLossError(absl::StrCat(path, ": cannot read ", size, " bytes"));
   }
   return bytes;
 }

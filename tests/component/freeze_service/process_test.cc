@@ -28,12 +28,18 @@ class FreezeServiceProcess : public testing::Test {
  protected:
   FreezeServiceProcess() { testutil::WriteFile(dir_.File("run.toml"), kTestConfig); }
 
-  std::vector<std::string> Argv(const std::vector<std::string>& more = {}) {
-    std::vector<std::string> argv = {testutil::Binary("freeze_service"), "--config", dir_.File("run.toml"),
-                                     "--run-dir", dir_.path(), "--listen", "127.0.0.1:0"};
+  struct Places {
+    std::string config, run_dir, listen = "127.0.0.1:0";
+  };
+  Places places() const { return {.config = dir_.File("run.toml"), .run_dir = dir_.path()}; }
+
+  static std::vector<std::string> ArgvAt(const Places& places, const std::vector<std::string>& more = {}) {
+    std::vector<std::string> argv = {testutil::Binary("freeze_service"), "--config", places.config,
+                                     "--run-dir", places.run_dir, "--listen", places.listen};
     argv.insert(argv.end(), more.begin(), more.end());
     return argv;
   }
+  std::vector<std::string> Argv(const std::vector<std::string>& more = {}) const { return ArgvAt(places(), more); }
 
   /// Address of a service whose port is told on its standard output.
   static std::string Address(Process& process) {
@@ -61,10 +67,9 @@ TEST_F(FreezeServiceProcess, StopsInOrderOnSigterm) {
   Process process(Argv({"--ready-fd", "1"}));
   StartedRun run(Channel(Address(process)));
   process.Signal(SIGTERM);
-  v1::JoinResponse message;
-  do message = run.w0.Next(); while (!message.has_end_of_run());
-  EXPECT_FALSE(message.end_of_run().success());
-  EXPECT_THAT(message.end_of_run().reason(), HasSubstr("the service was told to stop"));
+  const v1::EndOfRun end = run.w0.WaitEndOfRun();
+  EXPECT_FALSE(end.success());
+  EXPECT_THAT(end.reason(), HasSubstr("the service was told to stop"));
   EXPECT_EQ(process.Wait(absl::Seconds(5)), 0) << process.output();
 }
 
@@ -88,7 +93,9 @@ TEST_F(FreezeServiceProcess, LeavesByItselfAfterTheRun) {
 
 TEST_F(FreezeServiceProcess, RefusesAPortInUse) {
   std::unique_ptr<RpcServer> other = StartServer({}, {}).value();
-  Process process(Argv({"--listen", other->address()}));
+  Places taken = places();
+  taken.listen = other->address();
+  Process process(ArgvAt(taken));
   EXPECT_EQ(process.Wait(absl::Seconds(10)), 1);
   EXPECT_THAT(process.output(), HasSubstr(absl::StrCat("cannot listen on ", other->address(),
                                                        ": address already in use; choose another --listen")));
@@ -103,10 +110,12 @@ TEST_F(FreezeServiceProcess, RefusesABadConfigWithAllItsProblems) {
 }
 
 TEST_F(FreezeServiceProcess, RefusesAMissingRunDirectoryAndConfig) {
-  Process no_dir(Argv({"--run-dir", dir_.File("nowhere")}));
+  Places wrong_dir = places(), wrong_config = places();
+  wrong_dir.run_dir = wrong_config.config = dir_.File("nowhere");
+  Process no_dir(ArgvAt(wrong_dir));
   EXPECT_EQ(no_dir.Wait(absl::Seconds(10)), 1);
   EXPECT_THAT(no_dir.output(), HasSubstr("decisions.jsonl"));
-  Process no_config(Argv({"--config", dir_.File("nowhere.toml")}));
+  Process no_config(ArgvAt(wrong_config));
   EXPECT_EQ(no_config.Wait(absl::Seconds(10)), 1);
   EXPECT_THAT(no_config.output(), HasSubstr("cannot open the config file"));
 }
@@ -119,8 +128,7 @@ TEST_F(FreezeServiceProcess, AFullDiskStopsItWithAMessage) {
   w0.Next(), w1.Next();
   ASSERT_TRUE(w0.Announce().ok());
   EXPECT_FALSE(w1.Announce().ok());
-  const v1::JoinResponse message = w0.NextBut(v1::JoinResponse::kWaiting);
-  EXPECT_THAT(message.end_of_run().reason(), HasSubstr("No space left on device"));
+  EXPECT_THAT(w0.WaitEndOfRun().reason(), HasSubstr("No space left on device"));
   EXPECT_EQ(process.Wait(absl::Seconds(10)), 1);
   EXPECT_THAT(process.output(), HasSubstr("cannot record its decisions"));
 }

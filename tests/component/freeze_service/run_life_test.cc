@@ -125,11 +125,9 @@ TEST_P(RunLife, TellsWhatItWaitsFor) {
 
 TEST_P(RunLife, AWorkerThatLeavesBeforeTheStartIsOnlyRemoved) {
   FakeWorker w0(Channel(), "w0");
+  w0.Next();
   ASSERT_TRUE(w0.Announce().ok());
-  {
-    FakeWorker helper(Channel(), "w9");
-    helper.Next();
-  }
+  EXPECT_THAT(harness_.GetRun().message(), HasSubstr("1 of 2"));
   w0.Break();
   ASSERT_TRUE(testutil::Eventually([&] { return harness_.GetRun().message().starts_with("0 of 2"); },
                                    absl::Seconds(10)));
@@ -141,24 +139,22 @@ TEST_P(RunLife, ALostWorkerEndsTheRunAtOnceAndIsNamed) {
   StartedRun run(Channel());
   const absl::Time start = absl::Now();
   run.w1.Break();
-  v1::JoinResponse message;
-  do message = run.w0.Next(); while (!message.has_end_of_run());
+  const v1::EndOfRun end = run.w0.WaitEndOfRun();
   EXPECT_LT(absl::Now() - start, absl::Seconds(1));
-  EXPECT_FALSE(message.end_of_run().success());
-  EXPECT_THAT(message.end_of_run().reason(), HasSubstr("w1"));
-  EXPECT_THAT(message.end_of_run().reason(), HasSubstr("its connection broke"));
+  EXPECT_FALSE(end.success());
+  EXPECT_THAT(end.reason(), HasSubstr("w1"));
+  EXPECT_THAT(end.reason(), HasSubstr("its connection broke"));
   EXPECT_TRUE(run.w0.EndOfStream().ok());
   EXPECT_EQ(harness_.GetRun().state(), v1::RUN_STATE_FAILED);
-  EXPECT_EQ(harness_.GetRun().message(), message.end_of_run().reason());
+  EXPECT_EQ(harness_.GetRun().message(), end.reason());
 }
 
 TEST_P(RunLife, AFailedWorkerEndsTheRunWithItsOwnWords) {
   StartedRun run(Channel());
   ASSERT_TRUE(run.w0.EndWorker("out of memory in layer 3").ok());
-  v1::JoinResponse message;
-  do message = run.w1.Next(); while (!message.has_end_of_run());
-  EXPECT_THAT(message.end_of_run().reason(), HasSubstr("out of memory in layer 3"));
-  EXPECT_THAT(message.end_of_run().reason(), HasSubstr("w0"));
+  const v1::EndOfRun end = run.w1.WaitEndOfRun();
+  EXPECT_THAT(end.reason(), HasSubstr("out of memory in layer 3"));
+  EXPECT_THAT(end.reason(), HasSubstr("w0"));
   // The other one may still leave its figures.
   EXPECT_TRUE(run.w1.EndWorker("").ok());
   EXPECT_EQ(harness_.GetRun().ended_workers_size(), 2);
@@ -192,9 +188,8 @@ TEST_P(RunLife, StopRunEndsIt) {
   request.set_reason("the operator went home");
   v1::StopRunResponse response;
   ASSERT_TRUE(CallStub(run.w0.stub(), &Stub::StopRun, request, &response).ok());
-  v1::JoinResponse message;
-  do message = run.w1.Next(); while (!message.has_end_of_run());
-  EXPECT_THAT(message.end_of_run().reason(), HasSubstr("the operator went home"));
+  const v1::EndOfRun end = run.w1.WaitEndOfRun();
+  EXPECT_THAT(end.reason(), HasSubstr("the operator went home"));
   EXPECT_EQ(CallStub(run.w0.stub(), &Stub::StopRun, request, &response).error_code(),
             grpc::StatusCode::FAILED_PRECONDITION);
   FakeWorker late(Channel(), "w7");
@@ -250,10 +245,9 @@ TEST(FullDisk, StopsTheRunBeforeAnyoneHearsOfADecision) {
   const absl::Status refused = run.w0.Report(run.w0.MakeReport(0, 0, first));
   EXPECT_EQ(refused.code(), absl::StatusCode::kFailedPrecondition);
   EXPECT_THAT(std::string(refused.message()), HasSubstr("No space left on device"));
-  v1::JoinResponse message;
-  do message = run.w1.Next(); while (!message.has_end_of_run());
-  EXPECT_FALSE(message.end_of_run().success());
-  EXPECT_THAT(message.end_of_run().reason(), HasSubstr("cannot record its decisions: No space left on device"));
+  const v1::EndOfRun end = run.w1.WaitEndOfRun();
+  EXPECT_FALSE(end.success());
+  EXPECT_THAT(end.reason(), HasSubstr("cannot record its decisions: No space left on device"));
   EXPECT_FALSE(harness.service().failure().ok());
   EXPECT_EQ(harness.GetRun().state(), v1::RUN_STATE_FAILED);
   EXPECT_EQ(harness.GetRun().num_verdicts(), 2);

@@ -98,6 +98,15 @@ v1::JoinResponse FakeWorker::NextBut(v1::JoinResponse::EventCase skipped) {
   }
 }
 
+v1::EndOfRun FakeWorker::WaitEndOfRun() {
+  v1::JoinResponse message;
+  while (stream_->Read(&message)) {
+    if (message.has_end_of_run()) return message.end_of_run();
+  }
+  ADD_FAILURE() << "the stream of " << id_ << " ended without a word";
+  return {};
+}
+
 grpc::Status FakeWorker::EndOfStream() {
   v1::JoinResponse message;
   while (stream_->Read(&message)) {

@@ -57,6 +57,8 @@ class FakeWorker {
   v1::JoinResponse Next();
   /// Skips what it waits for.
   v1::JoinResponse NextBut(v1::JoinResponse::EventCase skipped);
+  /// Skips everything before the end of the run.
+  v1::EndOfRun WaitEndOfRun();
   grpc::Status EndOfStream();
   /// Breaks the connection.
   void Break() { context_.TryCancel(); }

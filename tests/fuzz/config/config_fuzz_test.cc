@@ -1,4 +1,5 @@
-// Smoke fuzz of the config reader: whatever the bytes, it gives a config or a message, and never crashes.
+// Smoke fuzz of the config reader: whatever the bytes, it gives a config or a message, and never
+// crashes.
 #include <random>
 #include <string>
 #include <vector>
@@ -24,17 +25,28 @@ class ConfigFuzzTest : public testing::Test {
 
   std::string Mutate(std::string text) {
     static const std::vector<std::string> kTokens = {
-        "[",   "]",   "[[",      "]]", "=",     "\"",     "'",     "\n",  "-1",   "0",  "1e999", "nan",
-        "inf", "\\u", "\"\"\"", "#",  "true", "{a=1}", "[1,2]", "\xff", "1979-05-27", "\0", ".",     "9999999999999999999"};
+        "[",    "]",     "[[",    "]]",   "=",          "\"",  "'",      "\n",
+        "-1",   "0",     "1e999", "nan",  "inf",        "\\u", "\"\"\"", "#",
+        "true", "{a=1}", "[1,2]", "\xff", "1979-05-27", "\0",  ".",      "9999999999999999999"};
     const size_t num_edits = 1 + Below(4);
     for (size_t i = 0; i < num_edits && !text.empty(); ++i) {
       const size_t at = Below(text.size());
       switch (Below(5)) {
-        case 0: text[at] = static_cast<char>(Below(256)); break;
-        case 1: text.erase(at, 1 + Below(8)); break;
-        case 2: text.insert(at, kTokens[Below(kTokens.size())]); break;
-        case 3: text.insert(at, text.substr(Below(text.size()), Below(40))); break;
-        default: text.resize(at); break;
+        case 0:
+          text[at] = static_cast<char>(Below(256));
+          break;
+        case 1:
+          text.erase(at, 1 + Below(8));
+          break;
+        case 2:
+          text.insert(at, kTokens[Below(kTokens.size())]);
+          break;
+        case 3:
+          text.insert(at, text.substr(Below(text.size()), Below(40)));
+          break;
+        default:
+          text.resize(at);
+          break;
       }
     }
     return text;

@@ -29,7 +29,8 @@ class ChildProcessesTest : public testing::Test {
     children_ = *std::move(created);
   }
 
-  absl::Status StartShell(const std::string& name, const std::string& script, int inherited_fd = -1) {
+  absl::Status StartShell(const std::string& name, const std::string& script,
+                          int inherited_fd = -1) {
     return children_->Start({.name = name,
                              .argv = {"/bin/sh", "-c", script},
                              .log_path = dir_.File(name + ".log"),
@@ -38,7 +39,8 @@ class ChildProcessesTest : public testing::Test {
 
   void WaitForExits(size_t num_exits) {
     const absl::Time deadline = absl::Now() + kLong;
-    while (children_->exits().size() < num_exits && absl::Now() < deadline) children_->Wait(deadline - absl::Now());
+    while (children_->exits().size() < num_exits && absl::Now() < deadline)
+      children_->Wait(deadline - absl::Now());
     ASSERT_GE(children_->exits().size(), num_exits);
   }
 
@@ -58,14 +60,15 @@ TEST_F(ChildProcessesTest, ExitCodeSignalAndLog) {
 }
 
 TEST_F(ChildProcessesTest, AMissingProgramIsNamed) {
-  const absl::Status status =
-      children_->Start({.name = "a", .argv = {"/nonexistent/program"}, .log_path = dir_.File("a.log")});
+  const absl::Status status = children_->Start(
+      {.name = "a", .argv = {"/nonexistent/program"}, .log_path = dir_.File("a.log")});
   EXPECT_THAT(std::string(status.message()), HasSubstr("/nonexistent/program: No such file"));
   EXPECT_EQ(children_->num_running(), 0u);
 }
 
 TEST_F(ChildProcessesTest, ALogThatCannotBeOpenedIsNamed) {
-  const absl::Status status = children_->Start({.name = "a", .argv = {"/bin/true"}, .log_path = "/nonexistent/a.log"});
+  const absl::Status status =
+      children_->Start({.name = "a", .argv = {"/bin/true"}, .log_path = "/nonexistent/a.log"});
   EXPECT_THAT(std::string(status.message()), HasSubstr("/nonexistent/a.log"));
 }
 
@@ -85,7 +88,10 @@ TEST_F(ChildProcessesTest, StopAllKillsTheStubborn) {
   int ends[2];
   ASSERT_EQ(pipe2(ends, O_CLOEXEC), 0);
   // It says when it has set its trap; exec keeps an ignored signal ignored.
-  ASSERT_TRUE(StartShell("stubborn", absl::StrCat("trap '' TERM; echo >&", ends[1], "; exec sleep 1000"), ends[1]).ok());
+  ASSERT_TRUE(StartShell("stubborn",
+                         absl::StrCat("trap '' TERM; echo >&", ends[1], "; exec sleep 1000"),
+                         ends[1])
+                  .ok());
   ASSERT_TRUE(StartShell("obedient", "exec sleep 1000").ok());
   char byte = 0;
   ASSERT_EQ(read(ends[0], &byte, 1), 1);
@@ -123,12 +129,13 @@ TEST(ChildProcessesOrphanTest, KilledParentLeavesNoOrphan) {
   if (parent == 0) {
     auto children = ChildProcesses::Create();
     for (const char* name : {"a", "b"}) {
-      const bool ok = (*children)
-                          ->Start({.name = name,
-                                   .argv = {"/bin/sleep", "1000"},
-                                   .log_path = dir.File(name),
-                                   .inherited_fd = alive[1]})  // the pipe ends when the last holder has gone
-                          .ok();
+      const bool ok =
+          (*children)
+              ->Start({.name = name,
+                       .argv = {"/bin/sleep", "1000"},
+                       .log_path = dir.File(name),
+                       .inherited_fd = alive[1]})  // the pipe ends when the last holder has gone
+              .ok();
       if (!ok) _exit(1);
     }
     if (write(started[1], "x", 1) != 1) _exit(1);

@@ -26,7 +26,11 @@ class MemoryFile {
   std::FILE* file_;
 };
 
-const Progress kProgress{.step = 1, .num_steps = 4, .steps_per_epoch = 2, .loss = 1, .samples_per_second = 5,
+const Progress kProgress{.step = 1,
+                         .num_steps = 4,
+                         .steps_per_epoch = 2,
+                         .loss = 1,
+                         .samples_per_second = 5,
                          .cuts = {3}};
 
 TEST(DisplayTest, TerminalKeepsOneLiveLineBelowThePrintedOnes) {

@@ -35,7 +35,13 @@ while [ $# -gt 0 ]; do
   shift
 done
 )";
-constexpr char kServe[] = "echo \"config $config\"; echo 4242 >&$fd; exec {fd}>&-; exec sleep 1000\n";
+constexpr char kServe[] =
+    "echo \"config $config\"; echo 4242 >&$fd; exec {fd}>&-; exec sleep 1000\n";
+
+std::string Blame(const Launcher& launcher) {
+  const std::optional<LaunchFailure> failure = launcher.FindFailure();
+  return failure ? failure->process + " " + failure->how : "";
+}
 
 class LauncherTest : public testing::Test {
  protected:
@@ -82,30 +88,32 @@ TEST_F(LauncherTest, WorkersGetThePortTheServiceTold) {
 }
 
 TEST_F(LauncherTest, AFailingWorkerIsNamedWithItsLastWords) {
-  ASSERT_NO_FATAL_FAILURE(
-      Launch(kServe, "if [ $worker = w1 ]; then echo 'out of luck'; exit 7; fi; exec sleep 1000\n", 3));
+  ASSERT_NO_FATAL_FAILURE(Launch(
+      kServe, "if [ $worker = w1 ]; then echo 'out of luck'; exit 7; fi; exec sleep 1000\n", 3));
   ASSERT_TRUE(launcher_->StartAll().ok());
   ASSERT_NO_FATAL_FAILURE(WaitUntil([&] { return launcher_->FindFailure().has_value(); }));
   const LaunchFailure failure = *launcher_->FindFailure();
-  EXPECT_EQ(failure.message, "worker w1 exited with code 7");
+  EXPECT_EQ(failure.process + " " + failure.how, "worker w1 exited with code 7");
   EXPECT_THAT(failure.last_words, ElementsAre("out of luck"));
   EXPECT_EQ(failure.log_path, dir_.File("run/logs/w1.log"));
   launcher_->StopAll();
 }
 
 TEST_F(LauncherTest, TheKilledOneIsToBlameNotThoseThatFollow) {
-  ASSERT_NO_FATAL_FAILURE(Launch(kServe, "if [ $worker = w1 ]; then kill -KILL $$; fi; exit 1\n", 2));
-  ASSERT_TRUE(launcher_->StartAll().ok());
   ASSERT_NO_FATAL_FAILURE(
-      WaitUntil([&] { return launcher_->FindFailure() && launcher_->FindFailure()->message != "worker w0 exited with code 1"; }));
-  EXPECT_EQ(launcher_->FindFailure()->message, "worker w1 was killed by SIGKILL (signal 9)");
+      Launch(kServe, "if [ $worker = w1 ]; then kill -KILL $$; fi; exit 1\n", 2));
+  ASSERT_TRUE(launcher_->StartAll().ok());
+  ASSERT_NO_FATAL_FAILURE(WaitUntil([&] {
+    return launcher_->FindFailure() && Blame(*launcher_) != "worker w0 exited with code 1";
+  }));
+  EXPECT_EQ(Blame(*launcher_), "worker w1 was killed by SIGKILL (signal 9)");
 }
 
 TEST_F(LauncherTest, TheServicesOwnEndIsAFailure) {
   ASSERT_NO_FATAL_FAILURE(Launch("echo 1 >&$fd; exec {fd}>&-; exit 0\n", "exec sleep 1000\n", 1));
   ASSERT_TRUE(launcher_->StartAll().ok());
   ASSERT_NO_FATAL_FAILURE(WaitUntil([&] { return launcher_->FindFailure().has_value(); }));
-  EXPECT_EQ(launcher_->FindFailure()->message, "freeze_service exited with code 0");
+  EXPECT_EQ(Blame(*launcher_), "freeze_service exited with code 0");
 }
 
 TEST_F(LauncherTest, AServiceThatDoesNotStartIsExplained) {
@@ -113,7 +121,7 @@ TEST_F(LauncherTest, AServiceThatDoesNotStartIsExplained) {
   const absl::Status status = launcher_->StartAll();
   EXPECT_EQ(status.message(), "the freeze service did not start");
   ASSERT_TRUE(launcher_->FindFailure().has_value());
-  EXPECT_EQ(launcher_->FindFailure()->message, "freeze_service exited with code 1");
+  EXPECT_EQ(Blame(*launcher_), "freeze_service exited with code 1");
   EXPECT_THAT(launcher_->FindFailure()->last_words, ElementsAre("no such luck"));
 }
 
@@ -129,8 +137,9 @@ TEST_F(LauncherTest, AStopSignalEndsTheWaitForTheService) {
 }
 
 TEST_F(LauncherTest, AMissingProgramIsFoundBeforeAnythingStarts) {
-  const auto launcher = Launcher::Create(
-      {.service_program = "/nonexistent/freeze_service", .worker_program = "/bin/true", .run_dir = dir_.path()});
+  const auto launcher = Launcher::Create({.service_program = "/nonexistent/freeze_service",
+                                          .worker_program = "/bin/true",
+                                          .run_dir = dir_.path()});
   EXPECT_THAT(std::string(launcher.status().message()), HasSubstr("/nonexistent/freeze_service"));
 }
 

@@ -20,18 +20,21 @@ class RunMonitorTest : public testing::Test {
     out_ = open_memstream(&text_, &size_);
     display_ = std::make_unique<Display>(out_, /*is_terminal=*/false, 79, absl::ZeroDuration());
     auto stub = std::make_unique<testing::NiceMock<v1::MockFreezeServiceStub>>();
-    ON_CALL(*stub, GetRun(_, _, _)).WillByDefault(Invoke([this](auto*, auto&, v1::GetRunResponse* response) {
-      *response->mutable_run() = run_;
-      return answers_ ? grpc::Status::OK : grpc::Status(grpc::StatusCode::UNAVAILABLE, "nobody there");
-    }));
-    ON_CALL(*stub, ListDecisions(_, _, _)).WillByDefault(Invoke([this](auto*, auto& request, auto* response) {
-      EXPECT_TRUE(request.changes_only());
-      // One per page, to see that all pages are read.
-      const size_t next = request.page_token().empty() ? 0 : std::stoul(request.page_token());
-      if (next < verdicts_.size()) *response->add_verdicts() = verdicts_[next];
-      if (next + 1 < verdicts_.size()) response->set_next_page_token(std::to_string(next + 1));
-      return grpc::Status::OK;
-    }));
+    ON_CALL(*stub, GetRun(_, _, _))
+        .WillByDefault(Invoke([this](auto*, auto&, v1::GetRunResponse* response) {
+          *response->mutable_run() = run_;
+          return answers_ ? grpc::Status::OK
+                          : grpc::Status(grpc::StatusCode::UNAVAILABLE, "nobody there");
+        }));
+    ON_CALL(*stub, ListDecisions(_, _, _))
+        .WillByDefault(Invoke([this](auto*, auto& request, auto* response) {
+          EXPECT_TRUE(request.changes_only());
+          // One per page, to see that all pages are read.
+          const size_t next = request.page_token().empty() ? 0 : std::stoul(request.page_token());
+          if (next < verdicts_.size()) *response->add_verdicts() = verdicts_[next];
+          if (next + 1 < verdicts_.size()) response->set_next_page_token(std::to_string(next + 1));
+          return grpc::Status::OK;
+        }));
     monitor_ = std::make_unique<RunMonitor>(std::move(stub), display_.get());
     run_.set_state(v1::RUN_STATE_RUNNING);
     run_.set_num_steps(20);
@@ -99,16 +102,18 @@ TEST_F(RunMonitorTest, SaysWhatTheRunWaitsFor) {
 TEST_F(RunMonitorTest, ProgressDecisionsAndEvaluationsOnceEach) {
   run_.set_step(5);
   run_.set_loss(0.5);
-  EXPECT_EQ(Poll(), "epoch 1/2  step 5/20  loss 0.500  640 samples/s  frontier 0  cut 3  ETA 1.5 s\n");
+  EXPECT_EQ(Poll(),
+            "epoch 1/2  step 5/20  loss 0.500  640 samples/s  frontier 0  cut 3  ETA 1.5 s\n");
   AddVerdict(2, 2, 4, "eta is low.");
   AddVerdict(3, 3, 4, "eta is lower.");
   v1::Evaluation* evaluation = run_.add_evaluations();
   evaluation->set_step(10);
   evaluation->set_accuracy(0.875);
   evaluation->set_loss(0.4);
-  EXPECT_THAT(Poll(), testing::StartsWith("epoch 1 done (step 10): test accuracy 87.50 %, test loss 0.400\n"
-                                          "step 10: frontier 0 -> 2, cut 3 -> 4: eta is low.\n"
-                                          "step 15: frontier 2 -> 3: eta is lower.\n"));
+  EXPECT_THAT(Poll(),
+              testing::StartsWith("epoch 1 done (step 10): test accuracy 87.50 %, test loss 0.400\n"
+                                  "step 10: frontier 0 -> 2, cut 3 -> 4: eta is low.\n"
+                                  "step 15: frontier 2 -> 3: eta is lower.\n"));
   EXPECT_THAT(Poll(), Not(HasSubstr("eta")));
 }
 

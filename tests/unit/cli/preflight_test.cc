@@ -17,7 +17,8 @@ using testutil::TempDir;
 // Four files of a dataset with `num_train` samples, of which only the headers are real.
 void WriteDataset(const std::string& folder, uint8_t num_train) {
   fs::create_directories(folder);
-  for (const char* name : {"train-images-idx3-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"}) {
+  for (const char* name :
+       {"train-images-idx3-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"}) {
     testutil::WriteFile(folder + "/" + name, "x");
   }
   testutil::WriteFile(folder + "/train-labels-idx1-ubyte",
@@ -45,8 +46,10 @@ TEST(LoadConfigTest, TheTrainingSetMustHoldABatch) {
 
 TEST(LoadConfigTest, MissingFileAndFolder) {
   TempDir dir;
-  EXPECT_THAT(std::string(LoadConfig(dir.File("none.toml"), {}).status().message()), HasSubstr("none.toml: No such file"));
-  EXPECT_THAT(std::string(LoadConfig(dir.path(), {}).status().message()), HasSubstr("is a folder; give a TOML file"));
+  EXPECT_THAT(std::string(LoadConfig(dir.File("none.toml"), {}).status().message()),
+              HasSubstr("none.toml: No such file"));
+  EXPECT_THAT(std::string(LoadConfig(dir.path(), {}).status().message()),
+              HasSubstr("is a folder; give a TOML file"));
 }
 
 TEST(LoadConfigTest, MissingDatasetNamesThePackage) {
@@ -68,27 +71,37 @@ TEST(RunDirTest, DefaultNameHasTimeAndPolicyAndIsNeverUsedTwice) {
   TempDir dir;
   const fs::path before = fs::current_path();
   fs::current_path(dir.path());
-  EXPECT_EQ(MakeRunDir("", "full", RunConfig(), absl::UnixEpoch()).value(), "runs/19700101-000000-full");
-  EXPECT_EQ(MakeRunDir("", "full", RunConfig(), absl::UnixEpoch()).value(), "runs/19700101-000000-full-2");
+  EXPECT_EQ(MakeRunDir("", "full", RunConfig(), absl::UnixEpoch()).value(),
+            "runs/19700101-000000-full");
+  EXPECT_EQ(MakeRunDir("", "full", RunConfig(), absl::UnixEpoch()).value(),
+            "runs/19700101-000000-full-2");
   fs::current_path(before);
 }
 
 TEST(RunDirTest, RefusesWhatIsNotEmptyOrNoFolder) {
   TempDir dir;
   testutil::WriteFile(dir.File("file"), "x");
-  EXPECT_THAT(std::string(MakeRunDir(dir.path(), "full", RunConfig(), absl::UnixEpoch()).status().message()),
-              HasSubstr("is not empty; give a new one by --run-dir, or delete it first"));
-  EXPECT_THAT(std::string(MakeRunDir(dir.File("file"), "full", RunConfig(), absl::UnixEpoch()).status().message()),
-              HasSubstr("is a file; give another name"));
-  EXPECT_THAT(std::string(MakeRunDir(dir.File("file/x"), "full", RunConfig(), absl::UnixEpoch()).status().message()),
+  EXPECT_THAT(
+      std::string(
+          MakeRunDir(dir.path(), "full", RunConfig(), absl::UnixEpoch()).status().message()),
+      HasSubstr("is not empty; give a new one by --run-dir, or delete it first"));
+  EXPECT_THAT(
+      std::string(
+          MakeRunDir(dir.File("file"), "full", RunConfig(), absl::UnixEpoch()).status().message()),
+      HasSubstr("is a file; give another name"));
+  EXPECT_THAT(std::string(MakeRunDir(dir.File("file/x"), "full", RunConfig(), absl::UnixEpoch())
+                              .status()
+                              .message()),
               HasSubstr("cannot make the run directory"));
 }
 
 TEST(CheckWritableTest, NamesTheFolder) {
   TempDir dir;
   EXPECT_TRUE(CheckWritable(dir.File("s.json")).ok());
-  EXPECT_THAT(std::string(CheckWritable(dir.path()).message()), HasSubstr("is a folder, not a file"));
-  EXPECT_THAT(std::string(CheckWritable(dir.File("none/s.json")).message()), HasSubstr("none does not exist"));
+  EXPECT_THAT(std::string(CheckWritable(dir.path()).message()),
+              HasSubstr("is a folder, not a file"));
+  EXPECT_THAT(std::string(CheckWritable(dir.File("none/s.json")).message()),
+              HasSubstr("none does not exist"));
 }
 
 TEST(WriteFileAtomicallyTest, ReplacesAndLeavesNothingBeside) {
@@ -104,7 +117,8 @@ TEST(ReadSmallFileTest, IsBounded) {
   TempDir dir;
   testutil::WriteFile(dir.File("f"), "12345");
   EXPECT_EQ(ReadSmallFile(dir.File("f"), 5).value(), "12345");
-  EXPECT_THAT(std::string(ReadSmallFile(dir.File("f"), 4).status().message()), HasSubstr("more than 4 bytes"));
+  EXPECT_THAT(std::string(ReadSmallFile(dir.File("f"), 4).status().message()),
+              HasSubstr("more than 4 bytes"));
 }
 
 }  // namespace

@@ -15,8 +15,14 @@ using testing::SizeIs;
 constexpr double kNan = std::numeric_limits<double>::quiet_NaN();
 
 Progress Example() {
-  return {.step = 656, .num_steps = 1872, .steps_per_epoch = 312, .loss = 0.4123, .samples_per_second = 812.3,
-          .frontier = 2, .cuts = {4}, .eta_s = 83.2};
+  return {.step = 656,
+          .num_steps = 1872,
+          .steps_per_epoch = 312,
+          .loss = 0.4123,
+          .samples_per_second = 812.3,
+          .frontier = 2,
+          .cuts = {4},
+          .eta_s = 83.2};
 }
 
 TEST(FormatDurationTest, EachScale) {
@@ -44,7 +50,8 @@ TEST(FormatRateTest, EachScale) {
 
 TEST(LiveLineTest, ShowsEverythingOn79Columns) {
   const std::string line = LiveLine(Example(), 79);
-  EXPECT_EQ(line, "[===>      ] epoch 3/6 step 656/1872 loss 0.412 812/s frontier 2 cut 4 ETA 1:23");
+  EXPECT_EQ(line,
+            "[===>      ] epoch 3/6 step 656/1872 loss 0.412 812/s frontier 2 cut 4 ETA 1:23");
   EXPECT_THAT(line, SizeIs(79));
 }
 
@@ -60,8 +67,13 @@ TEST(LiveLineTest, NeverWiderThanTheTerminal) {
     for (const double loss : {0.1, 123.4, 1e30, kNan}) {
       for (const size_t num_cuts : {0, 1, 3, 15, 63}) {
         for (int width = 1; width <= 100; ++width) {
-          Progress progress{.step = num_steps / 2, .num_steps = num_steps, .steps_per_epoch = 100, .loss = loss,
-                            .samples_per_second = 98'765, .frontier = 12, .cuts = std::vector<int64_t>(num_cuts, 17),
+          Progress progress{.step = num_steps / 2,
+                            .num_steps = num_steps,
+                            .steps_per_epoch = 100,
+                            .loss = loss,
+                            .samples_per_second = 98'765,
+                            .frontier = 12,
+                            .cuts = std::vector<int64_t>(num_cuts, 17),
                             .eta_s = 123'456};
           EXPECT_LE(static_cast<int>(LiveLine(progress, width).size()), width);
         }
@@ -91,10 +103,18 @@ TEST(PlainLineTest, TheLastStepIsInTheLastEpoch) {
 }
 
 TEST(FormatDecisionTest, SaysWhatChangesAndWhy) {
-  EXPECT_EQ(FormatDecision({.step = 704, .old_frontier = 0, .frontier = 2, .old_cuts = {3}, .cuts = {4},
+  EXPECT_EQ(FormatDecision({.step = 704,
+                            .old_frontier = 0,
+                            .frontier = 2,
+                            .old_cuts = {3},
+                            .cuts = {4},
                             .reason = "Because."}),
             "step 704: frontier 0 -> 2, cut 3 -> 4: Because.");
-  EXPECT_EQ(FormatDecision({.step = 8, .old_frontier = 2, .frontier = 2, .old_cuts = {2, 3}, .cuts = {2, 4},
+  EXPECT_EQ(FormatDecision({.step = 8,
+                            .old_frontier = 2,
+                            .frontier = 2,
+                            .old_cuts = {2, 3},
+                            .cuts = {2, 4},
                             .reason = "Why."}),
             "step 8: cuts 2,3 -> 2,4: Why.");
   EXPECT_EQ(FormatDecision({.step = 8, .old_cuts = {2}, .cuts = {2}, .reason = "keep: no gain."}),

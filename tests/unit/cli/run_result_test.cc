@@ -13,18 +13,34 @@ namespace {
 using testing::HasSubstr;
 
 RunResult Example(const std::string& policy, double wall_seconds) {
-  return {.policy = policy, .run_dir = "runs/demo/" + policy, .steps = 1872, .epochs = 6, .num_layers = 7,
-          .num_stages = 2, .frozen_layers = 4, .rebalances = 1, .layers_moved = 2, .test_accuracy = 0.9102,
-          .train_loss = 0.25, .wall_seconds = wall_seconds, .total_seconds = wall_seconds + 10,
-          .samples_per_second = 1441.6, .speedup_limit = 1.5, .verdict_wait_seconds = 0.01, .report_seconds = 0.2,
-          .weights_sha256 = std::string(64, 'a'),
-          .decisions = {{.step = 312, .plan_epoch = 1, .frontier = 2, .cuts = {4}, .reason = "First \"one\"."},
-                        {.step = 400, .plan_epoch = 1, .frontier = 2, .cuts = {4}, .reason = "No gain."},
-                        {.step = 624, .plan_epoch = 2, .frontier = 4, .cuts = {5}, .reason = "Second."}}};
+  return {
+      .policy = policy,
+      .run_dir = "runs/demo/" + policy,
+      .steps = 1872,
+      .epochs = 6,
+      .num_layers = 7,
+      .num_stages = 2,
+      .frozen_layers = 4,
+      .rebalances = 1,
+      .layers_moved = 2,
+      .test_accuracy = 0.9102,
+      .train_loss = 0.25,
+      .wall_seconds = wall_seconds,
+      .total_seconds = wall_seconds + 10,
+      .samples_per_second = 1441.6,
+      .speedup_limit = 1.5,
+      .verdict_wait_seconds = 0.01,
+      .report_seconds = 0.2,
+      .weights_sha256 = std::string(64, 'a'),
+      .decisions = {
+          {.step = 312, .plan_epoch = 1, .frontier = 2, .cuts = {4}, .reason = "First \"one\"."},
+          {.step = 400, .plan_epoch = 1, .frontier = 2, .cuts = {4}, .reason = "No gain."},
+          {.step = 624, .plan_epoch = 2, .frontier = 4, .cuts = {5}, .reason = "Second."}}};
 }
 
 void ExpectWithin80Columns(const std::string& text) {
-  for (const absl::string_view line : absl::StrSplit(text, '\n')) EXPECT_LE(line.size(), 80u) << line;
+  for (const absl::string_view line : absl::StrSplit(text, '\n'))
+    EXPECT_LE(line.size(), 80u) << line;
 }
 
 TEST(SummaryJsonTest, HoldsTheContract) {
@@ -43,9 +59,11 @@ TEST(SummaryJsonTest, HoldsTheContract) {
   EXPECT_EQ(json["samples_per_second"], 1441.6);
   EXPECT_EQ(json["weights_sha256"].get<std::string>().size(), 64u);
   ASSERT_EQ(json["decisions"].size(), 3u);
-  EXPECT_EQ(json["decisions"][0],
-            (nlohmann::json{{"step", 312}, {"plan_epoch", 1}, {"frontier", 2}, {"cuts", {4}},
-                            {"reason", "First \"one\"."}}));
+  EXPECT_EQ(json["decisions"][0], (nlohmann::json{{"step", 312},
+                                                  {"plan_epoch", 1},
+                                                  {"frontier", 2},
+                                                  {"cuts", {4}},
+                                                  {"reason", "First \"one\"."}}));
 }
 
 TEST(SummaryJsonTest, WhatIsNoNumberIsNull) {
@@ -75,12 +93,15 @@ TEST(ComparisonTableTest, SpeedUpStandsBesideItsLimit) {
   ExpectWithin80Columns(table);
   EXPECT_THAT(table, HasSubstr("speed-up              1.00x      1.39x\n"));
   EXPECT_THAT(table, HasSubstr("its physical limit    1.50x      1.50x\n"));
-  EXPECT_THAT(table, HasSubstr("smartpipe trained 1.39 times as fast as full, with +0.00 points of accuracy."));
+  EXPECT_THAT(
+      table,
+      HasSubstr("smartpipe trained 1.39 times as fast as full, with +0.00 points of accuracy."));
   EXPECT_THAT(table, HasSubstr("runs/demo/full\n"));
 }
 
 TEST(ComparisonJsonTest, HoldsBothRuns) {
-  const auto json = nlohmann::json::parse(ComparisonJson(Example("full", 90), Example("smartpipe", 60)));
+  const auto json =
+      nlohmann::json::parse(ComparisonJson(Example("full", 90), Example("smartpipe", 60)));
   EXPECT_EQ(json["speedup"], 1.5);
   EXPECT_EQ(json["full"]["wall_seconds"], 90);
   EXPECT_EQ(json["smartpipe"]["policy"], "smartpipe");

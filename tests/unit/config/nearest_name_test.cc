@@ -9,11 +9,11 @@ TEST(EditDistanceTest, CountsEachKindOfSlipOnce) {
   EXPECT_EQ(EditDistance("", ""), 0);
   EXPECT_EQ(EditDistance("", "abc"), 3);
   EXPECT_EQ(EditDistance("abc", ""), 3);
-  EXPECT_EQ(EditDistance("epochs", "epoch"), 1);   // missing
-  EXPECT_EQ(EditDistance("epochs", "eepochs"), 1); // extra
-  EXPECT_EQ(EditDistance("epochs", "epacks"), 2);  // replaced
-  EXPECT_EQ(EditDistance("epochs", "epcohs"), 1);  // swapped
-  EXPECT_EQ(EditDistance("SGD", "sgd"), 0);        // case
+  EXPECT_EQ(EditDistance("epochs", "epoch"), 1);    // missing
+  EXPECT_EQ(EditDistance("epochs", "eepochs"), 1);  // extra
+  EXPECT_EQ(EditDistance("epochs", "epacks"), 2);   // replaced
+  EXPECT_EQ(EditDistance("epochs", "epcohs"), 1);   // swapped
+  EXPECT_EQ(EditDistance("SGD", "sgd"), 0);         // case
 }
 
 TEST(NearestNameTest, FirstOfEqualsAndNoNames) {

@@ -78,9 +78,9 @@ path = "/data/größe"
 TEST(RunConfigTest, SetOverridesTheTextAndTheLastOneWins) {
   const auto config = ParseRunConfig(
       "[train]\nepochs = 3\n[freeze]\npolicy = \"full\"\n", "c.toml",
-      {"train.epochs=4", "train.epochs=5", "freeze.policy=fixed", "pipeline.schedule=1f1b", "optim.lr=1e-3",
-       "pipeline.cuts=[3]", "data.path=/a b/c#d", "model.weights=\"x=y\"", "rebalance.enabled=false",
-       "freeze.statistic= vector "});
+      {"train.epochs=4", "train.epochs=5", "freeze.policy=fixed", "pipeline.schedule=1f1b",
+       "optim.lr=1e-3", "pipeline.cuts=[3]", "data.path=/a b/c#d", "model.weights=\"x=y\"",
+       "rebalance.enabled=false", "freeze.statistic= vector "});
   ASSERT_TRUE(config.ok()) << config.status();
   EXPECT_EQ(config->train.epochs, 5);
   EXPECT_EQ(config->freeze.policy, "fixed");
@@ -110,7 +110,8 @@ TEST(RunConfigTest, OptimizerCanBeSwitchedAlone) {
 
 TEST(RunConfigTest, CanonicalTomlReadsBackEqual) {
   RunConfig config;
-  config.train = {.epochs = 3, .batch_size = 96, .microbatches = 6, .seed = INT64_MAX, .max_steps = 77};
+  config.train = {
+      .epochs = 3, .batch_size = 96, .microbatches = 6, .seed = INT64_MAX, .max_steps = 77};
   config.optim = {.name = "adamw", .lr = 0.1 + 0.2, .momentum = 0, .weight_decay = 1e-7};
   config.pipeline = {.stages = 4, .schedule = "gpipe", .cuts = {1, 3, 5}};
   config.freeze.policy = "schedule";
@@ -150,8 +151,9 @@ TEST(RunConfigTest, EachDefaultCanBeSet) {
 
 TEST(RunConfigTest, SizeIsBounded) {
   const auto config = ParseRunConfig(std::string(2 << 20, '#'), "c.toml");
-  EXPECT_EQ(config.status().message(),
-            "c.toml: the config has 2097152 bytes, at most 1048576 are allowed; is it the right file?");
+  EXPECT_EQ(
+      config.status().message(),
+      "c.toml: the config has 2097152 bytes, at most 1048576 are allowed; is it the right file?");
 }
 
 TEST(RunConfigTest, ExamplesAreGood) {
@@ -176,10 +178,12 @@ TEST(ConfigFilesTest, MissingWeightsAndFolder) {
   const auto problems = CheckConfigFiles(config, {"images", "labels"});
   ASSERT_EQ(problems.size(), 2u);
   EXPECT_EQ(FormatConfigProblem(problems[0], "c.toml"),
-            "c.toml: model.weights: file \"/nonexistent/w.safetensors\" does not exist; give a safetensors file, or "
+            "c.toml: model.weights: file \"/nonexistent/w.safetensors\" does not exist; give a "
+            "safetensors file, or "
             "\"\" to start from random weights");
   EXPECT_EQ(FormatConfigProblem(problems[1], "c.toml"),
-            "c.toml: data.path: folder \"/nonexistent/data\" does not exist; it must hold images, labels");
+            "c.toml: data.path: folder \"/nonexistent/data\" does not exist; it must hold images, "
+            "labels");
 }
 
 TEST(ConfigFilesTest, EachMissingFileOfTheDatasetIsNamed) {
@@ -189,8 +193,9 @@ TEST(ConfigFilesTest, EachMissingFileOfTheDatasetIsNamed) {
   Write(folder.path() / "images.gz");
   const auto problems = CheckConfigFiles(config, {"images", "labels"});
   ASSERT_EQ(problems.size(), 1u);
-  EXPECT_EQ(problems[0].message, "file \"" + config.data.path +
-                                     "/labels\" (or labels.gz) does not exist; dataset fashion_mnist needs it");
+  EXPECT_EQ(problems[0].message,
+            "file \"" + config.data.path +
+                "/labels\" (or labels.gz) does not exist; dataset fashion_mnist needs it");
   Write(folder.path() / "labels");
   EXPECT_THAT(CheckConfigFiles(config, {"images", "labels"}), IsEmpty());
 }
@@ -236,7 +241,8 @@ TEST(RunShapeTest, ATinyEpochHasIntervalsOfOneStep) {
 TEST(RunShapeTest, LessThanOneBatch) {
   const auto shape = MakeRunShape(RunConfig(), 63);
   EXPECT_EQ(shape.status().message(),
-            "train.batch_size: the training set has 63 samples, less than one batch of 64; give a smaller batch_size "
+            "train.batch_size: the training set has 63 samples, less than one batch of 64; give a "
+            "smaller batch_size "
             "or more data");
 }
 
@@ -245,9 +251,10 @@ TEST(RunShapeTest, ScheduleOffTheQuarterEpoch) {
   config.freeze.policy = "schedule";
   config.freeze.schedule = {{234, 1}, {500, 2}};
   const auto shape = MakeRunShape(config, 60'000);
-  EXPECT_EQ(shape.status().message(),
-            "freeze.schedule: step 500 is not a multiple of the interval, 234 steps (a quarter epoch; "
-            "freeze.interval_steps = 0); give 468 or 702");
+  EXPECT_EQ(
+      shape.status().message(),
+      "freeze.schedule: step 500 is not a multiple of the interval, 234 steps (a quarter epoch; "
+      "freeze.interval_steps = 0); give 468 or 702");
 }
 
 }  // namespace

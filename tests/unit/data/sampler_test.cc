@@ -65,10 +65,11 @@ TEST(SamplerTest, SeedEpochAndNothingElseChangeTheOrder) {
   EXPECT_EQ(Epoch(one, 0, 2), Epoch(finer, 0, 8));
 }
 
+// Pins the bytes: a change here changes the result of every run ever recorded.
 TEST(SamplerTest, KnownOrder) {
   Sampler sampler(1, 10, 10, 1);
   EXPECT_THAT(sampler.Microbatch(Step(0), MicrobatchIndex(0)),
-              testing::ElementsAre(0, 0, 0, 0, 0, 0, 0, 0, 0, 0));
+              testing::ElementsAre(0, 5, 7, 1, 4, 3, 8, 6, 9, 2));
 }
 
 TEST(SamplerTest, ImpossibleShapesAreRefused) {
