@@ -36,6 +36,11 @@ std::string DescribeTensor(const at::Tensor& tensor) {
                       c10::toString(tensor.scalar_type()));
 }
 
+std::string FirstLine(const std::exception& error) {
+  const std::string text = error.what();
+  return text.substr(0, text.find('\n'));
+}
+
 absl::Status CheckChannel(Rank self, int32_t size, Rank peer, ChannelKind kind) {
   if (peer.value() < 0 || peer.value() >= size || peer == self) {
     return absl::InvalidArgumentError(absl::StrCat("rank ", self.value(), " of ", size,

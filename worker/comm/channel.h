@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <exception>
 #include <string>
 #include <vector>
 
@@ -21,6 +22,9 @@ std::string DescribeRank(Rank rank, const std::vector<std::string>& member_names
 
 /// Shape and type, as "[16, 64] Float".
 std::string DescribeTensor(const at::Tensor& tensor);
+
+/// What c10d or Gloo says, without the source positions and back trace that follow.
+std::string FirstLine(const std::exception& error);
 
 /// INVALID_ARGUMENT unless `peer` is another rank of the group, and `kind` one of the enumerators.
 absl::Status CheckChannel(Rank self, int32_t size, Rank peer, ChannelKind kind);

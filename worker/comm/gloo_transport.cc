@@ -1,21 +1,21 @@
-// Transport over ProcessGroupGloo's tagged send and receive.
+// Transport over c10d's Gloo backend: its tagged send and receive.
 //
 // Facts about Gloo that shape this file:
-// - The data moves on Gloo's own I/O thread. Only Work::wait() tells that a transfer has ended;
-// there is no poll. So
-//   Wait() calls it on the caller's thread (no detour in the hot path), and only transfers whose
-//   Done() is asked, or that are dropped unfinished, go to one watcher thread per group.
+// - The data moves on Gloo's I/O threads. Only Work::wait() tells that a transfer has ended; there
+// is no poll. So
+//   Wait() calls it on the caller's thread, and only transfers whose Done() is asked, or that are
+//   dropped unfinished, go to a watcher thread.
+// - An I/O thread that finds a connection locked spins until it is free. A compute thread that
+// sends wakes the peer,
+//   is put aside for it on a busy machine while it holds the lock, and its own I/O thread then
+//   burns milliseconds. Therefore a poster thread does all sending and receiving, and each
+//   direction has a connection of its own. docs/decisions/gloo-threads.md has the measurements.
 // - A message that is longer than the posted buffer ends the receiving process, a shorter one
 // passes unnoticed.
 //   Therefore the tag holds the message's number and a fingerprint of shape and type: a mismatch
 //   never meets and ends in DEADLINE_EXCEEDED.
-// - A connection attempt lasts up to five times the timeout that Gloo is given, and cannot be
-// interrupted.
-// - Sockets live as long as the last Work or group object; both must go before a peer sees the end.
-// - Headers of Gloo may be older than the code inside libtorch_cpu: no object of a gloo type is
-// made here.
-#include <net/if.h>
-
+// - Sockets live as long as the last Work or backend object; all must go before a peer sees the
+// end.
 #include <algorithm>
 #include <array>
 #include <chrono>
@@ -33,24 +33,17 @@
 #include "absl/status/status.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_join.h"
 #include "absl/synchronization/mutex.h"
-#include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "services/base/status_macros.h"
-#include "torch/csrc/distributed/c10d/ProcessGroupGloo.hpp"
-#include "worker/comm/c10d_store.h"
 #include "worker/comm/channel.h"
+#include "worker/comm/gloo_mesh.h"
 #include "worker/comm/transport.h"
 
 namespace smartpipe {
 namespace {
 
 using WorkPtr = c10::intrusive_ptr<c10d::Work>;
-
-// Limit of what cannot be interrupted: connecting ranks that are all known to be there. Usually
-// takes 20 ms to 200 ms.
-constexpr absl::Duration kMeshTimeoutMax = absl::Seconds(8);
 
 // Gloo takes milliseconds, and zero as "the default".
 std::chrono::milliseconds ToMilliseconds(absl::Duration duration) {
@@ -59,16 +52,10 @@ std::chrono::milliseconds ToMilliseconds(absl::Duration duration) {
       std::clamp(absl::Ceil(duration, absl::Milliseconds(1)), absl::Milliseconds(1), kLongest));
 }
 
-// The first line of what c10d or Gloo says; its messages carry source positions and back traces
-// after it.
-std::string FirstLine(const std::exception& error) {
-  const absl::string_view text = error.what();
-  return std::string(text.substr(0, text.find('\n')));
-}
-
-// Equal on both sides of a channel for the n-th message if shape and type agree. 31 bits: 2 kind,
-// 13 number, 16 hash.
-int MessageTag(ChannelKind kind, int64_t index, const at::Tensor& tensor) {
+// Equal on both sides for the n-th message of a channel if shape and type agree.
+// 31 bits: kind 2, message number 12, fingerprint 16, and the direction, which picks the
+// connection.
+int MessageTag(ChannelKind kind, bool upward, int64_t index, const at::Tensor& tensor) {
   uint64_t hash = 0xcbf29ce484222325;  // FNV-1a
   auto mix = [&hash](uint64_t value) {
     for (int byte = 0; byte < 8; ++byte, value >>= 8)
@@ -79,20 +66,9 @@ int MessageTag(ChannelKind kind, int64_t index, const at::Tensor& tensor) {
   const uint32_t folded =
       static_cast<uint32_t>((hash >> 48 ^ hash >> 32 ^ hash >> 16 ^ hash) & 0xffff);
   return static_cast<int>(static_cast<uint32_t>(kind) << 29 |
-                          static_cast<uint32_t>(index & 0x1fff) << 16 | folded);
+                          static_cast<uint32_t>(index & 0xfff) << 17 | folded << 1 |
+                          static_cast<uint32_t>(upward));
 }
-
-// Gloo waits for addresses with its own timeout, a fifth of what a connection may take; here both
-// take the same.
-class MeshStore final : public C10dStore {
- public:
-  using C10dStore::C10dStore;
-  using C10dStore::wait;
-  void wait(const std::vector<std::string>& keys,
-            const std::chrono::milliseconds& timeout) override {
-    C10dStore::wait(keys, std::max(timeout, getTimeout()));
-  }
-};
 
 // One transfer. Everything but the constants is guarded by the mutex of its group.
 struct Operation {
@@ -100,27 +76,29 @@ struct Operation {
   Rank peer;
   ChannelKind kind = ChannelKind::kState;
   int64_t index = 0;  // number of the message on its channel, from 0
-  at::Tensor tensor;  // for messages; reset at the end
-  WorkPtr work;       // reset at the end
+  at::Tensor tensor;  // reset at the end, as is `work`
+  WorkPtr work;       // set when posted
   enum class State : uint8_t {
-    kStarted,
-    kClaimed,
-    kEnded
-  } state = State::kStarted;  // claimed: a thread is in wait()
+    kQueued,   // waits for the poster
+    kPosted,   // under way
+    kClaimed,  // under way, and a thread is in work->wait()
+    kEnded,
+  } state = State::kQueued;
   bool watched = false;
   absl::Status status;  // valid when ended
 };
 using OperationPtr = std::shared_ptr<Operation>;
+using State = Operation::State;
 
 // The connections of one rank and everything under way on them. Shared by the transport and its
 // transfers, which may outlive it.
 class GlooGroup {
  public:
-  explicit GlooGroup(TransportOptions options) : options_(std::move(options)) {}
+  // `backend` is null for a group of one.
+  GlooGroup(TransportOptions options, c10::intrusive_ptr<c10d::Backend> backend);
   ~GlooGroup() { Close(); }
 
   const TransportOptions& options() const { return options_; }
-  absl::Status Connect() ABSL_LOCKS_EXCLUDED(mutex_);
   absl::StatusOr<OperationPtr> Start(bool is_send, Rank peer, ChannelKind kind, at::Tensor tensor)
       ABSL_LOCKS_EXCLUDED(mutex_);
   absl::Status Wait(const OperationPtr& operation) ABSL_LOCKS_EXCLUDED(mutex_);
@@ -128,86 +106,42 @@ class GlooGroup {
   // The caller loses interest: the watcher keeps the buffer alive until the transfer has ended.
   void Drop(const OperationPtr& operation) ABSL_LOCKS_EXCLUDED(mutex_);
   void Abort(const absl::Status& why) ABSL_LOCKS_EXCLUDED(mutex_);
+  // Aborts and ends the threads. Idempotent.
   void Close() ABSL_LOCKS_EXCLUDED(mutex_);
 
  private:
-  absl::Status Gather(absl::Time deadline);
   void Watch(const OperationPtr& operation) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void RunPoster() ABSL_LOCKS_EXCLUDED(mutex_);
   void RunWatcher() ABSL_LOCKS_EXCLUDED(mutex_);
+  void Post(const OperationPtr& operation, c10::intrusive_ptr<c10d::Backend> backend)
+      ABSL_LOCKS_EXCLUDED(mutex_);
+  // Ends everything under way and to come with `why`, and the connections.
+  void CloseConnections(const absl::Status& why) ABSL_LOCKS_EXCLUDED(mutex_);
   // Waits on a claimed operation and ends it.
   void Finish(const OperationPtr& operation, WorkPtr work) ABSL_LOCKS_EXCLUDED(mutex_);
+  // The caller destroys what is returned after it has released the mutex.
   WorkPtr End(Operation& operation, absl::Status status) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  absl::Status Explain(const Operation& operation, const std::exception& error)
-      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  std::string Describe(const Operation& operation) const;
-  std::string Peer(Rank rank) const { return DescribeRank(rank, options_.member_names); }
+  absl::Status Explain(const Operation& operation, const std::exception& error) const;
+  std::string DescribeMessage(const Operation& operation) const;
 
   const TransportOptions options_;
   absl::Mutex mutex_;
-  c10::intrusive_ptr<c10d::Backend> backend_
-      ABSL_GUARDED_BY(mutex_);                    // null for a group of one, or after Abort
-  absl::Status aborted_ ABSL_GUARDED_BY(mutex_);  // CANCELLED once aborted
-  absl::Status timed_out_
-      ABSL_GUARDED_BY(mutex_);  // the transfer whose deadline made Gloo close all connections
-  std::set<OperationPtr> under_way_ ABSL_GUARDED_BY(mutex_);
+  c10::intrusive_ptr<c10d::Backend> backend_ ABSL_GUARDED_BY(mutex_);  // null when closed
+  absl::Status closed_
+      ABSL_GUARDED_BY(mutex_);  // why the connections are closed; OK while they are open
+  std::set<OperationPtr> under_way_ ABSL_GUARDED_BY(mutex_);  // not ended
   // Messages so far per (is_send, peer, kind).
   std::map<std::array<int32_t, 3>, int64_t> num_messages_ ABSL_GUARDED_BY(mutex_);
+  std::deque<OperationPtr> queued_ ABSL_GUARDED_BY(mutex_);
   std::deque<OperationPtr> watched_ ABSL_GUARDED_BY(mutex_);
-  std::thread watcher_ ABSL_GUARDED_BY(mutex_);
+  std::thread poster_ ABSL_GUARDED_BY(mutex_);
+  std::thread watcher_ ABSL_GUARDED_BY(mutex_);  // started when first needed
 };
 
-// Waits until every rank is here, so that a missing one can be named.
-absl::Status GlooGroup::Gather(absl::Time deadline) {
-  auto key = [](int32_t rank) { return absl::StrCat("transport/rank/", rank); };
-  SP_RETURN_IF_ERROR(options_.store->Set(key(options_.rank.value()), "here"));
-  std::vector<std::string> keys;
-  for (int32_t rank = 0; rank < options_.size; ++rank) keys.push_back(key(rank));
-  const absl::Status status = options_.store->Wait(keys, deadline - absl::Now());
-  if (!absl::IsDeadlineExceeded(status)) return status;
-  std::vector<std::string> missing;
-  for (int32_t rank = 0; rank < options_.size; ++rank) {
-    SP_ASSIGN_OR_RETURN(const bool here, options_.store->Check({key(rank)}));
-    if (!here) missing.push_back(Peer(Rank(rank)));
-  }
-  return absl::DeadlineExceededError(absl::StrCat(
-      "waited ", absl::ToDoubleSeconds(options_.connect_timeout), " s for ",
-      absl::StrJoin(missing, ", "), "; ", options_.size - static_cast<int32_t>(missing.size()),
-      " of ", options_.size, " workers are ready to connect"));
-}
-
-absl::Status GlooGroup::Connect() {
-  if (options_.size == 1) return absl::OkStatus();
-  const absl::Time deadline = absl::Now() + options_.connect_timeout;
-  const std::string& address = options_.bind_address;
-  auto gloo_options = c10d::ProcessGroupGloo::Options::create();
-  gloo_options->threads = 1;  // they serve collectives only, of which there are none
-  try {
-    gloo_options->devices = {
-        if_nametoindex(address.c_str()) != 0
-            ? c10d::ProcessGroupGloo::createDeviceForInterface(address, /*lazyInit=*/false)
-            : c10d::ProcessGroupGloo::createDeviceForHostname(address, /*lazyInit=*/false)};
-  } catch (const std::exception& error) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("\"", address, "\" is neither an address nor a network interface ",
-                     "of this machine: ", FirstLine(error)));
-  }
-  SP_RETURN_IF_ERROR(
-      Gather(deadline));  // after the last step that fails for reasons of this machine alone
-  const absl::Duration mesh_timeout = std::min(deadline - absl::Now(), kMeshTimeoutMax);
-  gloo_options->timeout = ToMilliseconds(mesh_timeout / 5);
-  auto store = c10::make_intrusive<MeshStore>(options_.store, ToMilliseconds(mesh_timeout));
-  try {
-    auto backend = c10::make_intrusive<c10d::ProcessGroupGloo>(
-        store, options_.rank.value(), options_.size, std::move(gloo_options));
-    absl::MutexLock lock(&mutex_);
-    backend_ = std::move(backend);
-    return absl::OkStatus();
-  } catch (const std::exception& error) {
-    if (!store->status().ok()) return Annotate(store->status(), "exchanging addresses");
-    return absl::UnavailableError(absl::StrCat(
-        "all ", options_.size, " workers are there, but they cannot connect: ", FirstLine(error),
-        ". One may have died just now, or ", address, " is not reachable from all of them"));
-  }
+GlooGroup::GlooGroup(TransportOptions options, c10::intrusive_ptr<c10d::Backend> backend)
+    : options_(std::move(options)), backend_(std::move(backend)) {
+  absl::MutexLock lock(&mutex_);
+  if (backend_) poster_ = std::thread([this] { RunPoster(); });
 }
 
 absl::StatusOr<OperationPtr> GlooGroup::Start(bool is_send, Rank peer, ChannelKind kind,
@@ -219,40 +153,66 @@ absl::StatusOr<OperationPtr> GlooGroup::Start(bool is_send, Rank peer, ChannelKi
   operation->peer = peer;
   operation->kind = kind;
   operation->tensor = std::move(tensor);
-  c10::intrusive_ptr<c10d::Backend> backend;
-  {
-    absl::MutexLock lock(&mutex_);
-    SP_RETURN_IF_ERROR(aborted_);
-    backend = backend_;
-    operation->index = num_messages_[{is_send, peer.value(), static_cast<int32_t>(kind)}]++;
+  absl::MutexLock lock(&mutex_);
+  SP_RETURN_IF_ERROR(closed_);
+  operation->index = num_messages_[{is_send, peer.value(), static_cast<int32_t>(kind)}]++;
+  under_way_.insert(operation);
+  queued_.push_back(operation);
+  return operation;
+}
+
+void GlooGroup::RunPoster() {
+  while (true) {
+    OperationPtr operation;
+    c10::intrusive_ptr<c10d::Backend> backend;
+    {
+      absl::MutexLock lock(&mutex_);
+      auto ready = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+        return !closed_.ok() || !queued_.empty();
+      };
+      mutex_.Await(absl::Condition(&ready));
+      if (!closed_.ok()) return;
+      operation = std::move(queued_.front());
+      queued_.pop_front();
+      backend = backend_;
+    }
+    Post(operation, std::move(backend));
   }
-  const int tag = MessageTag(kind, operation->index, operation->tensor);
-  std::vector<at::Tensor> tensors = {operation->tensor};
+}
+
+void GlooGroup::Post(const OperationPtr& operation, c10::intrusive_ptr<c10d::Backend> backend) {
+  // The poster alone has this operation, and Abort leaves it to the poster.
+  const int peer = operation->peer.value();
+  const bool upward = (options_.rank < operation->peer) == operation->is_send;
+  const int tag = MessageTag(operation->kind, upward, operation->index, operation->tensor);
   WorkPtr work;
+  WorkPtr ended;
+  absl::Status status;
   try {
-    work = is_send ? backend->send(tensors, peer.value(), tag)
-                   : backend->recv(tensors, peer.value(), tag);
+    std::vector<at::Tensor> tensors = {operation->tensor};
+    work =
+        operation->is_send ? backend->send(tensors, peer, tag) : backend->recv(tensors, peer, tag);
   } catch (const std::exception& error) {
-    absl::MutexLock lock(&mutex_);
-    return aborted_.ok() ? Explain(*operation, error) : aborted_;
+    status = Explain(*operation, error);
   }
   absl::MutexLock lock(&mutex_);
-  SP_RETURN_IF_ERROR(aborted_);
   operation->work = std::move(work);
-  under_way_.insert(operation);
-  return operation;
+  operation->state = State::kPosted;
+  if (status.ok() && closed_.ok()) return;
+  ended = End(*operation, closed_.ok() ? std::move(status) : closed_);
+  under_way_.erase(operation);
 }
 
 absl::Status GlooGroup::Wait(const OperationPtr& operation) {
   WorkPtr work;
   {
     absl::MutexLock lock(&mutex_);
-    if (operation->state == Operation::State::kClaimed) {
-      auto ended = [&operation] { return operation->state == Operation::State::kEnded; };
-      mutex_.Await(absl::Condition(&ended));
-    }
-    if (operation->state == Operation::State::kEnded) return operation->status;
-    operation->state = Operation::State::kClaimed;
+    auto free = [&operation] {
+      return operation->state == State::kPosted || operation->state == State::kEnded;
+    };
+    mutex_.Await(absl::Condition(&free));
+    if (operation->state == State::kEnded) return operation->status;
+    operation->state = State::kClaimed;
     work = operation->work;
   }
   Finish(operation, std::move(work));
@@ -263,7 +223,7 @@ absl::Status GlooGroup::Wait(const OperationPtr& operation) {
 bool GlooGroup::Done(const OperationPtr& operation) {
   absl::MutexLock lock(&mutex_);
   Watch(operation);
-  return operation->state == Operation::State::kEnded;
+  return operation->state == State::kEnded;
 }
 
 void GlooGroup::Drop(const OperationPtr& operation) {
@@ -272,7 +232,9 @@ void GlooGroup::Drop(const OperationPtr& operation) {
 }
 
 void GlooGroup::Watch(const OperationPtr& operation) {
-  if (operation->state != Operation::State::kStarted || operation->watched) return;
+  if (operation->state == State::kClaimed || operation->state == State::kEnded ||
+      operation->watched)
+    return;
   operation->watched = true;
   watched_.push_back(operation);
   if (!watcher_.joinable()) watcher_ = std::thread([this] { RunWatcher(); });
@@ -285,14 +247,14 @@ void GlooGroup::RunWatcher() {
     {
       absl::MutexLock lock(&mutex_);
       auto ready = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
-        return !aborted_.ok() || !watched_.empty();
+        return !closed_.ok() || (!watched_.empty() && watched_.front()->state != State::kQueued);
       };
       mutex_.Await(absl::Condition(&ready));
-      if (!aborted_.ok()) return;
+      if (!closed_.ok()) return;
       operation = std::move(watched_.front());
       watched_.pop_front();
-      if (operation->state != Operation::State::kStarted) continue;
-      operation->state = Operation::State::kClaimed;
+      if (operation->state != State::kPosted) continue;
+      operation->state = State::kClaimed;
       work = operation->work;
     }
     Finish(operation, std::move(work));
@@ -302,87 +264,95 @@ void GlooGroup::RunWatcher() {
 void GlooGroup::Finish(const OperationPtr& operation, WorkPtr work) {
   absl::Status status;
   try {
-    // False means aborted, and then `aborted_` is set.
+    // False means aborted, and then `closed_` is set.
     work->wait(ToMilliseconds(options_.transfer_timeout));
   } catch (const std::exception& error) {
-    absl::MutexLock lock(&mutex_);
     status = Explain(*operation, error);
   }
+  // Gloo has given up one connection by now; give up all, so that no peer waits for its own
+  // deadline.
+  if (absl::IsDeadlineExceeded(status)) CloseConnections(status);
   WorkPtr ended;
   absl::MutexLock lock(&mutex_);
-  ended = End(*operation, aborted_.ok() ? std::move(status) : aborted_);
+  ended = End(*operation, closed_.ok() ? std::move(status) : closed_);
   under_way_.erase(operation);
 }
 
 WorkPtr GlooGroup::End(Operation& operation, absl::Status status) {
   operation.status = std::move(status);
-  operation.state = Operation::State::kEnded;
+  operation.state = State::kEnded;
   operation.tensor.reset();
   return std::move(operation.work);
 }
 
 void GlooGroup::Abort(const absl::Status& why) {
-  // Destroyed last to first and without the lock: transfers, then the group with its sockets.
+  CloseConnections(absl::CancelledError(absl::StrCat("transfers were aborted: ", why.message())));
+}
+
+void GlooGroup::CloseConnections(const absl::Status& why) {
+  // Destroyed last to first and without the lock: transfers, then the backend with its sockets.
   c10::intrusive_ptr<c10d::Backend> backend;
   std::vector<WorkPtr> ended;
   absl::MutexLock lock(&mutex_);
-  if (!aborted_.ok()) return;
-  aborted_ = absl::CancelledError(absl::StrCat("transfers were aborted: ", why.message()));
+  if (!closed_.ok()) return;
+  closed_ = why;
+  for (const OperationPtr& operation : queued_) {
+    End(*operation, closed_);
+    under_way_.erase(operation);
+  }
   for (auto it = under_way_.begin(); it != under_way_.end();) {
     Operation& operation = **it;
-    operation.work->abort();
-    if (operation.state == Operation::State::kStarted) {
-      ended.push_back(End(operation, aborted_));
+    if (operation.work) operation.work->abort();
+    if (operation.state == State::kPosted) {
+      ended.push_back(End(operation, closed_));
       it = under_way_.erase(it);
     } else {
-      ++it;  // its thread is woken now and ends it
+      ++it;  // the poster has it, or a thread that waits and is woken now: they end it
     }
   }
+  queued_.clear();
   watched_.clear();
   backend = std::move(backend_);
 }
 
 void GlooGroup::Close() {
   Abort(absl::CancelledError("the transport was closed"));
-  std::thread watcher;
+  std::thread poster, watcher;
   {
     absl::MutexLock lock(&mutex_);
+    poster = std::move(poster_);
     watcher = std::move(watcher_);
   }
+  if (poster.joinable()) poster.join();
   if (watcher.joinable()) watcher.join();
 }
 
-std::string GlooGroup::Describe(const Operation& operation) const {
-  return absl::StrCat(operation.is_send ? "sending " : "receiving ",
-                      ChannelKindName(operation.kind), " message ", operation.index, ", ",
+std::string GlooGroup::DescribeMessage(const Operation& operation) const {
+  return absl::StrCat(ChannelKindName(operation.kind), " message ", operation.index, ", ",
                       DescribeTensor(operation.tensor));
 }
 
-absl::Status GlooGroup::Explain(const Operation& operation, const std::exception& error) {
+absl::Status GlooGroup::Explain(const Operation& operation, const std::exception& error) const {
   const std::string text = FirstLine(error);
-  const std::string peer = Peer(operation.peer);
+  const std::string peer = DescribeRank(operation.peer, options_.member_names);
+  const std::string message = DescribeMessage(operation);
+  const std::string action = absl::StrCat(operation.is_send ? "sending " : "receiving ", message);
   if (absl::StrContains(text, "Timed out waiting")) {
-    const absl::Status status = absl::DeadlineExceededError(
-        absl::StrCat(peer, operation.is_send ? " did not take " : " did not send ",
-                     ChannelKindName(operation.kind), " message ", operation.index, ", ",
-                     DescribeTensor(operation.tensor), ", within ",
-                     absl::ToDoubleSeconds(options_.transfer_timeout),
+    return absl::DeadlineExceededError(
+        absl::StrCat(peer, operation.is_send ? " did not take " : " did not send ", message,
+                     ", within ", absl::ToDoubleSeconds(options_.transfer_timeout),
                      " s; it is stopped or overloaded, or expects another shape there"));
-    if (timed_out_.ok()) timed_out_ = status;
-    return status;
   }
   if (absl::StrContains(text, "Application timeout")) {
-    return Annotate(
-        timed_out_.ok() ? absl::DeadlineExceededError("another transfer timed out") : timed_out_,
-        absl::StrCat("connections were given up while ", Describe(operation)));
+    return absl::DeadlineExceededError(absl::StrCat("another transfer timed out while ", action));
   }
   if (absl::StrContains(text, "closed by peer") || absl::StrContains(text, "reset by peer") ||
       absl::StrContains(text, "Broken pipe") || absl::StrContains(text, "Socket closed")) {
     return absl::UnavailableError(
-        absl::StrCat(peer, " closed the connection (while ", Describe(operation), ")"));
+        absl::StrCat(peer, " closed the connection (while ", action, ")"));
   }
   return absl::UnavailableError(
-      absl::StrCat("the connection to ", peer, " failed while ", Describe(operation), ": ", text));
+      absl::StrCat("the connection to ", peer, " failed while ", action, ": ", text));
 }
 
 class GlooTransfer final : public Transfer {
@@ -444,9 +414,11 @@ absl::Status CheckOptions(const TransportOptions& options) {
 
 absl::StatusOr<std::unique_ptr<Transport>> MakeGlooTransport(const TransportOptions& options) {
   SP_RETURN_IF_ERROR(CheckOptions(options));
-  auto group = std::make_shared<GlooGroup>(options);
-  SP_RETURN_IF_ERROR(group->Connect());
-  return std::make_unique<GlooTransport>(std::move(group));
+  c10::intrusive_ptr<c10d::Backend> backend;
+  if (options.size > 1) {
+    SP_ASSIGN_OR_RETURN(backend, ConnectGlooMesh(options));
+  }
+  return std::make_unique<GlooTransport>(std::make_shared<GlooGroup>(options, std::move(backend)));
 }
 
 }  // namespace smartpipe

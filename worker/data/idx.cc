@@ -65,7 +65,7 @@ class Content {
   size_t Read(uint8_t* out, size_t count) {
     if (!packed_) {
       const size_t taken = std::min(count, bytes_.size() - taken_);
-      std::memcpy(out, bytes_.data() + taken_, taken);
+      std::copy_n(bytes_.begin() + static_cast<ptrdiff_t>(taken_), taken, out);
       taken_ += taken;
       return taken;
     }

@@ -84,6 +84,11 @@ FakeWorker::~FakeWorker() {
   if (stream_ != nullptr) (void)stream_->Finish();
 }
 
+bool FakeWorker::Welcomed() {
+  v1::JoinResponse message;
+  return stream_->Read(&message) && message.has_welcome();
+}
+
 v1::JoinResponse FakeWorker::Next() {
   v1::JoinResponse message;
   EXPECT_TRUE(stream_->Read(&message)) << "the stream of " << id_ << " ended";
@@ -93,7 +98,10 @@ v1::JoinResponse FakeWorker::Next() {
 v1::JoinResponse FakeWorker::NextBut(v1::JoinResponse::EventCase skipped) {
   while (true) {
     v1::JoinResponse message;
-    if (!stream_->Read(&message)) ADD_FAILURE() << "the stream of " << id_ << " ended";
+    if (!stream_->Read(&message)) {
+      ADD_FAILURE() << "the stream of " << id_ << " ended";
+      return {};
+    }
     if (message.event_case() != skipped) return message;
   }
 }

@@ -53,6 +53,8 @@ class FakeWorker {
 
   v1::FreezeService::Stub& stub() { return *stub_; }
   const std::string& id() const { return id_; }
+  /// True when the service takes the worker in; reads one message.
+  bool Welcomed();
   /// Next message; fails the test when the stream ended.
   v1::JoinResponse Next();
   /// Skips what it waits for.

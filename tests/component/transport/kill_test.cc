@@ -209,10 +209,9 @@ TEST_F(KilledRank, WhileConnectingEndsTheOthersInTime) {
   Start("die_connecting", 2);
   const absl::Time before = absl::Now();
   // Which one depends on whether the connection was in the victim's queue already.
-  EXPECT_THAT(
-      Result("result/0"),
-      testing::AnyOf(HasSubstr("UNAVAILABLE: all 2 workers are there, but they cannot connect"),
-                     HasSubstr("UNAVAILABLE: rank 1 (w1) closed the connection")));
+  EXPECT_THAT(Result("result/0"),
+              testing::AnyOf(HasSubstr("UNAVAILABLE: all 2 workers came, but they cannot connect"),
+                             HasSubstr("UNAVAILABLE: rank 1 (w1) closed the connection")));
   EXPECT_LT(absl::Now() - before, absl::Seconds(10));
 }
 

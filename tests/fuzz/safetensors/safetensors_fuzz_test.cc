@@ -123,7 +123,7 @@ TEST_F(SafetensorsFuzzTest, MutatedPacks) {
   for (int i = 0; i < kRounds; ++i) {
     const std::string bytes = Mutate(good);
     at::Tensor tensor = at::empty({static_cast<int64_t>(bytes.size())}, at::kByte);
-    std::memcpy(tensor.mutable_data_ptr(), bytes.data(), bytes.size());
+    std::copy(bytes.begin(), bytes.end(), static_cast<char*>(tensor.mutable_data_ptr()));
     EXPECT_EQ(UnpackTensors(tensor).ok(), bytes == good);
   }
 }
