@@ -9,19 +9,23 @@
 int main(int argc, char** argv) {
   smartpipe::StageWorkerOptions options;
   std::string worker_id, log_level = "info";
-  CLI::App app("One stage worker: joins the run of a FreezeService and trains the stage that it is given.\n"
-               "Exit code: 0 all steps done, 1 the run failed, other: wrong usage.",
-               "stage_worker");
+  CLI::App app(
+      "One stage worker: joins the run of a FreezeService and trains the stage that it is given.\n"
+      "Exit code: 0 all steps done, 1 the run failed, other: wrong usage.",
+      "stage_worker");
   app.set_version_flag("--version", "stage_worker " SMARTPIPE_VERSION);
-  app.add_option("--service", options.service_address, "HOST:PORT of the FreezeService")->required();
-  app.add_option("--worker-id", worker_id, "stable name of this worker, [a-z0-9-]{1,63}")->required();
-  app.add_option("--bind", options.bind_address, "address of this machine for tensors from and to other workers")
+  app.add_option("--service", options.service_address, "HOST:PORT of the FreezeService")
+      ->required();
+  app.add_option("--worker-id", worker_id, "stable name of this worker, [a-z0-9-]{1,63}")
+      ->required();
+  app.add_option("--bind", options.bind_address,
+                 "address of this machine for tensors from and to other workers")
       ->capture_default_str();
   app.add_option("--log-level", log_level, "debug, info, warning or error")->capture_default_str();
   CLI11_PARSE(app, argc, argv);
   options.worker = smartpipe::WorkerId(worker_id);
-  absl::Status status =
-      smartpipe::InitLogging({.process = "stage_worker " + worker_id, .level = log_level, .file = ""});
+  absl::Status status = smartpipe::InitLogging(
+      {.process = "stage_worker " + worker_id, .level = log_level, .file = ""});
   if (status.ok()) status = smartpipe::RunStageWorker(options);
   if (!status.ok()) smartpipe::LogError(status.message());
   return status.ok() ? 0 : 1;

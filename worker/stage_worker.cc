@@ -35,7 +35,8 @@ struct Workbench {
 };
 
 /// Every name of the weights file must belong to the model, unless model.allow_partial.
-absl::Status CheckStartWeights(const RunConfig& config, const std::vector<std::unique_ptr<Layer>>& layers,
+absl::Status CheckStartWeights(const RunConfig& config,
+                               const std::vector<std::unique_ptr<Layer>>& layers,
                                const std::vector<NamedTensor>& weights) {
   std::set<std::string> known;
   for (const auto& layer : layers) {
@@ -46,8 +47,9 @@ absl::Status CheckStartWeights(const RunConfig& config, const std::vector<std::u
   }
   for (const NamedTensor& tensor : weights) {
     if (config.model.allow_partial || known.contains(tensor.name)) continue;
-    return absl::InvalidArgumentError(absl::StrCat("it holds \"", tensor.name, "\", which model \"", config.model.name,
-                                                   "\" does not have; set model.allow_partial = true to ignore it"));
+    return absl::InvalidArgumentError(
+        absl::StrCat("it holds \"", tensor.name, "\", which model \"", config.model.name,
+                     "\" does not have; set model.allow_partial = true to ignore it"));
   }
   return absl::OkStatus();
 }
@@ -58,8 +60,8 @@ absl::Status BuildWorkbench(const RunWelcome& welcome, Workbench& bench) {
   SetComputeThreads(config.worker.threads);
   SP_ASSIGN_OR_RETURN(bench.dataset, OpenDataset(config));
   SP_ASSIGN_OR_RETURN(bench.shape, MakeRunShape(config, bench.dataset->size(Split::kTrain)));
-  SP_ASSIGN_OR_RETURN(bench.model,
-                      MakeModel(config.model.name, bench.dataset->sample_shape(), bench.dataset->num_classes()));
+  SP_ASSIGN_OR_RETURN(bench.model, MakeModel(config.model.name, bench.dataset->sample_shape(),
+                                             bench.dataset->num_classes()));
   std::vector<std::unique_ptr<Layer>> layers;
   for (LayerIndex layer(0); layer.value() < bench.model->num_layers(); ++layer) {
     layers.push_back(bench.model->MakeLayer(layer, config.train.seed));
@@ -72,7 +74,8 @@ absl::Status BuildWorkbench(const RunWelcome& welcome, Workbench& bench) {
                    .edge_shapes = EdgeShapes(layers, bench.dataset->sample_shape())};
   if (!config.model.weights.empty()) {
     SP_ASSIGN_OR_RETURN(bench.context.start_weights, ReadSafetensors(config.model.weights));
-    SP_RETURN_IF_ERROR(Annotate(CheckStartWeights(config, layers, bench.context.start_weights), config.model.weights));
+    SP_RETURN_IF_ERROR(Annotate(CheckStartWeights(config, layers, bench.context.start_weights),
+                                config.model.weights));
   }
   SP_ASSIGN_OR_RETURN(const std::vector<LayerCost> costs, ProfileLayers(bench.context));
   for (LayerIndex layer(0); layer.value() < bench.model->num_layers(); ++layer) {
@@ -81,14 +84,16 @@ absl::Status BuildWorkbench(const RunWelcome& welcome, Workbench& bench) {
   return absl::OkStatus();
 }
 
-absl::StatusOr<WorkerResult> RunSession(const StageWorkerOptions& options, ControlSession& session) {
+absl::StatusOr<WorkerResult> RunSession(const StageWorkerOptions& options,
+                                        ControlSession& session) {
   SP_ASSIGN_OR_RETURN(const RunWelcome welcome, session.WaitWelcome());
   Workbench bench;
   SP_RETURN_IF_ERROR(BuildWorkbench(welcome, bench));
   SP_RETURN_IF_ERROR(session.AnnounceLayers(bench.layers, bench.shape));
   SP_ASSIGN_OR_RETURN(const WorkerAssignment assignment, session.WaitAssignment());
   LogInfo("generation ", assignment.generation.value(), ": rank ", assignment.rank.value(), " of ",
-          assignment.members.size(), ", stages ", FormatCuts(assignment.plan.cuts, bench.model->num_layers()));
+          assignment.members.size(), ", stages ",
+          FormatCuts(assignment.plan.cuts, bench.model->num_layers()));
   std::vector<std::string> member_names;
   for (const WorkerId& member : assignment.members) member_names.push_back(member.value());
   SP_ASSIGN_OR_RETURN(const std::shared_ptr<Transport> transport,
@@ -113,11 +118,13 @@ absl::StatusOr<WorkerResult> RunSession(const StageWorkerOptions& options, Contr
 
 absl::Status RunStageWorker(const StageWorkerOptions& options) {
   SP_ASSIGN_OR_RETURN(const std::unique_ptr<ControlSession> session,
-                      ControlSession::Start({.service_address = options.service_address, .worker = options.worker}));
+                      ControlSession::Start(
+                          {.service_address = options.service_address, .worker = options.worker}));
   absl::StatusOr<WorkerResult> result = RunSession(options, *session);
   if (result.ok()) return session->Finish(*result);
   if (absl::IsUnavailable(result.status())) {
-    // A neighbour's connection broke. Who died is for the service to say, which hears it at the same moment.
+    // A neighbour's connection broke. Who died is for the service to say, which hears it at the
+    // same moment.
     const absl::Status end = session->WaitEnd(kBlamePatience);
     if (!absl::IsDeadlineExceeded(end)) return end.ok() ? result.status() : end;
   }

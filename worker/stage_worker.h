@@ -14,8 +14,9 @@ struct StageWorkerOptions {
   std::string bind_address = "127.0.0.1";  // for the data connections
 };
 
-/// Joins, builds and profiles the model, trains its stage, and leaves. Returns OK when this worker has finished all
-/// steps; else why it ended, which the service was told too.  Threads: becomes the compute thread.
+/// Joins, builds and profiles the model, trains its stage, and leaves. Returns OK when this worker
+/// has finished all steps; else why it ended, which the service was told too.  Threads: becomes the
+/// compute thread.
 absl::Status RunStageWorker(const StageWorkerOptions& options);
 
 }  // namespace smartpipe

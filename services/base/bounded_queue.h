@@ -14,8 +14,8 @@ namespace smartpipe {
 
 /// First in, first out; at most `capacity` (>= 1) entries.
 ///
-/// Push blocks while full; Pop blocks while empty. After Close, Push fails at once, Pop hands out what is left and
-/// then fails.  Threads: all methods from any thread.
+/// Push blocks while full; Pop blocks while empty. After Close, Push fails at once, Pop hands out
+/// what is left and then fails.  Threads: all methods from any thread.
 template <typename T>
 class BoundedQueue {
  public:
@@ -39,7 +39,8 @@ class BoundedQueue {
   }
 
   /// Nothing when the queue is closed and drained, or when `timeout` passed.
-  std::optional<T> Pop(absl::Duration timeout = absl::InfiniteDuration()) ABSL_LOCKS_EXCLUDED(mutex_) {
+  std::optional<T> Pop(absl::Duration timeout = absl::InfiniteDuration())
+      ABSL_LOCKS_EXCLUDED(mutex_) {
     absl::MutexLock lock(&mutex_);
     mutex_.AwaitWithTimeout(absl::Condition(this, &BoundedQueue::CanPop), timeout);
     if (entries_.empty()) return std::nullopt;
@@ -64,7 +65,9 @@ class BoundedQueue {
   }
 
  private:
-  bool CanPush() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return closed_ || entries_.size() < capacity_; }
+  bool CanPush() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    return closed_ || entries_.size() < capacity_;
+  }
   bool CanPop() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return closed_ || !entries_.empty(); }
 
   const size_t capacity_;

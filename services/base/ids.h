@@ -1,5 +1,5 @@
-// Strong types for the numbers and names of the design's vocabulary, so that a step can never be passed where a
-// layer is wanted.
+// Strong types for the numbers and names of the design's vocabulary, so that a step can never be
+// passed where a layer is wanted.
 #pragma once
 
 #include <compare>
@@ -11,8 +11,9 @@
 
 namespace smartpipe {
 
-/// An integer with a unit of meaning. Explicit from and to its representation; ordered; only same-tag arithmetic
-/// with plain offsets. Formats with absl::StrCat through `value()`.  Cost: none.
+/// An integer with a unit of meaning. Explicit from and to its representation; ordered; only
+/// same-tag arithmetic with plain offsets. Formats with absl::StrCat through `value()`.  Cost:
+/// none.
 template <typename Tag, typename Rep = int32_t>
 class StrongInt {
  public:
@@ -30,8 +31,12 @@ class StrongInt {
     --value_;
     return *this;
   }
-  friend constexpr StrongInt operator+(StrongInt a, Rep offset) { return StrongInt(a.value_ + offset); }
-  friend constexpr StrongInt operator-(StrongInt a, Rep offset) { return StrongInt(a.value_ - offset); }
+  friend constexpr StrongInt operator+(StrongInt a, Rep offset) {
+    return StrongInt(a.value_ + offset);
+  }
+  friend constexpr StrongInt operator-(StrongInt a, Rep offset) {
+    return StrongInt(a.value_ - offset);
+  }
   friend constexpr Rep operator-(StrongInt a, StrongInt b) { return a.value_ - b.value_; }
   friend std::ostream& operator<<(std::ostream& out, StrongInt id) { return out << id.value_; }
   template <typename H>
@@ -43,7 +48,8 @@ class StrongInt {
   Rep value_ = 0;
 };
 
-/// Position in the model's layer list; 0 is next to the input. Also used as an exclusive end and as the frontier.
+/// Position in the model's layer list; 0 is next to the input. Also used as an exclusive end and as
+/// the frontier.
 using LayerIndex = StrongInt<struct LayerIndexTag, int32_t>;
 /// Position of a stage in the pipeline; 0 holds layer 0.
 using StageIndex = StrongInt<struct StageIndexTag, int32_t>;
@@ -57,7 +63,8 @@ using Step = StrongInt<struct StepTag, int64_t>;
 using IntervalIndex = StrongInt<struct IntervalIndexTag, int64_t>;
 /// Rises by exactly 1 with each new plan; the first plan has 0.
 using PlanEpoch = StrongInt<struct PlanEpochTag, int64_t>;
-/// Membership number; raised when a worker joins, leaves or is lost. The first complete membership has 1.
+/// Membership number; raised when a worker joins, leaves or is lost. The first complete membership
+/// has 1.
 using Generation = StrongInt<struct GenerationTag, int64_t>;
 
 /// Stable name of a worker process, e.g. "w0".  [a-z0-9-]{1,63}
@@ -67,7 +74,9 @@ class WorkerId {
   explicit WorkerId(std::string value) : value_(std::move(value)) {}
   const std::string& value() const { return value_; }
   friend auto operator<=>(const WorkerId&, const WorkerId&) = default;
-  friend std::ostream& operator<<(std::ostream& out, const WorkerId& id) { return out << id.value_; }
+  friend std::ostream& operator<<(std::ostream& out, const WorkerId& id) {
+    return out << id.value_;
+  }
   template <typename H>
   friend H AbslHashValue(H h, const WorkerId& id) {
     return H::combine(std::move(h), id.value_);

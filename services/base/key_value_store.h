@@ -1,4 +1,5 @@
-// The rendezvous key-value store as an interface, so that the transport knows nothing of gRPC and tests can use memory.
+// The rendezvous key-value store as an interface, so that the transport knows nothing of gRPC and
+// tests can use memory.
 #pragma once
 
 #include <cstdint>
@@ -12,8 +13,9 @@
 namespace smartpipe {
 
 /// Keys and values are bytes; limits in services/base/limits.h.
-/// Errors: DEADLINE_EXCEEDED when a wait timed out (the message names the missing keys), CANCELLED after Cancel(),
-/// UNAVAILABLE when the service cannot be reached.  Threads: all methods from any thread.
+/// Errors: DEADLINE_EXCEEDED when a wait timed out (the message names the missing keys), CANCELLED
+/// after Cancel(), UNAVAILABLE when the service cannot be reached.  Threads: all methods from any
+/// thread.
 class KeyValueStore {
  public:
   virtual ~KeyValueStore() = default;
@@ -22,8 +24,10 @@ class KeyValueStore {
   virtual absl::StatusOr<std::string> Get(const std::string& key, absl::Duration timeout) = 0;
   /// Adds to a decimal counter (absent = 0) and returns the new value.
   virtual absl::StatusOr<int64_t> Add(const std::string& key, int64_t amount) = 0;
-  /// Sets the key to `desired` if it holds `expected` (absent counts as an empty `expected`); returns what it holds then.
-  virtual absl::StatusOr<std::string> CompareAndSet(const std::string& key, const std::string& expected,
+  /// Sets the key to `desired` if it holds `expected` (absent counts as an empty `expected`);
+  /// returns what it holds then.
+  virtual absl::StatusOr<std::string> CompareAndSet(const std::string& key,
+                                                    const std::string& expected,
                                                     const std::string& desired) = 0;
   virtual absl::StatusOr<bool> Check(const std::vector<std::string>& keys) = 0;
   virtual absl::Status Wait(const std::vector<std::string>& keys, absl::Duration timeout) = 0;

@@ -12,14 +12,15 @@
 
 namespace smartpipe {
 
-/// From now on this process dies with its parent, which must be `launcher_pid`; 0 = no launcher, nothing happens. So no
-/// orphan stays when a launcher dies, however it dies.
-/// Errors: FAILED_PRECONDITION when the launcher has gone already.  Threads: call first thing in main.
+/// From now on this process dies with its parent, which must be `launcher_pid`; 0 = no launcher,
+/// nothing happens. So no orphan stays when a launcher dies, however it dies. Errors:
+/// FAILED_PRECONDITION when the launcher has gone already.  Threads: call first thing in main.
 inline absl::Status BindToLauncher(int64_t launcher_pid) {
   if (launcher_pid == 0) return absl::OkStatus();
   prctl(PR_SET_PDEATHSIG, SIGKILL);
   if (getppid() == launcher_pid) return absl::OkStatus();
-  return absl::FailedPreconditionError(absl::StrCat("the launcher (process ", launcher_pid, ") has gone"));
+  return absl::FailedPreconditionError(
+      absl::StrCat("the launcher (process ", launcher_pid, ") has gone"));
 }
 
 }  // namespace smartpipe

@@ -1,5 +1,5 @@
-// The one table of limits. Every queue, map, message and loop that input can grow is bounded by a line here; what
-// is over a limit is refused by name, never truncated.
+// The one table of limits. Every queue, map, message and loop that input can grow is bounded by a
+// line here; what is over a limit is refused by name, never truncated.
 #pragma once
 
 #include <cstdint>

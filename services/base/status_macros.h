@@ -13,8 +13,8 @@
 
 namespace smartpipe {
 
-/// Puts `context` before the message of a failed status ("<context>: <message>") and keeps its code.
-/// An ok status passes through.  Threads: pure.
+/// Puts `context` before the message of a failed status ("<context>: <message>") and keeps its
+/// code. An ok status passes through.  Threads: pure.
 inline absl::Status Annotate(const absl::Status& status, absl::string_view context) {
   if (status.ok()) return status;
   return absl::Status(status.code(), absl::StrCat(context, ": ", status.message()));
@@ -25,8 +25,8 @@ inline absl::Status Annotate(const absl::Status& status, absl::string_view conte
 #define SP_CONCAT_INNER_(a, b) a##b
 #define SP_CONCAT_(a, b) SP_CONCAT_INNER_(a, b)
 
-#define SP_RETURN_IF_ERROR(expr)                 \
-  do {                                           \
+#define SP_RETURN_IF_ERROR(expr)                                            \
+  do {                                                                      \
     if (absl::Status sp_status = (expr); !sp_status.ok()) return sp_status; \
   } while (false)
 

@@ -1,7 +1,8 @@
 // Measures what this machine can do at most with the block network, for `./dev bench`.
 //
 //   bench_probe train --threads T --frozen F --steps N [--costs FILE]
-//       Trains on one stage (no pipeline) with the first F layers frozen and prints samples/s of each step, one JSON line.
+//       Trains on one stage (no pipeline) with the first F layers frozen and prints samples/s of
+//       each step, one JSON line.
 //   bench_probe bound --costs FILE --frozen F --stages S --schedule NAME --cores C
 //       Prints the best step time that the schedule admits with these layer costs, as samples/s.
 #include <cstdio>
@@ -30,7 +31,11 @@ constexpr int64_t kMicrobatches = 8;
 
 RunConfig BenchConfig() {
   RunConfig config;
-  config.train = {.epochs = 1, .batch_size = kBatchSize, .microbatches = kMicrobatches, .seed = 1, .max_steps = 0};
+  config.train = {.epochs = 1,
+                  .batch_size = kBatchSize,
+                  .microbatches = kMicrobatches,
+                  .seed = 1,
+                  .max_steps = 0};
   config.optim = {.name = "sgd", .lr = 0.01, .momentum = 0.9, .weight_decay = 0};
   config.model.name = "blocknet";
   config.data = {.name = "synthetic", .path = "", .limit_train = 1024, .limit_test = 128};
@@ -38,17 +43,21 @@ RunConfig BenchConfig() {
 }
 
 nlohmann::json ToJson(const LayerCost& cost) {
-  return {{"forward_s", cost.forward_s},       {"input_grad_s", cost.input_grad_s},
-          {"weight_grad_s", cost.weight_grad_s}, {"optimize_s", cost.optimize_s}};
+  return {{"forward_s", cost.forward_s},
+          {"input_grad_s", cost.input_grad_s},
+          {"weight_grad_s", cost.weight_grad_s},
+          {"optimize_s", cost.optimize_s}};
 }
 
 absl::Status RunTraining(int threads, int frozen, int steps, const std::string& costs_path) {
   at::set_num_threads(threads);
   const RunConfig config = BenchConfig();
   SP_ASSIGN_OR_RETURN(const auto dataset, OpenDataset(config));
-  SP_ASSIGN_OR_RETURN(const auto model, MakeModel("blocknet", dataset->sample_shape(), dataset->num_classes()));
+  SP_ASSIGN_OR_RETURN(const auto model,
+                      MakeModel("blocknet", dataset->sample_shape(), dataset->num_classes()));
   std::vector<std::unique_ptr<Layer>> layers;
-  for (LayerIndex layer(0); layer.value() < model->num_layers(); ++layer) layers.push_back(model->MakeLayer(layer, 1));
+  for (LayerIndex layer(0); layer.value() < model->num_layers(); ++layer)
+    layers.push_back(model->MakeLayer(layer, 1));
   LoopbackHub hub(1);
   const auto transport = hub.MakeTransport(Rank(0));
   const EngineContext context{.config = &config,
@@ -74,12 +83,14 @@ absl::Status RunTraining(int threads, int frozen, int steps, const std::string& 
   std::cout << nlohmann::json{{"samples_per_s", samples_per_s}} << std::endl;
   if (costs_path.empty()) return absl::OkStatus();
   nlohmann::json costs = nlohmann::json::array();
-  for (const auto& [index, runner] : interpreter->layers()) costs.push_back(ToJson(runner->TakeCost()));
+  for (const auto& [index, runner] : interpreter->layers())
+    costs.push_back(ToJson(runner->TakeCost()));
   std::ofstream(costs_path) << costs;
   return absl::OkStatus();
 }
 
-absl::Status PrintBound(const std::string& costs_path, int frozen, int stages, const std::string& schedule, int cores) {
+absl::Status PrintBound(const std::string& costs_path, int frozen, int stages,
+                        const std::string& schedule, int cores) {
   PlannerInput input;
   std::ifstream file(costs_path);
   for (const nlohmann::json& row : nlohmann::json::parse(file)) {

@@ -1,4 +1,5 @@
-// Faults, first level: whoever dies, everybody ends within 10 s with one clear message, and nothing is left behind.
+// Faults, first level: whoever dies, everybody ends within 10 s with one clear message, and nothing
+// is left behind.
 #include <signal.h>
 
 #include <random>

@@ -26,9 +26,9 @@ limit_test = 100
 
 TrainRun::TrainRun(const std::vector<std::string>& sets) {
   WriteFile(dir_.File("config.toml"), kConfig);
-  std::vector<std::string> argv = {Binary("smartpipe"), "train",     dir_.File("config.toml"),
-                                   "--run-dir",         run_dir(),   "--summary",
-                                   dir_.File("summary.json")};
+  std::vector<std::string> argv = {
+      Binary("smartpipe"), "train",     dir_.File("config.toml"), "--run-dir",
+      run_dir(),           "--summary", dir_.File("summary.json")};
   for (const std::string& set : sets) {
     argv.push_back("--set");
     argv.push_back(set);
@@ -41,7 +41,8 @@ int TrainRun::Wait() { return process_->Wait(absl::Minutes(2)).value_or(-1); }
 std::vector<nlohmann::json> TrainRun::Lines(const std::string& name) const {
   std::vector<nlohmann::json> lines;
   std::istringstream text(ReadFile(run_dir() + "/" + name));
-  for (std::string line; std::getline(text, line);) lines.push_back(nlohmann::json::parse(line, nullptr, false));
+  for (std::string line; std::getline(text, line);)
+    lines.push_back(nlohmann::json::parse(line, nullptr, false));
   return lines;
 }
 
@@ -53,8 +54,9 @@ pid_t TrainRun::Child(const std::string& word) const {
 }
 
 bool TrainRun::WaitForSteps(int64_t num_steps) const {
-  return Eventually([&] { return static_cast<int64_t>(Lines("metrics.jsonl").size()) >= num_steps; },
-                    absl::Seconds(60));
+  return Eventually(
+      [&] { return static_cast<int64_t>(Lines("metrics.jsonl").size()) >= num_steps; },
+      absl::Seconds(60));
 }
 
 }  // namespace smartpipe::testutil

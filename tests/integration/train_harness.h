@@ -10,7 +10,8 @@
 
 namespace smartpipe::testutil {
 
-/// A started run with its folder. Defaults: Fashion-MNIST, 256 training images, 1 epoch of 16 steps, interval 4.
+/// A started run with its folder. Defaults: Fashion-MNIST, 256 training images, 1 epoch of 16
+/// steps, interval 4.
 class TrainRun {
  public:
   /// `sets`: --set words on top of the defaults.
@@ -19,7 +20,9 @@ class TrainRun {
   /// Waits up to two minutes and returns the exit code; -1 when it still runs.
   int Wait();
   std::string run_dir() const { return dir_.File("run"); }
-  nlohmann::json Summary() const { return nlohmann::json::parse(ReadFile(dir_.File("summary.json")), nullptr, false); }
+  nlohmann::json Summary() const {
+    return nlohmann::json::parse(ReadFile(dir_.File("summary.json")), nullptr, false);
+  }
   /// JSON lines of a file in the run directory.
   std::vector<nlohmann::json> Lines(const std::string& name) const;
   /// Pid of the live child whose command line contains `word`; -1 = none.

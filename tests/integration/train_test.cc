@@ -20,9 +20,10 @@ nlohmann::json Finish(TrainRun& run) {
 TEST(TrainTest, SummaryAndRunDirectoryKeepTheContract) {
   TrainRun run({});
   const nlohmann::json summary = Finish(run);
-  for (const char* key : {"steps", "epochs", "num_layers", "num_stages", "frozen_layers", "rebalances", "layers_moved",
-                          "test_accuracy", "train_loss", "wall_seconds", "total_seconds", "samples_per_second",
-                          "weights_sha256", "decisions"}) {
+  for (const char* key :
+       {"steps", "epochs", "num_layers", "num_stages", "frozen_layers", "rebalances",
+        "layers_moved", "test_accuracy", "train_loss", "wall_seconds", "total_seconds",
+        "samples_per_second", "weights_sha256", "decisions"}) {
     EXPECT_TRUE(summary.contains(key)) << key << " is missing in " << summary;
   }
   EXPECT_EQ(summary["steps"], 16);
@@ -33,7 +34,8 @@ TEST(TrainTest, SummaryAndRunDirectoryKeepTheContract) {
   EXPECT_LE(summary["test_accuracy"], 1.0);
   EXPECT_GT(summary["wall_seconds"], 0.0);
   EXPECT_EQ(summary["weights_sha256"].get<std::string>().size(), 64u);
-  for (const char* name : {"config.toml", "decisions.jsonl", "metrics.jsonl", "model.safetensors"}) {
+  for (const char* name :
+       {"config.toml", "decisions.jsonl", "metrics.jsonl", "model.safetensors"}) {
     EXPECT_FALSE(testutil::ReadFile(run.run_dir() + "/" + name).empty()) << name;
   }
 }
@@ -42,7 +44,8 @@ TEST(TrainTest, WeightsDoNotDependOnStagesScheduleAndCuts) {
   std::string expected;
   for (const char* schedule : {"gpipe", "1f1b"}) {
     for (int stages = 1; stages <= 4; ++stages) {
-      TrainRun run({absl::StrCat("pipeline.stages=", stages), absl::StrCat("pipeline.schedule=", schedule)});
+      TrainRun run(
+          {absl::StrCat("pipeline.stages=", stages), absl::StrCat("pipeline.schedule=", schedule)});
       const std::string digest = Finish(run)["weights_sha256"];
       if (expected.empty()) expected = digest;
       EXPECT_EQ(digest, expected) << schedule << ", " << stages << " stages";
@@ -51,7 +54,8 @@ TEST(TrainTest, WeightsDoNotDependOnStagesScheduleAndCuts) {
 }
 
 TEST(TrainTest, ForcedFreezeAndRebalanceChangeNoByte) {
-  const std::vector<std::string> freeze = {"freeze.policy=schedule", "freeze.schedule=[[4,2],[8,3],[12,5]]"};
+  const std::vector<std::string> freeze = {"freeze.policy=schedule",
+                                           "freeze.schedule=[[4,2],[8,3],[12,5]]"};
   std::string expected;
   for (int stages = 1; stages <= 3; ++stages) {
     std::vector<std::string> sets = freeze;
@@ -69,7 +73,8 @@ TEST(TrainTest, ForcedFreezeAndRebalanceChangeNoByte) {
       if (frontier != last) frontiers.emplace_back(decision["step"].get<int>(), frontier);
       last = frontier;
     }
-    EXPECT_THAT(frontiers, ::testing::ElementsAre(std::pair(4, 2), std::pair(8, 3), std::pair(12, 5)));
+    EXPECT_THAT(frontiers,
+                ::testing::ElementsAre(std::pair(4, 2), std::pair(8, 3), std::pair(12, 5)));
   }
 }
 
@@ -77,7 +82,8 @@ TEST(TrainTest, TheSameSeedFreezesTheSameLayersAtTheSameSteps) {
   auto frontiers = [](const nlohmann::json& summary) {
     std::vector<std::pair<int, int>> all;
     for (const nlohmann::json& decision : summary["decisions"]) {
-      if (!all.empty() && all.back().second == decision["frontier"]) continue;  // cuts alone may differ between runs
+      if (!all.empty() && all.back().second == decision["frontier"])
+        continue;  // cuts alone may differ between runs
       all.emplace_back(decision["step"].get<int>(), decision["frontier"].get<int>());
     }
     return all;

@@ -24,14 +24,17 @@ constexpr int64_t kInterval = 2;
 
 RunConfig SmallConfig() {
   RunConfig config;
-  config.train = {.epochs = 1, .batch_size = 8, .microbatches = 4, .seed = 7, .max_steps = kNumSteps};
+  config.train = {
+      .epochs = 1, .batch_size = 8, .microbatches = 4, .seed = 7, .max_steps = kNumSteps};
   config.optim = {.name = "sgd", .lr = 0.05, .momentum = 0.9, .weight_decay = 1e-4};
   config.data = {.name = "fashion_mnist", .path = "", .limit_train = 48, .limit_test = 20};
   config.eval.every_epochs = 0;
   return config;
 }
 
-std::string Show(const std::vector<int64_t>& cuts) { return absl::StrCat("cuts [", absl::StrJoin(cuts, ","), "]"); }
+std::string Show(const std::vector<int64_t>& cuts) {
+  return absl::StrCat("cuts [", absl::StrJoin(cuts, ","), "]");
+}
 
 /// All ways to cut `num_layers` layers into `num_stages` stages.
 std::vector<std::vector<int64_t>> AllCuts(int64_t num_layers, int64_t num_stages) {
@@ -103,7 +106,8 @@ TEST_F(ExactnessTest, ForcedFreezingIsTheSameForAllStagesSchedulesAndCuts) {
   Use(SmallConfig(), "convnet");
   const ReferenceResult reference = Reference({{2, 2}, {4, 5}});
   for (int64_t layer = 0; layer < 5; ++layer) {
-    EXPECT_EQ(reference.layer_sha256[layer], reference.frozen_sha256[layer]) << "frozen layer " << layer << " changed";
+    EXPECT_EQ(reference.layer_sha256[layer], reference.frozen_sha256[layer])
+        << "frozen layer " << layer << " changed";
   }
   EXPECT_NE(reference.weights_sha256, Reference().weights_sha256);
   for (const char* schedule : {"gpipe", "1f1b"}) {
@@ -128,8 +132,7 @@ TEST_F(ExactnessTest, RebalancingInMidRunChangesNoByte) {
     Use(config, "convnet");
     std::mt19937_64 random(testutil::TestSeed());
     for (bool freeze : {false, true}) {
-      const ReferenceResult reference =
-          freeze ? Reference({{2, 1}, {4, 3}}) : Reference();
+      const ReferenceResult reference = freeze ? Reference({{2, 1}, {4, 3}}) : Reference();
       for (int64_t stages = 2; stages <= 4; ++stages) {
         const std::vector<std::vector<int64_t>> all = AllCuts(model_->num_layers(), stages);
         for (int round = 0; round < 4; ++round) {
@@ -137,8 +140,9 @@ TEST_F(ExactnessTest, RebalancingInMidRunChangesNoByte) {
           options_.plans = {{.step = 0, .frontier = 0, .cuts = any()},
                             {.step = 2, .frontier = freeze ? 1 : 0, .cuts = any()},
                             {.step = 4, .frontier = freeze ? 3 : 0, .cuts = any()}};
-          ExpectSame(reference, absl::StrCat(optimizer, " ", freeze ? "freezing " : "", Show(options_.plans[0].cuts),
-                                             " -> ", Show(options_.plans[1].cuts), " -> ",
+          ExpectSame(reference, absl::StrCat(optimizer, " ", freeze ? "freezing " : "",
+                                             Show(options_.plans[0].cuts), " -> ",
+                                             Show(options_.plans[1].cuts), " -> ",
                                              Show(options_.plans[2].cuts)));
         }
       }
@@ -157,10 +161,9 @@ TEST_F(ExactnessTest, StatisticsDoNotDependOnCutsOrMoves) {
     for (const auto& reports : result.reports) {
       for (const IntervalReportInfo& report : reports) {
         for (const LayerReportInfo& layer : report.layers) {
-          all[{report.interval.value(), layer.layer.value()}] = {layer.grad_norm_l2, layer.previous_grad_norm_l2,
-                                                                 layer.grad_difference_norm_l2,
-                                                                 layer.microbatch_grad_norm2_mean,
-                                                                 static_cast<double>(layer.has_previous)};
+          all[{report.interval.value(), layer.layer.value()}] = {
+              layer.grad_norm_l2, layer.previous_grad_norm_l2, layer.grad_difference_norm_l2,
+              layer.microbatch_grad_norm2_mean, static_cast<double>(layer.has_previous)};
         }
       }
     }
@@ -208,11 +211,14 @@ TEST_F(ExactnessTest, OtherModelsAreExactToo) {
   for (const char* name : {"resnet18", "blocknet"}) {
     RunConfig config = SmallConfig();
     config.train.max_steps = 4;
-    if (name == std::string("blocknet")) config.data = {.name = "synthetic", .path = "", .limit_train = 32, .limit_test = 8};
+    if (name == std::string("blocknet"))
+      config.data = {.name = "synthetic", .path = "", .limit_train = 32, .limit_test = 8};
     Use(config, name);
     const ReferenceResult reference = Reference({{2, 3}});
-    for (const std::vector<int64_t>& cuts : {std::vector<int64_t>{4}, std::vector<int64_t>{1, 5, 9}}) {
-      options_.plans = {{.step = 0, .frontier = 0, .cuts = cuts}, {.step = 2, .frontier = 3, .cuts = cuts}};
+    for (const std::vector<int64_t>& cuts :
+         {std::vector<int64_t>{4}, std::vector<int64_t>{1, 5, 9}}) {
+      options_.plans = {{.step = 0, .frontier = 0, .cuts = cuts},
+                        {.step = 2, .frontier = 3, .cuts = cuts}};
       ExpectSame(reference, absl::StrCat(name, " ", Show(cuts)));
     }
   }

@@ -11,22 +11,25 @@ namespace smartpipe {
 namespace {
 
 struct Counts {
-  std::vector<LayerCounters> layers;         // [layer]
+  std::vector<LayerCounters> layers;  // [layer]
   int64_t gradient_messages = 0, gradient_bytes = 0;
   std::vector<int64_t> gradient_bytes_sent;  // [rank]
 };
 
 /// Runs `num_steps` steps on threads with a fixed frontier and counts.
-Counts CountWork(const std::string& schedule, int64_t frontier, const std::vector<int64_t>& cuts, int64_t num_steps) {
+Counts CountWork(const std::string& schedule, int64_t frontier, const std::vector<int64_t>& cuts,
+                 int64_t num_steps) {
   RankThreadsOptions options;
-  options.config.train = {.epochs = 1, .batch_size = 8, .microbatches = 4, .seed = 3, .max_steps = 0};
+  options.config.train = {
+      .epochs = 1, .batch_size = 8, .microbatches = 4, .seed = 3, .max_steps = 0};
   options.config.pipeline.schedule = schedule;
   options.config.data = {.name = "fashion_mnist", .path = "", .limit_train = 64, .limit_test = 8};
   const auto dataset = OpenDataset(options.config).value();
   const auto model = MakeModel("convnet", dataset->sample_shape(), 10).value();
   options.model = model.get();
   std::vector<std::unique_ptr<Layer>> layers;
-  for (LayerIndex layer(0); layer.value() < model->num_layers(); ++layer) layers.push_back(model->MakeLayer(layer, 3));
+  for (LayerIndex layer(0); layer.value() < model->num_layers(); ++layer)
+    layers.push_back(model->MakeLayer(layer, 3));
   const int32_t size = static_cast<int32_t>(cuts.size()) + 1;
   LoopbackHub hub(size);
   Counts counts;
@@ -51,7 +54,8 @@ Counts CountWork(const std::string& schedule, int64_t frontier, const std::vecto
       }
       ASSERT_TRUE(interpreter->Drain().ok());
       ASSERT_TRUE(Barrier(*transport).ok());
-      for (const auto& [index, runner] : interpreter->layers()) counts.layers[index.value()] = runner->counters();
+      for (const auto& [index, runner] : interpreter->layers())
+        counts.layers[index.value()] = runner->counters();
       counts.gradient_bytes_sent[rank] = interpreter->gradient_bytes_sent();
     });
   }

@@ -18,15 +18,19 @@ class ScriptedControl : public ControlPlane {
  public:
   explicit ScriptedControl(const RankThreadsOptions& options) : options_(options) {}
   absl::StatusOr<WorkerVerdict> WaitVerdict(IntervalIndex boundary) override {
-    WorkerVerdict verdict{.boundary = boundary, .step = Step(boundary.value() * options_.interval_steps)};
+    WorkerVerdict verdict{.boundary = boundary,
+                          .step = Step(boundary.value() * options_.interval_steps)};
     for (size_t i = 0; i < options_.plans.size(); ++i) {
-      if (options_.plans[i].step == verdict.step.value()) verdict.plan = MakePlan(options_, options_.plans[i], i);
+      if (options_.plans[i].step == verdict.step.value())
+        verdict.plan = MakePlan(options_, options_.plans[i], i);
     }
     return verdict;
   }
   void Report(IntervalReportInfo report) override { reports.push_back(std::move(report)); }
   void ReportStep(const StepProgressInfo& progress) override { losses.push_back(progress.loss); }
-  void ReportEvaluation(const EvaluationInfo& evaluation) override { evaluations.push_back(evaluation); }
+  void ReportEvaluation(const EvaluationInfo& evaluation) override {
+    evaluations.push_back(evaluation);
+  }
 
   std::vector<IntervalReportInfo> reports;
   std::vector<double> losses;
@@ -36,8 +40,8 @@ class ScriptedControl : public ControlPlane {
   const RankThreadsOptions& options_;
 };
 
-absl::StatusOr<WorkerResult> TrainRank(const RankThreadsOptions& options, Rank rank, Transport& transport,
-                                       ScriptedControl& control) {
+absl::StatusOr<WorkerResult> TrainRank(const RankThreadsOptions& options, Rank rank,
+                                       Transport& transport, ScriptedControl& control) {
   at::set_num_threads(static_cast<int>(options.config.worker.threads));
   std::vector<std::unique_ptr<Layer>> layers;
   for (LayerIndex layer(0); layer.value() < options.model->num_layers(); ++layer) {
@@ -50,7 +54,8 @@ absl::StatusOr<WorkerResult> TrainRank(const RankThreadsOptions& options, Rank r
                   .transport = &transport,
                   .start_weights = {},
                   .edge_shapes = EdgeShapes(layers, options.dataset->sample_shape())},
-      .shape = {.steps_per_epoch = options.dataset->size(Split::kTrain) / options.config.train.batch_size,
+      .shape = {.steps_per_epoch =
+                    options.dataset->size(Split::kTrain) / options.config.train.batch_size,
                 .num_steps = options.num_steps,
                 .interval_steps = options.interval_steps,
                 .num_boundaries = 0},
@@ -73,7 +78,8 @@ Plan MakePlan(const RankThreadsOptions& options, const PlanChange& change, int64
             .schedule = options.config.pipeline.schedule,
             .credits = {}};
   for (int64_t cut : change.cuts) plan.cuts.push_back(LayerIndex(static_cast<int32_t>(cut)));
-  for (size_t s = 0; s <= plan.cuts.size(); ++s) plan.placement.push_back({WorkerId(absl::StrCat("w", s))});
+  for (size_t s = 0; s <= plan.cuts.size(); ++s)
+    plan.placement.push_back({WorkerId(absl::StrCat("w", s))});
   plan.credits = DefaultCredits(
       {.num_stages = plan.num_stages(),
        .num_microbatches = static_cast<int32_t>(options.config.train.microbatches),
@@ -92,14 +98,16 @@ absl::StatusOr<RankThreadsResult> TrainOnThreads(const RankThreadsOptions& optio
   for (int32_t rank = 0; rank < size; ++rank) names.push_back(absl::StrCat("w", rank));
   std::vector<std::optional<absl::StatusOr<WorkerResult>>> results(size);
   std::vector<std::unique_ptr<ScriptedControl>> controls;
-  for (int32_t rank = 0; rank < size; ++rank) controls.push_back(std::make_unique<ScriptedControl>(options));
+  for (int32_t rank = 0; rank < size; ++rank)
+    controls.push_back(std::make_unique<ScriptedControl>(options));
   std::vector<std::thread> threads;
   for (int32_t rank = 0; rank < size; ++rank) {
     threads.emplace_back([&, rank] {
       absl::StatusOr<std::unique_ptr<Transport>> transport =
-          options.gloo ? MakeGlooTransport(
-                             {.rank = Rank(rank), .size = size, .member_names = names, .store = store})
-                       : hub.MakeTransport(Rank(rank));
+          options.gloo
+              ? MakeGlooTransport(
+                    {.rank = Rank(rank), .size = size, .member_names = names, .store = store})
+              : hub.MakeTransport(Rank(rank));
       if (!transport.ok()) {
         results[rank] = transport.status();
         return;

@@ -37,8 +37,8 @@ struct RankThreadsOptions {
 
 struct RankThreadsResult {
   std::string weights_sha256;
-  std::vector<double> losses;                                // [step]
-  std::vector<std::vector<IntervalReportInfo>> reports;      // [rank][interval]
+  std::vector<double> losses;                            // [step]
+  std::vector<std::vector<IntervalReportInfo>> reports;  // [rank][interval]
   std::vector<EvaluationInfo> evaluations;
 };
 

@@ -19,8 +19,9 @@ std::string Sha256(const Layer& layer) {
 
 }  // namespace
 
-ReferenceResult TrainReference(const RunConfig& config, const ModelSpec& model, const Dataset& dataset,
-                               int64_t num_steps, const std::vector<std::pair<int64_t, int64_t>>& freezes) {
+ReferenceResult TrainReference(const RunConfig& config, const ModelSpec& model,
+                               const Dataset& dataset, int64_t num_steps,
+                               const std::vector<std::pair<int64_t, int64_t>>& freezes) {
   at::set_num_threads(static_cast<int>(config.worker.threads));
   std::vector<std::unique_ptr<Layer>> layers;
   std::vector<std::unique_ptr<LayerOptimizer>> optimizers;
@@ -30,7 +31,8 @@ ReferenceResult TrainReference(const RunConfig& config, const ModelSpec& model, 
   }
   ReferenceResult result;
   result.frozen_sha256.resize(layers.size());
-  Sampler sampler(config.train.seed, dataset.size(Split::kTrain), config.train.batch_size, config.train.microbatches);
+  Sampler sampler(config.train.seed, dataset.size(Split::kTrain), config.train.batch_size,
+                  config.train.microbatches);
   const double share = 1.0 / static_cast<double>(config.train.microbatches);
   size_t frontier = 0;
   for (Step step(0); step.value() < num_steps; ++step) {
@@ -41,7 +43,8 @@ ReferenceResult TrainReference(const RunConfig& config, const ModelSpec& model, 
       }
     }
     double loss_sum = 0;
-    for (MicrobatchIndex microbatch(0); microbatch.value() < config.train.microbatches; ++microbatch) {
+    for (MicrobatchIndex microbatch(0); microbatch.value() < config.train.microbatches;
+         ++microbatch) {
       const std::vector<int64_t> indices = sampler.Microbatch(step, microbatch);
       at::Tensor x = dataset.Images(Split::kTrain, indices);
       for (size_t i = 0; i < layers.size(); ++i) {
@@ -55,7 +58,8 @@ ReferenceResult TrainReference(const RunConfig& config, const ModelSpec& model, 
     result.losses.push_back(loss_sum);
     for (size_t i = frontier; i < layers.size(); ++i) {
       std::vector<at::Tensor> gradients;
-      for (const NamedTensor& parameter : layers[i]->parameters()) gradients.push_back(parameter.tensor.grad().clone());
+      for (const NamedTensor& parameter : layers[i]->parameters())
+        gradients.push_back(parameter.tensor.grad().clone());
       for (const NamedTensor& parameter : layers[i]->parameters()) {
         at::Tensor tensor = parameter.tensor;
         tensor.mutable_grad().reset();

@@ -14,14 +14,15 @@ namespace smartpipe {
 
 struct ReferenceResult {
   std::string weights_sha256;
-  std::vector<double> losses;                 // [step]
-  std::vector<std::string> layer_sha256;      // [layer] at the end
-  std::vector<std::string> frozen_sha256;     // [layer] at the moment of its freeze; "" = never frozen
+  std::vector<double> losses;              // [step]
+  std::vector<std::string> layer_sha256;   // [layer] at the end
+  std::vector<std::string> frozen_sha256;  // [layer] at the moment of its freeze; "" = never frozen
 };
 
-/// Trains num_steps steps on one thread. `freezes`: ascending (step, frontier): layers below the frontier are frozen from
-/// that step on.
-ReferenceResult TrainReference(const RunConfig& config, const ModelSpec& model, const Dataset& dataset,
-                               int64_t num_steps, const std::vector<std::pair<int64_t, int64_t>>& freezes);
+/// Trains num_steps steps on one thread. `freezes`: ascending (step, frontier): layers below the
+/// frontier are frozen from that step on.
+ReferenceResult TrainReference(const RunConfig& config, const ModelSpec& model,
+                               const Dataset& dataset, int64_t num_steps,
+                               const std::vector<std::pair<int64_t, int64_t>>& freezes);
 
 }  // namespace smartpipe

@@ -1,4 +1,5 @@
-// Real processes in tests: start one, read what it prints, wait for it with a deadline, see its children.
+// Real processes in tests: start one, read what it prints, wait for it with a deadline, see its
+// children.
 #pragma once
 
 #include <sys/types.h>
@@ -12,8 +13,8 @@
 
 namespace smartpipe::testutil {
 
-/// A child process in its own process group, its stdout and stderr in one file. The destructor kills the whole group.
-/// Threads: one.
+/// A child process in its own process group, its stdout and stderr in one file. The destructor
+/// kills the whole group. Threads: one.
 class Process {
  public:
   explicit Process(const std::vector<std::string>& argv);
@@ -34,7 +35,8 @@ class Process {
   std::optional<int> exit_code_;
 };
 
-/// Live processes whose parent is `pid`, with their command line ("stage_worker --worker-id w0 ...").
+/// Live processes whose parent is `pid`, with their command line ("stage_worker --worker-id w0
+/// ...").
 struct ChildInfo {
   pid_t pid;
   std::string command_line;
@@ -42,8 +44,9 @@ struct ChildInfo {
 std::vector<ChildInfo> ChildrenOf(pid_t pid);
 /// True while the process exists and is not a zombie.
 bool IsAlive(pid_t pid);
-/// Waits until `condition` holds, at most `timeout`; watches with short poll intervals of the kernel's timer, for
-/// conditions of other processes that offer nothing to wait on. True when it held.
+/// Waits until `condition` holds, at most `timeout`; watches with short poll intervals of the
+/// kernel's timer, for conditions of other processes that offer nothing to wait on. True when it
+/// held.
 bool Eventually(const std::function<bool()>& condition, absl::Duration timeout);
 
 /// A fresh folder that is deleted with the object.

@@ -1,4 +1,5 @@
-// The FreezeService as the training loop sees it. ControlSession is the real one, tests script their own.
+// The FreezeService as the training loop sees it. ControlSession is the real one, tests script
+// their own.
 #pragma once
 
 #include "absl/status/status.h"
@@ -12,7 +13,8 @@ class ControlPlane {
  public:
   virtual ~ControlPlane() = default;
   /// The one verdict of `boundary`; asked for in ascending order. Blocks until it is there, at most
-  /// decision_timeout_s.  Errors: DEADLINE_EXCEEDED, UNAVAILABLE (service lost), ABORTED (the run ended: why).
+  /// decision_timeout_s.  Errors: DEADLINE_EXCEEDED, UNAVAILABLE (service lost), ABORTED (the run
+  /// ended: why).
   virtual absl::StatusOr<WorkerVerdict> WaitVerdict(IntervalIndex boundary) = 0;
   virtual void Report(IntervalReportInfo report) = 0;
   virtual void ReportStep(const StepProgressInfo& progress) = 0;

@@ -99,7 +99,8 @@ absl::Status GradientStatistic::LoadState(const std::vector<NamedTensor>& state)
     } else if (state[i].name.starts_with("previous.")) {
       previous_mean_.push_back(state[i].tensor);
     } else {
-      return absl::DataLossError(absl::StrCat("statistic state holds an unknown tensor \"", state[i].name, "\""));
+      return absl::DataLossError(
+          absl::StrCat("statistic state holds an unknown tensor \"", state[i].name, "\""));
     }
   }
   return absl::OkStatus();

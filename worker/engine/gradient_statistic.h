@@ -10,22 +10,25 @@
 
 namespace smartpipe {
 
-/// What is reported for one layer and interval. All norms are L2 over all parameters of the layer, in double.
+/// What is reported for one layer and interval. All norms are L2 over all parameters of the layer,
+/// in double.
 struct GradientNorms {
   bool has_previous = false;
-  double mean = 0;                // || g(t) ||
-  double previous_mean = 0;       // || g(t-1) ||
-  double difference = 0;          // || g(t-1) - g(t) ||
-  double microbatch_norm2 = 0;    // mean of || g_mb ||^2; 0 unless asked for
+  double mean = 0;              // || g(t) ||
+  double previous_mean = 0;     // || g(t-1) ||
+  double difference = 0;        // || g(t-1) - g(t) ||
+  double microbatch_norm2 = 0;  // mean of || g_mb ||^2; 0 unless asked for
   double previous_microbatch_norm2 = 0;
   int64_t num_microbatches = 0;
-  int64_t num_nonfinite_steps = 0;  // 0, or at least 1 if any gradient of the interval was not finite
+  int64_t num_nonfinite_steps =
+      0;  // 0, or at least 1 if any gradient of the interval was not finite
 };
 
 /// Running sum of step gradients over the interval, and the mean of the interval before.
 ///
-/// The state is part of the layer and moves with it, so a plan change does not interrupt the statistic.
-/// Cost: one add per step over the layer's parameters; the norms once per interval.  Threads: one.
+/// The state is part of the layer and moves with it, so a plan change does not interrupt the
+/// statistic. Cost: one add per step over the layer's parameters; the norms once per interval.
+/// Threads: one.
 class GradientStatistic {
  public:
   /// `per_microbatch`: also keep the mean squared norm of micro-batch gradients.

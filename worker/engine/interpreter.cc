@@ -15,29 +15,35 @@
 
 namespace smartpipe {
 
-absl::StatusOr<std::unique_ptr<LayerRunner>> MakeLayerRunner(const EngineContext& context, LayerIndex index) {
+absl::StatusOr<std::unique_ptr<LayerRunner>> MakeLayerRunner(const EngineContext& context,
+                                                             LayerIndex index) {
   std::unique_ptr<Layer> layer = context.model->MakeLayer(index, context.config->train.seed);
   if (!context.start_weights.empty()) {
     int64_t found = 0;
-    SP_RETURN_IF_ERROR(LoadIntoLayer(context.start_weights, context.config->model.allow_partial, *layer, found));
+    SP_RETURN_IF_ERROR(
+        LoadIntoLayer(context.start_weights, context.config->model.allow_partial, *layer, found));
   }
-  return LayerRunner::Create(index, std::move(layer),
-                             {.optim = context.config->optim,
-                              .per_microbatch_norms = context.config->freeze.statistic == "corrected"});
+  return LayerRunner::Create(
+      index, std::move(layer),
+      {.optim = context.config->optim,
+       .per_microbatch_norms = context.config->freeze.statistic == "corrected"});
 }
 
-absl::StatusOr<std::unique_ptr<Interpreter>> Interpreter::Create(const EngineContext& context, const Plan& plan) {
+absl::StatusOr<std::unique_ptr<Interpreter>> Interpreter::Create(const EngineContext& context,
+                                                                 const Plan& plan) {
   std::unique_ptr<Interpreter> interpreter(new Interpreter(context));
   const TrainConfig& train = context.config->train;
-  interpreter->sampler_ = std::make_unique<Sampler>(train.seed, context.dataset->size(Split::kTrain),
-                                                    train.batch_size, train.microbatches);
+  interpreter->sampler_ = std::make_unique<Sampler>(
+      train.seed, context.dataset->size(Split::kTrain), train.batch_size, train.microbatches);
   const int32_t num_layers = context.model->num_layers();
   SP_RETURN_IF_ERROR(ValidatePlan(plan, num_layers));
   if (plan.num_stages() != context.transport->size()) {
-    return absl::InvalidArgumentError(absl::StrCat("the plan has ", plan.num_stages(), " stages but the group has ",
+    return absl::InvalidArgumentError(absl::StrCat("the plan has ", plan.num_stages(),
+                                                   " stages but the group has ",
                                                    context.transport->size(), " ranks"));
   }
-  const LayerRange range = StageLayers(plan, num_layers, StageIndex(context.transport->rank().value()));
+  const LayerRange range =
+      StageLayers(plan, num_layers, StageIndex(context.transport->rank().value()));
   for (LayerIndex layer = range.first_layer; layer < range.end_layer; ++layer) {
     SP_ASSIGN_OR_RETURN(interpreter->layers_[layer], MakeLayerRunner(context, layer));
   }
@@ -48,7 +54,8 @@ absl::StatusOr<std::unique_ptr<Interpreter>> Interpreter::Create(const EngineCon
 absl::Status Interpreter::Adopt(const Plan& plan) {
   const int32_t num_layers = context_.model->num_layers();
   // Mailboxes may hold sends under way: they stay when nothing but the frontier changes.
-  const bool same_cuts = !stages_.empty() && plan.cuts == plan_.cuts && plan.schedule == plan_.schedule;
+  const bool same_cuts =
+      !stages_.empty() && plan.cuts == plan_.cuts && plan.schedule == plan_.schedule;
   plan_ = plan;
   shape_ = {.num_stages = plan.num_stages(),
             .num_microbatches = static_cast<int32_t>(context_.config->train.microbatches),
@@ -91,7 +98,8 @@ void Interpreter::MakeMailboxes() {
 
 void Interpreter::SetCredits() {
   for (auto& [index, stage] : stages_) {
-    if (stage.activation_inbox) stage.activation_inbox->set_credits(plan_.credits[index.value() - 1]);
+    if (stage.activation_inbox)
+      stage.activation_inbox->set_credits(plan_.credits[index.value() - 1]);
     if (stage.gradient_outbox) stage.gradient_outbox->set_credits(plan_.credits[index.value() - 1]);
     if (stage.activation_outbox) stage.activation_outbox->set_credits(plan_.credits[index.value()]);
     if (stage.gradient_inbox) stage.gradient_inbox->set_credits(plan_.credits[index.value()]);
@@ -102,7 +110,8 @@ absl::StatusOr<SwitchCost> Interpreter::SwitchPlan(const Plan& plan) {
   SwitchCost cost;
   SP_RETURN_IF_ERROR(ValidatePlan(plan, context_.model->num_layers()));
   if (plan.frontier < plan_.frontier) {
-    return absl::UnimplementedError("a plan that lowers the frontier (unfreezing) is not supported yet");
+    return absl::UnimplementedError(
+        "a plan that lowers the frontier (unfreezing) is not supported yet");
   }
   if (plan.cuts != plan_.cuts) {
     Stopwatch watch;
@@ -124,7 +133,8 @@ absl::Status Interpreter::MoveLayers(const Plan& plan, SwitchCost& cost) {
     const bool frozen = move.layer < plan.frontier;
     if (from == rank) {
       LayerRunner& runner = *layers_.at(move.layer);
-      if (frozen && !runner.frozen()) runner.Freeze();  // frozen from this step on: its optimizer state need not travel
+      if (frozen && !runner.frozen())
+        runner.Freeze();  // frozen from this step on: its optimizer state need not travel
       const at::Tensor packed = PackTensors(runner.State());
       SP_RETURN_IF_ERROR(SendPacked(transport, Rank(to), packed));
       cost.moved_bytes += packed.numel();
@@ -132,7 +142,8 @@ absl::Status Interpreter::MoveLayers(const Plan& plan, SwitchCost& cost) {
     } else if (to == rank) {
       SP_ASSIGN_OR_RETURN(const at::Tensor packed, ReceivePacked(transport, Rank(from)));
       SP_ASSIGN_OR_RETURN(const std::vector<NamedTensor> state, UnpackTensors(packed));
-      SP_ASSIGN_OR_RETURN(std::unique_ptr<LayerRunner> runner, MakeLayerRunner(context_, move.layer));
+      SP_ASSIGN_OR_RETURN(std::unique_ptr<LayerRunner> runner,
+                          MakeLayerRunner(context_, move.layer));
       SP_RETURN_IF_ERROR(runner->LoadState(state, frozen));
       cost.moved_bytes += packed.numel();
       layers_[move.layer] = std::move(runner);
@@ -160,12 +171,12 @@ absl::Status Interpreter::ExpectMessages() {
       num_gradients += instruction.op == Op::kRecvBackward;
     }
     if (stage.activation_inbox) {
-      SP_RETURN_IF_ERROR(stage.activation_inbox->Expect(num_activations,
-                                                        BatchShape(stage.range.first_layer, microbatch_size())));
+      SP_RETURN_IF_ERROR(stage.activation_inbox->Expect(
+          num_activations, BatchShape(stage.range.first_layer, microbatch_size())));
     }
     if (stage.gradient_inbox) {
-      SP_RETURN_IF_ERROR(
-          stage.gradient_inbox->Expect(num_gradients, BatchShape(stage.range.end_layer, microbatch_size())));
+      SP_RETURN_IF_ERROR(stage.gradient_inbox->Expect(
+          num_gradients, BatchShape(stage.range.end_layer, microbatch_size())));
     }
   }
   return absl::OkStatus();
@@ -178,7 +189,8 @@ absl::StatusOr<std::optional<double>> Interpreter::RunStep(Step step, bool probe
   SP_RETURN_IF_ERROR(ExpectMessages());
   for (const Instruction& instruction : program_) {
     if (absl::Status status = Execute(instruction); !status.ok()) {
-      return Annotate(status, absl::StrCat("step ", step.value(), ", instruction ", Format(instruction)));
+      return Annotate(status,
+                      absl::StrCat("step ", step.value(), ", instruction ", Format(instruction)));
     }
   }
   if (!is_last()) return std::nullopt;
@@ -187,7 +199,8 @@ absl::StatusOr<std::optional<double>> Interpreter::RunStep(Step step, bool probe
 
 absl::Status Interpreter::Execute(const Instruction& instruction) {
   const auto found = stages_.find(instruction.stage);
-  if (found == stages_.end()) return absl::InternalError("the instruction's stage is not on this rank");
+  if (found == stages_.end())
+    return absl::InternalError("the instruction's stage is not on this rank");
   StageState& stage = found->second;
   const MicrobatchIndex microbatch = instruction.microbatch;
   switch (instruction.op) {
@@ -220,9 +233,11 @@ absl::Status Interpreter::Execute(const Instruction& instruction) {
   return absl::InternalError("unknown instruction");
 }
 
-absl::StatusOr<at::Tensor> Interpreter::ForwardInput(StageState& stage, const Instruction& instruction) {
+absl::StatusOr<at::Tensor> Interpreter::ForwardInput(StageState& stage,
+                                                     const Instruction& instruction) {
   if (instruction.stage == StageIndex(0)) {
-    return context_.dataset->Images(Split::kTrain, sampler_->Microbatch(step_, instruction.microbatch));
+    return context_.dataset->Images(Split::kTrain,
+                                    sampler_->Microbatch(step_, instruction.microbatch));
   }
   const StageIndex before = instruction.stage - 1;
   if (owns_stage(before.value())) {  // same rank: the edge needs no message
@@ -234,7 +249,8 @@ absl::StatusOr<at::Tensor> Interpreter::ForwardInput(StageState& stage, const In
 absl::Status Interpreter::Forward(StageState& stage, const Instruction& instruction) {
   SP_ASSIGN_OR_RETURN(at::Tensor x, ForwardInput(stage, instruction));
   for (LayerIndex layer = stage.range.first_layer; layer < stage.range.end_layer; ++layer) {
-    x = layers_.at(layer)->Forward(instruction.microbatch, x, /*input_grad=*/layer > plan_.frontier);
+    x = layers_.at(layer)->Forward(instruction.microbatch, x,
+                                   /*input_grad=*/layer > plan_.frontier);
   }
   if (instruction.stage.value() + 1 == plan_.num_stages()) {
     ComputeLoss(stage, instruction.microbatch, x);
@@ -244,14 +260,17 @@ absl::Status Interpreter::Forward(StageState& stage, const Instruction& instruct
   return absl::OkStatus();
 }
 
-void Interpreter::ComputeLoss(StageState& stage, MicrobatchIndex microbatch, const at::Tensor& logits) {
+void Interpreter::ComputeLoss(StageState& stage, MicrobatchIndex microbatch,
+                              const at::Tensor& logits) {
   at::AutoGradMode record(true);
   const double share = 1.0 / static_cast<double>(context_.config->train.microbatches);
-  const at::Tensor labels = context_.dataset->Labels(Split::kTrain, sampler_->Microbatch(step_, microbatch));
+  const at::Tensor labels =
+      context_.dataset->Labels(Split::kTrain, sampler_->Microbatch(step_, microbatch));
   const at::Tensor leaf = logits.detach().requires_grad_(true);
   const at::Tensor loss = CrossEntropy(leaf, labels);
   loss_ += share * loss.item<double>();
-  stage.output_grads[microbatch] = torch::autograd::grad({loss}, {leaf}, {at::full({}, share, loss.options())})[0];
+  stage.output_grads[microbatch] =
+      torch::autograd::grad({loss}, {leaf}, {at::full({}, share, loss.options())})[0];
 }
 
 absl::Status Interpreter::Backward(StageState& stage, const Instruction& instruction) {

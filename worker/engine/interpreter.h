@@ -31,12 +31,13 @@ struct EngineContext {
   const ModelSpec* model = nullptr;
   const Dataset* dataset = nullptr;
   Transport* transport = nullptr;
-  std::vector<NamedTensor> start_weights;            // of model.weights; empty = keyed initialisation
-  std::vector<std::vector<int64_t>> edge_shapes;     // [num_layers + 1] shape of one sample
+  std::vector<NamedTensor> start_weights;         // of model.weights; empty = keyed initialisation
+  std::vector<std::vector<int64_t>> edge_shapes;  // [num_layers + 1] shape of one sample
 };
 
 /// A trainable layer with its start weights, ready to run; also what profiling uses.
-absl::StatusOr<std::unique_ptr<LayerRunner>> MakeLayerRunner(const EngineContext& context, LayerIndex layer);
+absl::StatusOr<std::unique_ptr<LayerRunner>> MakeLayerRunner(const EngineContext& context,
+                                                             LayerIndex layer);
 
 struct TestScore {
   double accuracy = 0;  // 0..1
@@ -51,31 +52,39 @@ struct SwitchCost {
 
 /// Owns the layers of this rank and runs them.
 ///
-/// Sends are asynchronous and receives are posted ahead, both within the plan's credits. A stage that is wholly frozen
-/// waits for no gradient, so it runs ahead into the next step until its credits are used up.
-/// Errors of a transfer end the step; the interpreter is then only good for destruction.  Threads: the compute thread.
+/// Sends are asynchronous and receives are posted ahead, both within the plan's credits. A stage
+/// that is wholly frozen waits for no gradient, so it runs ahead into the next step until its
+/// credits are used up. Errors of a transfer end the step; the interpreter is then only good for
+/// destruction.  Threads: the compute thread.
 class Interpreter {
  public:
   /// Builds the layers that `plan` gives to `context.transport->rank()`.
-  static absl::StatusOr<std::unique_ptr<Interpreter>> Create(const EngineContext& context, const Plan& plan);
+  static absl::StatusOr<std::unique_ptr<Interpreter>> Create(const EngineContext& context,
+                                                             const Plan& plan);
 
-  /// Goes over to the next plan between two steps. With the same cuts only the frontier rises: nothing is drained. Else
-  /// sends are drained and layers that change their owner move with all their state, digests checked.
+  /// Goes over to the next plan between two steps. With the same cuts only the frontier rises:
+  /// nothing is drained. Else sends are drained and layers that change their owner move with all
+  /// their state, digests checked.
   absl::StatusOr<SwitchCost> SwitchPlan(const Plan& plan);
 
-  /// Runs one step. `probe` times weight gradients apart on the last micro-batch. On the rank of the last stage the mean
-  /// loss of the global batch is returned, else nothing.
+  /// Runs one step. `probe` times weight gradients apart on the last micro-batch. On the rank of
+  /// the last stage the mean loss of the global batch is returned, else nothing.
   absl::StatusOr<std::optional<double>> RunStep(Step step, bool probe);
 
-  /// Forwards the whole test set through the pipeline in eval mode. On the last rank the score, else nothing.
+  /// Forwards the whole test set through the pipeline in eval mode. On the last rank the score,
+  /// else nothing.
   absl::StatusOr<std::optional<TestScore>> Evaluate();
   absl::Status Drain();
 
-  /// Gathers all layers on the last stage's rank, one at a time, calling `keep` there for each in layer order.
-  absl::Status Gather(const std::function<absl::Status(LayerIndex, std::vector<NamedTensor>)>& keep);
+  /// Gathers all layers on the last stage's rank, one at a time, calling `keep` there for each in
+  /// layer order.
+  absl::Status Gather(
+      const std::function<absl::Status(LayerIndex, std::vector<NamedTensor>)>& keep);
 
   const Plan& plan() const { return plan_; }
-  bool is_last() const { return rank_of(plan_.num_stages() - 1) == context_.transport->rank().value(); }
+  bool is_last() const {
+    return rank_of(plan_.num_stages() - 1) == context_.transport->rank().value();
+  }
   /// This rank's layers, ascending.
   const std::map<LayerIndex, std::unique_ptr<LayerRunner>>& layers() const { return layers_; }
   /// Bytes of gradients sent upstream over the life of the interpreter.
@@ -84,8 +93,9 @@ class Interpreter {
  private:
   struct StageState {
     LayerRange range;
-    std::map<MicrobatchIndex, at::Tensor> inputs;        // received, not yet used
-    std::map<MicrobatchIndex, at::Tensor> outputs;       // not yet sent or used by the next stage on this rank
+    std::map<MicrobatchIndex, at::Tensor> inputs;  // received, not yet used
+    std::map<MicrobatchIndex, at::Tensor>
+        outputs;  // not yet sent or used by the next stage on this rank
     std::map<MicrobatchIndex, at::Tensor> output_grads;  // gradients of outputs not yet used
     std::map<MicrobatchIndex, at::Tensor> input_grads;   // not yet sent or used
     std::optional<Inbox> activation_inbox, gradient_inbox;

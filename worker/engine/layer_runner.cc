@@ -21,10 +21,12 @@ int64_t Bytes(const std::vector<NamedTensor>& tensors) {
   return bytes;
 }
 
-std::vector<NamedTensor> TakePrefixed(const std::vector<NamedTensor>& state, const std::string& prefix) {
+std::vector<NamedTensor> TakePrefixed(const std::vector<NamedTensor>& state,
+                                      const std::string& prefix) {
   std::vector<NamedTensor> taken;
   for (const NamedTensor& named : state) {
-    if (named.name.starts_with(prefix)) taken.push_back({named.name.substr(prefix.size()), named.tensor});
+    if (named.name.starts_with(prefix))
+      taken.push_back({named.name.substr(prefix.size()), named.tensor});
   }
   return taken;
 }
@@ -36,10 +38,12 @@ std::vector<at::Tensor> Gradients(const at::Tensor& output, const std::vector<at
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<LayerRunner>> LayerRunner::Create(LayerIndex index, std::unique_ptr<Layer> layer,
+absl::StatusOr<std::unique_ptr<LayerRunner>> LayerRunner::Create(LayerIndex index,
+                                                                 std::unique_ptr<Layer> layer,
                                                                  const Options& options) {
   std::unique_ptr<LayerRunner> runner(new LayerRunner(index, std::move(layer)));
-  for (const NamedTensor& parameter : runner->layer_->parameters()) runner->parameters_.push_back(parameter.tensor);
+  for (const NamedTensor& parameter : runner->layer_->parameters())
+    runner->parameters_.push_back(parameter.tensor);
   SP_ASSIGN_OR_RETURN(runner->optimizer_, MakeOptimizer(options.optim, *runner->layer_));
   runner->statistic_.emplace(options.per_microbatch_norms);
   return runner;
@@ -78,7 +82,8 @@ at::Tensor LayerRunner::Evaluate(const at::Tensor& x) {
   return layer_->Forward(x, Mode::kEval);
 }
 
-at::Tensor LayerRunner::Backward(MicrobatchIndex microbatch, const at::Tensor& output_grad, bool probe) {
+at::Tensor LayerRunner::Backward(MicrobatchIndex microbatch, const at::Tensor& output_grad,
+                                 bool probe) {
   auto node = saved_.extract(microbatch);
   const Saved& saved = node.mapped();
   Stopwatch watch;
@@ -88,7 +93,8 @@ at::Tensor LayerRunner::Backward(MicrobatchIndex microbatch, const at::Tensor& o
   }
   std::vector<at::Tensor> inputs = parameters_;
   if (saved.x.requires_grad()) inputs.push_back(saved.x);
-  std::vector<at::Tensor> gradients = Gradients(saved.output, inputs, output_grad, /*retain_graph=*/false);
+  std::vector<at::Tensor> gradients =
+      Gradients(saved.output, inputs, output_grad, /*retain_graph=*/false);
   at::Tensor input_grad;
   if (saved.x.requires_grad()) {
     input_grad = gradients.back().contiguous();
@@ -109,7 +115,8 @@ at::Tensor LayerRunner::InputGrad(MicrobatchIndex microbatch, const at::Tensor& 
   saved.output_grad = output_grad;
   if (!saved.x.requires_grad()) return {};
   Stopwatch watch;
-  at::Tensor input_grad = Gradients(saved.output, {saved.x}, output_grad, /*retain_graph=*/true)[0].contiguous();
+  at::Tensor input_grad =
+      Gradients(saved.output, {saved.x}, output_grad, /*retain_graph=*/true)[0].contiguous();
   ++counters_.num_gradient_tensors;
   input_grad_s_.push_back(watch.seconds());
   return input_grad;
@@ -134,7 +141,8 @@ void LayerRunner::Accumulate(const std::vector<at::Tensor>& gradients) {
     statistic_s_ += watch.seconds();
   }
   if (gradients_.empty()) {
-    // A gradient may be a view of something that autograd still owns: the accumulator owns its bytes.
+    // A gradient may be a view of something that autograd still owns: the accumulator owns its
+    // bytes.
     for (const at::Tensor& gradient : gradients) {
       const bool own = gradient.is_contiguous() && gradient.storage().use_count() == 1;
       gradients_.push_back(own ? gradient : gradient.clone(at::MemoryFormat::Contiguous));
@@ -160,7 +168,8 @@ LayerCost LayerRunner::TakeCost() {
   cost.weight_grad_s = Median(weight_grad_s_, -1);
   cost.input_grad_s = Median(input_grad_s_, -1);
   if (!backward_s_.empty() && cost.weight_grad_s >= 0) {
-    // The probe is one sample; the fused time is a median of many. Keep their sum at the fused time.
+    // The probe is one sample; the fused time is a median of many. Keep their sum at the fused
+    // time.
     const double fused_s = Median(backward_s_);
     cost.weight_grad_s = std::min(cost.weight_grad_s, fused_s);
     cost.input_grad_s = fused_s - cost.weight_grad_s;
@@ -171,7 +180,8 @@ LayerCost LayerRunner::TakeCost() {
   cost.activation_bytes = activation_bytes_;
   cost.state_bytes = cost.param_bytes;
   if (!frozen_) cost.state_bytes += optimizer_->state_bytes() + 2 * Bytes(layer_->parameters());
-  for (std::vector<double>* times : {&forward_s_, &backward_s_, &input_grad_s_, &weight_grad_s_, &optimize_s_}) {
+  for (std::vector<double>* times :
+       {&forward_s_, &backward_s_, &input_grad_s_, &weight_grad_s_, &optimize_s_}) {
     times->clear();
   }
   return cost;
@@ -183,8 +193,10 @@ std::vector<NamedTensor> LayerRunner::State() const {
   std::vector<NamedTensor> state = layer_->parameters();
   state.insert(state.end(), layer_->buffers().begin(), layer_->buffers().end());
   if (frozen_) return state;
-  for (NamedTensor& named : optimizer_->State()) state.push_back({kOptimizerPrefix + named.name, named.tensor});
-  for (NamedTensor& named : statistic_->State()) state.push_back({kStatisticPrefix + named.name, named.tensor});
+  for (NamedTensor& named : optimizer_->State())
+    state.push_back({kOptimizerPrefix + named.name, named.tensor});
+  for (NamedTensor& named : statistic_->State())
+    state.push_back({kStatisticPrefix + named.name, named.tensor});
   return state;
 }
 
@@ -196,8 +208,9 @@ absl::Status LayerRunner::LoadState(const std::vector<NamedTensor>& state, bool 
       if (next >= state.size() || state[next].name != target.name ||
           state[next].tensor.sizes() != target.tensor.sizes() ||
           state[next].tensor.scalar_type() != target.tensor.scalar_type()) {
-        return absl::DataLossError(absl::StrCat("received state of layer ", index_.value(), " \"", layer_->name(),
-                                                "\" lacks tensor \"", target.name, "\" of the right type and shape"));
+        return absl::DataLossError(absl::StrCat("received state of layer ", index_.value(), " \"",
+                                                layer_->name(), "\" lacks tensor \"", target.name,
+                                                "\" of the right type and shape"));
       }
       target.tensor.copy_(state[next++].tensor);
     }

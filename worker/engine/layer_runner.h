@@ -1,5 +1,5 @@
-// Runs one layer: forward, backward, gradient accumulation, statistic, optimizer, times; and everything that moves with
-// the layer.
+// Runs one layer: forward, backward, gradient accumulation, statistic, optimizer, times; and
+// everything that moves with the layer.
 #pragma once
 
 #include <cstdint>
@@ -29,9 +29,9 @@ struct LayerCounters {
 
 /// One layer with its own autograd graph per micro-batch.
 ///
-/// Every layer edge is a cut in autograd, inside a stage and across one: the input is detached, the output's gradient is
-/// handed in as a contiguous tensor. So the bytes cannot depend on where the stages are cut.
-/// Threads: the compute thread only.
+/// Every layer edge is a cut in autograd, inside a stage and across one: the input is detached, the
+/// output's gradient is handed in as a contiguous tensor. So the bytes cannot depend on where the
+/// stages are cut. Threads: the compute thread only.
 class LayerRunner {
  public:
   struct Options {
@@ -39,24 +39,27 @@ class LayerRunner {
     bool per_microbatch_norms = false;  // freeze.statistic = "corrected"
   };
   /// A trainable layer with fresh optimizer and statistic.
-  static absl::StatusOr<std::unique_ptr<LayerRunner>> Create(LayerIndex index, std::unique_ptr<Layer> layer,
+  static absl::StatusOr<std::unique_ptr<LayerRunner>> Create(LayerIndex index,
+                                                             std::unique_ptr<Layer> layer,
                                                              const Options& options);
 
   LayerIndex index() const { return index_; }
   const Layer& layer() const { return *layer_; }
   Layer& mutable_layer() { return *layer_; }
   bool frozen() const { return frozen_; }
-  /// From now on: forward without gradient, BatchNorm in eval mode, no optimizer state, no statistic.
+  /// From now on: forward without gradient, BatchNorm in eval mode, no optimizer state, no
+  /// statistic.
   void Freeze();
 
-  /// x: contiguous [n, ...]; the input gradient will be wanted in backward if `input_grad`. Returns a detached,
-  /// contiguous output.
+  /// x: contiguous [n, ...]; the input gradient will be wanted in backward if `input_grad`. Returns
+  /// a detached, contiguous output.
   at::Tensor Forward(MicrobatchIndex microbatch, const at::Tensor& x, bool input_grad);
   /// Forward in eval mode without any record, for evaluation.
   at::Tensor Evaluate(const at::Tensor& x);
 
-  /// Fused backward of a micro-batch: adds to the step's gradients and returns the input's gradient (undefined unless
-  /// Forward was told that it is wanted). `probe` also times the weight-gradient part alone, without any effect on values.
+  /// Fused backward of a micro-batch: adds to the step's gradients and returns the input's gradient
+  /// (undefined unless Forward was told that it is wanted). `probe` also times the weight-gradient
+  /// part alone, without any effect on values.
   at::Tensor Backward(MicrobatchIndex microbatch, const at::Tensor& output_grad, bool probe);
   /// The same in two halves: InputGrad first, then WeightGrad.
   at::Tensor InputGrad(MicrobatchIndex microbatch, const at::Tensor& output_grad);
@@ -65,7 +68,8 @@ class LayerRunner {
   /// Statistic, then optimizer step on the accumulated gradients, which are dropped.
   void Optimize();
 
-  /// Closes the interval: the norms (zeros when frozen) and the median times; a time < 0 = not measured.
+  /// Closes the interval: the norms (zeros when frozen) and the median times; a time < 0 = not
+  /// measured.
   GradientNorms EndInterval() { return statistic_ ? statistic_->EndInterval() : GradientNorms{}; }
   LayerCost TakeCost();
   const LayerCounters& counters() const { return counters_; }
@@ -82,14 +86,15 @@ class LayerRunner {
     at::Tensor x, output;
     at::Tensor output_grad;  // between InputGrad and WeightGrad
   };
-  LayerRunner(LayerIndex index, std::unique_ptr<Layer> layer) : index_(index), layer_(std::move(layer)) {}
+  LayerRunner(LayerIndex index, std::unique_ptr<Layer> layer)
+      : index_(index), layer_(std::move(layer)) {}
   void Accumulate(const std::vector<at::Tensor>& gradients);
 
   const LayerIndex index_;
   std::unique_ptr<Layer> layer_;
   std::vector<at::Tensor> parameters_;
-  std::unique_ptr<LayerOptimizer> optimizer_;    // null when frozen
-  std::optional<GradientStatistic> statistic_;   // nothing when frozen
+  std::unique_ptr<LayerOptimizer> optimizer_;   // null when frozen
+  std::optional<GradientStatistic> statistic_;  // nothing when frozen
   bool frozen_ = false;
   std::map<MicrobatchIndex, Saved> saved_;
   std::vector<at::Tensor> gradients_;  // of the step so far, one per parameter

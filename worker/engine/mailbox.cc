@@ -14,7 +14,8 @@ absl::Status Inbox::Expect(int64_t count, const std::vector<int64_t>& shape) {
 absl::Status Inbox::Post() {
   while (!expected_.empty() && posted_.size() < credits_) {
     at::Tensor buffer = at::empty(expected_.front().shape, at::kFloat);
-    SP_ASSIGN_OR_RETURN(std::unique_ptr<Transfer> transfer, transport_->Receive(from_, kind_, buffer));
+    SP_ASSIGN_OR_RETURN(std::unique_ptr<Transfer> transfer,
+                        transport_->Receive(from_, kind_, buffer));
     posted_.emplace_back(std::move(buffer), std::move(transfer));
     if (--expected_.front().count == 0) expected_.pop_front();
   }
@@ -53,18 +54,22 @@ absl::Status Outbox::Drain() {
 absl::Status SendPacked(Transport& transport, Rank to, const at::Tensor& packed) {
   at::Tensor size = at::empty({1}, at::kLong);
   *size.data_ptr<int64_t>() = packed.numel();
-  SP_ASSIGN_OR_RETURN(std::unique_ptr<Transfer> header, transport.Send(to, ChannelKind::kState, size));
+  SP_ASSIGN_OR_RETURN(std::unique_ptr<Transfer> header,
+                      transport.Send(to, ChannelKind::kState, size));
   SP_RETURN_IF_ERROR(header->Wait());
-  SP_ASSIGN_OR_RETURN(std::unique_ptr<Transfer> body, transport.Send(to, ChannelKind::kState, packed));
+  SP_ASSIGN_OR_RETURN(std::unique_ptr<Transfer> body,
+                      transport.Send(to, ChannelKind::kState, packed));
   return body->Wait();
 }
 
 absl::StatusOr<at::Tensor> ReceivePacked(Transport& transport, Rank from) {
   at::Tensor size = at::empty({1}, at::kLong);
-  SP_ASSIGN_OR_RETURN(std::unique_ptr<Transfer> header, transport.Receive(from, ChannelKind::kState, size));
+  SP_ASSIGN_OR_RETURN(std::unique_ptr<Transfer> header,
+                      transport.Receive(from, ChannelKind::kState, size));
   SP_RETURN_IF_ERROR(header->Wait());
   at::Tensor packed = at::empty({*size.data_ptr<int64_t>()}, at::kByte);
-  SP_ASSIGN_OR_RETURN(std::unique_ptr<Transfer> body, transport.Receive(from, ChannelKind::kState, packed));
+  SP_ASSIGN_OR_RETURN(std::unique_ptr<Transfer> body,
+                      transport.Receive(from, ChannelKind::kState, packed));
   SP_RETURN_IF_ERROR(body->Wait());
   return packed;
 }

@@ -1,4 +1,5 @@
-// Ordered one-way edges as the interpreter uses them: receives posted ahead, sends under way, both bounded by credits.
+// Ordered one-way edges as the interpreter uses them: receives posted ahead, sends under way, both
+// bounded by credits.
 #pragma once
 
 #include <cstdint>
@@ -15,11 +16,13 @@
 
 namespace smartpipe {
 
-/// Receiving end: keeps up to `credits` receives posted, so a sender is never held up by a busy compute thread.
-/// A posted buffer is the credit: no message goes upstream.  Threads: the compute thread.
+/// Receiving end: keeps up to `credits` receives posted, so a sender is never held up by a busy
+/// compute thread. A posted buffer is the credit: no message goes upstream.  Threads: the compute
+/// thread.
 class Inbox {
  public:
-  Inbox(Transport* transport, Rank from, ChannelKind kind) : transport_(transport), from_(from), kind_(kind) {}
+  Inbox(Transport* transport, Rank from, ChannelKind kind)
+      : transport_(transport), from_(from), kind_(kind) {}
   /// >= 1; takes effect with the next post.
   void set_credits(int32_t credits) { credits_ = static_cast<size_t>(credits); }
   /// Announces `count` more float32 messages of `shape`, and posts as many as the credits allow.
@@ -41,10 +44,12 @@ class Inbox {
   std::deque<std::pair<at::Tensor, std::unique_ptr<Transfer>>> posted_;
 };
 
-/// Sending end: at most `credits` sends under way; one more waits for the oldest.  Threads: the compute thread.
+/// Sending end: at most `credits` sends under way; one more waits for the oldest.  Threads: the
+/// compute thread.
 class Outbox {
  public:
-  Outbox(Transport* transport, Rank to, ChannelKind kind) : transport_(transport), to_(to), kind_(kind) {}
+  Outbox(Transport* transport, Rank to, ChannelKind kind)
+      : transport_(transport), to_(to), kind_(kind) {}
   /// >= 1; takes effect with the next send.
   void set_credits(int32_t credits) { credits_ = static_cast<size_t>(credits); }
   absl::Status Send(const at::Tensor& tensor);

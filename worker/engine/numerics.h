@@ -5,8 +5,8 @@
 
 namespace smartpipe {
 
-/// Threads per operator; calls from the compute thread before anything is computed. 1 and 2 threads give different
-/// bytes, so this is part of the config.
+/// Threads per operator; calls from the compute thread before anything is computed. 1 and 2 threads
+/// give different bytes, so this is part of the config.
 void SetComputeThreads(int64_t threads);
 
 }  // namespace smartpipe

@@ -12,7 +12,8 @@
 namespace smartpipe {
 namespace {
 
-constexpr int64_t kEvalBatchSize = 250;  // samples forwarded at once; bounds memory, no effect on the score's meaning
+constexpr int64_t kEvalBatchSize =
+    250;  // samples forwarded at once; bounds memory, no effect on the score's meaning
 
 }  // namespace
 
@@ -33,7 +34,8 @@ absl::StatusOr<std::optional<TestScore>> Interpreter::Evaluate() {
     std::vector<int64_t> indices(std::min(kEvalBatchSize, num_samples - begin));
     std::iota(indices.begin(), indices.end(), begin);
     at::Tensor x;
-    for (auto& [index, stage] : stages_) {  // ascending, so a stage's neighbour on this rank has run before it
+    for (auto& [index, stage] :
+         stages_) {  // ascending, so a stage's neighbour on this rank has run before it
       if (index == StageIndex(0)) x = context_.dataset->Images(Split::kTest, indices);
       if (stage.activation_inbox) {
         SP_ASSIGN_OR_RETURN(x, stage.activation_inbox->Next());
@@ -54,7 +56,8 @@ absl::StatusOr<std::optional<TestScore>> Interpreter::Evaluate() {
                    .loss = loss_sum / static_cast<double>(num_samples)};
 }
 
-absl::Status Interpreter::Gather(const std::function<absl::Status(LayerIndex, std::vector<NamedTensor>)>& keep) {
+absl::Status Interpreter::Gather(
+    const std::function<absl::Status(LayerIndex, std::vector<NamedTensor>)>& keep) {
   SP_RETURN_IF_ERROR(Drain());
   const int32_t num_layers = context_.model->num_layers();
   const int rank = context_.transport->rank().value();
@@ -66,7 +69,8 @@ absl::Status Interpreter::Gather(const std::function<absl::Status(LayerIndex, st
       const Layer& own = layers_.at(layer)->layer();
       tensors = own.parameters();
       tensors.insert(tensors.end(), own.buffers().begin(), own.buffers().end());
-      if (owner != last) SP_RETURN_IF_ERROR(SendPacked(*context_.transport, Rank(last), PackTensors(tensors)));
+      if (owner != last)
+        SP_RETURN_IF_ERROR(SendPacked(*context_.transport, Rank(last), PackTensors(tensors)));
     } else if (rank == last) {
       SP_ASSIGN_OR_RETURN(const at::Tensor packed, ReceivePacked(*context_.transport, Rank(owner)));
       SP_ASSIGN_OR_RETURN(tensors, UnpackTensors(packed));

@@ -17,10 +17,12 @@ namespace {
 /// State of one run of the loop.
 class TrainLoop {
  public:
-  TrainLoop(const TrainerOptions& options, ControlPlane& control) : options_(options), control_(control) {}
+  TrainLoop(const TrainerOptions& options, ControlPlane& control)
+      : options_(options), control_(control) {}
 
   absl::StatusOr<WorkerResult> Run() {
-    SP_ASSIGN_OR_RETURN(interpreter_, Interpreter::Create(options_.context, options_.assignment.plan));
+    SP_ASSIGN_OR_RETURN(interpreter_,
+                        Interpreter::Create(options_.context, options_.assignment.plan));
     SP_RETURN_IF_ERROR(Barrier(transport()));
     Stopwatch train_watch;
     for (Step step(0); step.value() < options_.shape.num_steps; ++step) {
@@ -30,7 +32,8 @@ class TrainLoop {
       if (done.value() % options_.shape.interval_steps == 0) ReportInterval(done);
       if (!EvaluationDue(done)) continue;
       SP_RETURN_IF_ERROR(interpreter_->Drain());
-      SP_RETURN_IF_ERROR(Barrier(transport()));  // every rank has ended its step: training time stops here
+      SP_RETURN_IF_ERROR(
+          Barrier(transport()));  // every rank has ended its step: training time stops here
       result_.train_s += train_watch.seconds();
       SP_RETURN_IF_ERROR(Evaluate(done));
       SP_RETURN_IF_ERROR(Barrier(transport()));
@@ -57,9 +60,11 @@ class TrainLoop {
     report_ = {};
     report_.verdict_wait_s = watch.Restart();
     result_.verdict_wait_s += report_.verdict_wait_s;
-    if (!verdict.plan || verdict.plan->plan_epoch == interpreter_->plan().plan_epoch) return absl::OkStatus();
+    if (!verdict.plan || verdict.plan->plan_epoch == interpreter_->plan().plan_epoch)
+      return absl::OkStatus();
     absl::StatusOr<SwitchCost> cost = interpreter_->SwitchPlan(*verdict.plan);
-    if (!cost.ok()) return Annotate(cost.status(), absl::StrCat("plan switch at step ", step.value()));
+    if (!cost.ok())
+      return Annotate(cost.status(), absl::StrCat("plan switch at step ", step.value()));
     report_.switch_drain_s = cost->drain_s;
     report_.switch_move_s = cost->move_s;
     report_.switch_moved_bytes = cost->moved_bytes;
@@ -93,17 +98,18 @@ class TrainLoop {
     step_s_.clear();
     for (const auto& [index, runner] : interpreter_->layers()) {
       const GradientNorms norms = runner->EndInterval();
-      report_.layers.push_back({.layer = index,
-                                .frozen = runner->frozen(),
-                                .has_previous = norms.has_previous,
-                                .grad_norm_l2 = norms.mean,
-                                .previous_grad_norm_l2 = norms.previous_mean,
-                                .grad_difference_norm_l2 = norms.difference,
-                                .microbatch_grad_norm2_mean = norms.microbatch_norm2,
-                                .previous_microbatch_grad_norm2_mean = norms.previous_microbatch_norm2,
-                                .num_microbatches = norms.num_microbatches,
-                                .num_nonfinite_steps = norms.num_nonfinite_steps,
-                                .cost = runner->TakeCost()});
+      report_.layers.push_back(
+          {.layer = index,
+           .frozen = runner->frozen(),
+           .has_previous = norms.has_previous,
+           .grad_norm_l2 = norms.mean,
+           .previous_grad_norm_l2 = norms.previous_mean,
+           .grad_difference_norm_l2 = norms.difference,
+           .microbatch_grad_norm2_mean = norms.microbatch_norm2,
+           .previous_microbatch_grad_norm2_mean = norms.previous_microbatch_norm2,
+           .num_microbatches = norms.num_microbatches,
+           .num_nonfinite_steps = norms.num_nonfinite_steps,
+           .cost = runner->TakeCost()});
       result_.report_s += runner->TakeStatisticSeconds();
     }
     control_.Report(std::move(report_));
@@ -114,8 +120,10 @@ class TrainLoop {
     Stopwatch watch;
     SP_ASSIGN_OR_RETURN(std::optional<TestScore> score, interpreter_->Evaluate());
     if (score) {
-      control_.ReportEvaluation(
-          {.step = done, .accuracy = score->accuracy, .loss = score->loss, .seconds = watch.seconds()});
+      control_.ReportEvaluation({.step = done,
+                                 .accuracy = score->accuracy,
+                                 .loss = score->loss,
+                                 .seconds = watch.seconds()});
     }
     return absl::OkStatus();
   }

@@ -18,11 +18,13 @@ struct TrainerOptions {
   std::string weights_path;  // where the last stage writes model.safetensors; "" = do not write
 };
 
-/// Runs the whole run on this rank and returns its figures; on the last stage's rank with the weights' digest.
+/// Runs the whole run on this rank and returns its figures; on the last stage's rank with the
+/// weights' digest.
 ///
-/// At each boundary the loop waits for that boundary's verdict (decided an interval ago, so normally there), switches
-/// plans, and goes on. At the end of each interval it reports. Never talks to the network itself.
-/// Errors: of the transport or the control plane, with the step where it happened.  Threads: the compute thread.
+/// At each boundary the loop waits for that boundary's verdict (decided an interval ago, so
+/// normally there), switches plans, and goes on. At the end of each interval it reports. Never
+/// talks to the network itself. Errors: of the transport or the control plane, with the step where
+/// it happened.  Threads: the compute thread.
 absl::StatusOr<WorkerResult> Train(const TrainerOptions& options, ControlPlane& control);
 
 }  // namespace smartpipe
