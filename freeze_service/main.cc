@@ -10,14 +10,20 @@
 int main(int argc, char** argv) {
   smartpipe::ServeOptions options;
   std::string log_level = "info";
-  CLI::App app("The FreezeService of one run: membership, plans, reports, decisions.", "freeze_service");
+  CLI::App app("The FreezeService of one run: membership, plans, reports, decisions.",
+               "freeze_service");
   app.set_version_flag("--version", "freeze_service " SMARTPIPE_VERSION);
-  app.add_option("--listen", options.listen, "HOST:PORT to listen on; port 0 = any free port")->capture_default_str();
+  app.add_option("--listen", options.listen, "HOST:PORT to listen on; port 0 = any free port")
+      ->capture_default_str();
   app.add_option("--config", options.config, "the run's TOML file")->required();
-  app.add_option("--run-dir", options.run_dir, "existing folder for decisions.jsonl and metrics.jsonl")->required();
-  app.add_option("--ready-fd", options.ready_fd, "write the port to this file descriptor when serving");
+  app.add_option("--run-dir", options.run_dir,
+                 "existing folder for decisions.jsonl and metrics.jsonl")
+      ->required();
+  app.add_option("--ready-fd", options.ready_fd,
+                 "write the port to this file descriptor when serving");
   app.add_option("--launcher-pid", options.launcher_pid, "die with this parent process");
-  app.add_option("--linger-s", options.linger_s, "seconds to stay after the end of the run")->capture_default_str();
+  app.add_option("--linger-s", options.linger_s, "seconds to stay after the end of the run")
+      ->capture_default_str();
   app.add_flag("--insecure", options.insecure, "allow addresses other than loopback, unencrypted");
   app.add_option("--log-level", log_level, "debug, info, warning or error")->capture_default_str();
   CLI11_PARSE(app, argc, argv);
@@ -27,7 +33,8 @@ int main(int argc, char** argv) {
   sigaddset(&stop_signals, SIGTERM);
   sigaddset(&stop_signals, SIGINT);
   sigprocmask(SIG_BLOCK, &stop_signals, nullptr);
-  absl::Status status = smartpipe::InitLogging({.process = "freeze_service", .level = log_level, .file = ""});
+  absl::Status status =
+      smartpipe::InitLogging({.process = "freeze_service", .level = log_level, .file = ""});
   if (status.ok()) status = smartpipe::Serve(options, stop_signals);
   if (!status.ok()) smartpipe::LogError(status.message());
   return status.ok() ? 0 : 1;

@@ -22,8 +22,6 @@
 namespace smartpipe {
 namespace {
 
-constexpr absl::Duration kBlamePatience = absl::Seconds(2);
-
 /// What a worker builds from the config before it knows its stage.
 struct Workbench {
   RunConfig config;
@@ -122,12 +120,6 @@ absl::Status RunStageWorker(const StageWorkerOptions& options) {
                           {.service_address = options.service_address, .worker = options.worker}));
   absl::StatusOr<WorkerResult> result = RunSession(options, *session);
   if (result.ok()) return session->Finish(*result);
-  if (absl::IsUnavailable(result.status())) {
-    // A neighbour's connection broke. Who died is for the service to say, which hears it at the
-    // same moment.
-    const absl::Status end = session->WaitEnd(kBlamePatience);
-    if (!absl::IsDeadlineExceeded(end)) return end.ok() ? result.status() : end;
-  }
   session->Fail(result.status());
   return result.status();
 }

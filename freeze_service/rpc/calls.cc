@@ -29,16 +29,19 @@ bool IsChange(const Verdict& verdict) { return verdict.plan.has_value(); }
 absl::StatusOr<size_t> DecodePageToken(const std::string& token, size_t num_verdicts) {
   uint64_t first = 0;
   if (token.empty()) return 0;
-  const bool digits = std::all_of(token.begin(), token.end(), [](char c) { return c >= '0' && c <= '9'; });
+  const bool digits =
+      std::all_of(token.begin(), token.end(), [](char c) { return c >= '0' && c <= '9'; });
   if (digits && absl::SimpleAtoi(token, &first) && first <= num_verdicts) return first;
-  return absl::InvalidArgumentError("page_token is not one that this service gave; take next_page_token as it is");
+  return absl::InvalidArgumentError(
+      "page_token is not one that this service gave; take next_page_token as it is");
 }
 
 }  // namespace
 
-// ---- Reports --------------------------------------------------------------------------------------------------------
+// ---- Reports ------------------------------------------------------------------------------------
 
-grpc::Status FreezeServiceImpl::ReportInterval(grpc::ServerContext*, const v1::ReportIntervalRequest* request,
+grpc::Status FreezeServiceImpl::ReportInterval(grpc::ServerContext*,
+                                               const v1::ReportIntervalRequest* request,
                                                v1::ReportIntervalResponse*) {
   absl::StatusOr<IntervalReported> reported = DecodeReport(*request);
   if (!reported.ok()) return ToGrpcStatus(reported.status());
@@ -46,7 +49,8 @@ grpc::Status FreezeServiceImpl::ReportInterval(grpc::ServerContext*, const v1::R
   return ToGrpcStatus(ApplyEvent(*reported));
 }
 
-grpc::Status FreezeServiceImpl::ReportProgress(grpc::ServerContext*, const v1::ReportProgressRequest* request,
+grpc::Status FreezeServiceImpl::ReportProgress(grpc::ServerContext*,
+                                               const v1::ReportProgressRequest* request,
                                                v1::ReportProgressResponse*) {
   if (const absl::Status status = DecodeWorkerId(request->worker_id()).status(); !status.ok()) {
     return ToGrpcStatus(status);
@@ -65,19 +69,24 @@ grpc::Status FreezeServiceImpl::ReportProgress(grpc::ServerContext*, const v1::R
                             const Verdict* verdict = VerdictAt(step);
                             return verdict == nullptr ? LayerIndex(0) : verdict->frontier;
                           });
-  if (!had_problem && !progress_->problem().empty()) LogError(progress_->problem(), "; the run goes on without it");
+  if (!had_problem && !progress_->problem().empty())
+    LogError(progress_->problem(), "; the run goes on without it");
   return ToGrpcStatus(status);
 }
 
-// ---- Key-value store ------------------------------------------------------------------------------------------------
+// ---- Key-value store ----------------------------------------------------------------------------
 
-grpc::Status FreezeServiceImpl::SetKey(grpc::ServerContext*, const v1::SetKeyRequest* request, v1::SetKeyResponse*) {
-  return ToGrpcStatus(keys_.Set(Generation(request->generation()), request->key(), request->value()));
+grpc::Status FreezeServiceImpl::SetKey(grpc::ServerContext*, const v1::SetKeyRequest* request,
+                                       v1::SetKeyResponse*) {
+  return ToGrpcStatus(
+      keys_.Set(Generation(request->generation()), request->key(), request->value()));
 }
 
-grpc::Status FreezeServiceImpl::GetKeys(grpc::ServerContext* context, const v1::GetKeysRequest* request,
+grpc::Status FreezeServiceImpl::GetKeys(grpc::ServerContext* context,
+                                        const v1::GetKeysRequest* request,
                                         v1::GetKeysResponse* response) {
-  // The answer that names the missing keys must be on its way before the caller's own deadline ends the call.
+  // The answer that names the missing keys must be on its way before the caller's own deadline ends
+  // the call.
   const absl::Duration left = absl::FromChrono(context->deadline()) - absl::Now();
   const absl::Time deadline = absl::Now() + left - std::min(absl::Milliseconds(100), left / 4);
   absl::StatusOr<std::vector<std::string>> values =
@@ -90,22 +99,25 @@ grpc::Status FreezeServiceImpl::GetKeys(grpc::ServerContext* context, const v1::
 
 grpc::Status FreezeServiceImpl::AddToKey(grpc::ServerContext*, const v1::AddToKeyRequest* request,
                                          v1::AddToKeyResponse* response) {
-  absl::StatusOr<int64_t> value = keys_.Add(Generation(request->generation()), request->key(), request->amount());
+  absl::StatusOr<int64_t> value =
+      keys_.Add(Generation(request->generation()), request->key(), request->amount());
   if (value.ok()) response->set_value(*value);
   return ToGrpcStatus(value.status());
 }
 
-grpc::Status FreezeServiceImpl::CompareAndSetKey(grpc::ServerContext*, const v1::CompareAndSetKeyRequest* request,
+grpc::Status FreezeServiceImpl::CompareAndSetKey(grpc::ServerContext*,
+                                                 const v1::CompareAndSetKeyRequest* request,
                                                  v1::CompareAndSetKeyResponse* response) {
-  absl::StatusOr<std::string> value = keys_.CompareAndSet(Generation(request->generation()), request->key(),
-                                                          request->expected(), request->desired());
+  absl::StatusOr<std::string> value = keys_.CompareAndSet(
+      Generation(request->generation()), request->key(), request->expected(), request->desired());
   if (value.ok()) response->set_value(*value);
   return ToGrpcStatus(value.status());
 }
 
 grpc::Status FreezeServiceImpl::CheckKeys(grpc::ServerContext*, const v1::CheckKeysRequest* request,
                                           v1::CheckKeysResponse* response) {
-  absl::StatusOr<bool> present = keys_.Check(Generation(request->generation()), Strings(request->keys()));
+  absl::StatusOr<bool> present =
+      keys_.Check(Generation(request->generation()), Strings(request->keys()));
   if (present.ok()) response->set_present(*present);
   return ToGrpcStatus(present.status());
 }
@@ -124,16 +136,18 @@ grpc::Status FreezeServiceImpl::CountKeys(grpc::ServerContext*, const v1::CountK
   return ToGrpcStatus(count.status());
 }
 
-// ---- State of the run -----------------------------------------------------------------------------------------------
+// ---- State of the run ---------------------------------------------------------------------------
 
 const Verdict* FreezeServiceImpl::VerdictAt(Step step) const {
   const std::vector<Verdict>& verdicts = coordinator_->verdicts();
-  auto after = std::upper_bound(verdicts.begin(), verdicts.end(), step,
-                                [](Step wanted, const Verdict& verdict) { return wanted < verdict.step; });
+  auto after =
+      std::upper_bound(verdicts.begin(), verdicts.end(), step,
+                       [](Step wanted, const Verdict& verdict) { return wanted < verdict.step; });
   return after == verdicts.begin() ? nullptr : &*std::prev(after);
 }
 
-grpc::Status FreezeServiceImpl::GetRun(grpc::ServerContext*, const v1::GetRunRequest*, v1::GetRunResponse* response) {
+grpc::Status FreezeServiceImpl::GetRun(grpc::ServerContext*, const v1::GetRunRequest*,
+                                       v1::GetRunResponse* response) {
   absl::MutexLock lock(&mutex_);
   FillRun(*response->mutable_run());
   return grpc::Status::OK;
@@ -156,7 +170,8 @@ void FreezeServiceImpl::FillRun(v1::Run& run) const {
   run.set_batch_size(options_.batch_size);
   run.set_interval_steps(length.interval_steps);
   const Step step(progress_->steps_done());
-  if (const Verdict* current = VerdictAt(step); current != nullptr) *run.mutable_current() = EncodeVerdict(*current);
+  if (const Verdict* current = VerdictAt(step); current != nullptr)
+    *run.mutable_current() = EncodeVerdict(*current);
   run.set_num_verdicts(static_cast<int64_t>(coordinator_->verdicts().size()));
   int64_t num_rebalances = 0, num_layers_moved = 0;
   for (const Verdict& verdict : coordinator_->verdicts()) {
@@ -170,11 +185,13 @@ void FreezeServiceImpl::FillRun(v1::Run& run) const {
   for (const auto& [worker, result] : ended_workers_) *run.add_ended_workers() = result;
 }
 
-grpc::Status FreezeServiceImpl::ListDecisions(grpc::ServerContext*, const v1::ListDecisionsRequest* request,
+grpc::Status FreezeServiceImpl::ListDecisions(grpc::ServerContext*,
+                                              const v1::ListDecisionsRequest* request,
                                               v1::ListDecisionsResponse* response) {
   if (request->page_size() < 0 || request->page_size() > limits::kDecisionPageMax) {
-    return ToGrpcStatus(absl::InvalidArgumentError(absl::StrCat(
-        "page_size is ", request->page_size(), "; the range is 1 to ", limits::kDecisionPageMax, " (0 = 100)")));
+    return ToGrpcStatus(absl::InvalidArgumentError(
+        absl::StrCat("page_size is ", request->page_size(), "; the range is 1 to ",
+                     limits::kDecisionPageMax, " (0 = 100)")));
   }
   const int page_size = request->page_size() == 0 ? kPageDefault : request->page_size();
   absl::MutexLock lock(&mutex_);
@@ -183,17 +200,20 @@ grpc::Status FreezeServiceImpl::ListDecisions(grpc::ServerContext*, const v1::Li
   if (!next.ok()) return ToGrpcStatus(next.status());
   for (; *next < verdicts.size() && response->verdicts_size() < page_size; ++*next) {
     const Verdict& verdict = verdicts[*next];
-    if (!request->changes_only() || IsChange(verdict)) *response->add_verdicts() = EncodeVerdict(verdict);
+    if (!request->changes_only() || IsChange(verdict))
+      *response->add_verdicts() = EncodeVerdict(verdict);
   }
   if (*next < verdicts.size()) response->set_next_page_token(absl::StrCat(*next));
   return grpc::Status::OK;
 }
 
-grpc::Status FreezeServiceImpl::StopRun(grpc::ServerContext*, const v1::StopRunRequest* request, v1::StopRunResponse*) {
-  if (const absl::Status status = CheckText("reason", request->reason()); !status.ok()) return ToGrpcStatus(status);
+grpc::Status FreezeServiceImpl::StopRun(grpc::ServerContext*, const v1::StopRunRequest* request,
+                                        v1::StopRunResponse*) {
+  if (const absl::Status status = CheckText("reason", request->reason()); !status.ok())
+    return ToGrpcStatus(status);
   absl::MutexLock lock(&mutex_);
-  return ToGrpcStatus(
-      ApplyEvent(StopRequested{request->reason().empty() ? "an operator stopped it" : request->reason()}));
+  return ToGrpcStatus(ApplyEvent(
+      StopRequested{request->reason().empty() ? "an operator stopped it" : request->reason()}));
 }
 
 }  // namespace smartpipe

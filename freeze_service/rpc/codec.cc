@@ -15,7 +15,8 @@ namespace {
 
 absl::Status CheckFinite(absl::string_view field, double value) {
   if (std::isfinite(value)) return absl::OkStatus();
-  return absl::InvalidArgumentError(absl::StrCat(field, " is ", value, "; it must be a finite number"));
+  return absl::InvalidArgumentError(
+      absl::StrCat(field, " is ", value, "; it must be a finite number"));
 }
 
 absl::Status CheckCost(absl::string_view where, const v1::LayerCost& cost) {
@@ -23,15 +24,17 @@ absl::Status CheckCost(absl::string_view where, const v1::LayerCost& cost) {
                                                          {"input_grad_s", cost.input_grad_s()},
                                                          {"weight_grad_s", cost.weight_grad_s()},
                                                          {"optimize_s", cost.optimize_s()}};
-  for (const auto& [name, value] : fields) SP_RETURN_IF_ERROR(CheckFinite(absl::StrCat(where, ".cost.", name), value));
+  for (const auto& [name, value] : fields)
+    SP_RETURN_IF_ERROR(CheckFinite(absl::StrCat(where, ".cost.", name), value));
   return absl::OkStatus();
 }
 
 absl::Status CheckNumLayers(int num_layers) {
   if (num_layers >= 1 && num_layers <= limits::kLayersMax) return absl::OkStatus();
-  const std::string message =
-      absl::StrCat("the request has ", num_layers, " layers; the range is 1 to ", limits::kLayersMax);
-  return num_layers < 1 ? absl::InvalidArgumentError(message) : absl::ResourceExhaustedError(message);
+  const std::string message = absl::StrCat("the request has ", num_layers,
+                                           " layers; the range is 1 to ", limits::kLayersMax);
+  return num_layers < 1 ? absl::InvalidArgumentError(message)
+                        : absl::ResourceExhaustedError(message);
 }
 
 LayerStatistics DecodeStatistics(const v1::LayerReport& layer) {
@@ -57,23 +60,25 @@ absl::Status CheckText(absl::string_view field, absl::string_view text) {
 
 absl::Status CheckNotNegative(absl::string_view field, double value) {
   if (std::isfinite(value) && value >= 0) return absl::OkStatus();
-  return absl::InvalidArgumentError(absl::StrCat(field, " is ", value, "; it must be a finite number >= 0"));
+  return absl::InvalidArgumentError(
+      absl::StrCat(field, " is ", value, "; it must be a finite number >= 0"));
 }
 
 absl::StatusOr<WorkerId> DecodeWorkerId(const std::string& id) {
   bool good = !id.empty() && id.size() <= static_cast<size_t>(limits::kNameBytesMax);
   for (char c : id) good = good && (absl::ascii_islower(c) || absl::ascii_isdigit(c) || c == '-');
   if (good) return WorkerId(id);
-  return absl::InvalidArgumentError(absl::StrCat("worker_id \"", id.substr(0, limits::kNameBytesMax),
-                                                 "\" is not a name of 1 to ", limits::kNameBytesMax,
-                                                 " characters of a-z, 0-9 and -"));
+  return absl::InvalidArgumentError(
+      absl::StrCat("worker_id \"", id.substr(0, limits::kNameBytesMax), "\" is not a name of 1 to ",
+                   limits::kNameBytesMax, " characters of a-z, 0-9 and -"));
 }
 
 absl::Status CheckJoin(const v1::JoinRequest& request) {
   SP_RETURN_IF_ERROR(DecodeWorkerId(request.worker_id()).status());
   if (request.incarnation() <= 0) {
-    return absl::InvalidArgumentError(absl::StrCat("incarnation is ", request.incarnation(),
-                                                   "; it must be the start time in microseconds since 1970"));
+    return absl::InvalidArgumentError(
+        absl::StrCat("incarnation is ", request.incarnation(),
+                     "; it must be the start time in microseconds since 1970"));
   }
   return CheckText("address", request.address());
 }
@@ -81,9 +86,10 @@ absl::Status CheckJoin(const v1::JoinRequest& request) {
 absl::StatusOr<WorkerJoined> DecodeJoined(const v1::AnnounceLayersRequest& request) {
   SP_ASSIGN_OR_RETURN(WorkerId worker, DecodeWorkerId(request.worker_id()));
   SP_RETURN_IF_ERROR(CheckNumLayers(request.layers_size()));
-  const std::pair<absl::string_view, int64_t> lengths[] = {{"num_steps", request.num_steps()},
-                                                           {"steps_per_epoch", request.steps_per_epoch()},
-                                                           {"interval_steps", request.interval_steps()}};
+  const std::pair<absl::string_view, int64_t> lengths[] = {
+      {"num_steps", request.num_steps()},
+      {"steps_per_epoch", request.steps_per_epoch()},
+      {"interval_steps", request.interval_steps()}};
   for (const auto& [name, value] : lengths) {
     if (value < 1 || value > limits::kStepsMax) {
       return absl::InvalidArgumentError(
@@ -98,7 +104,8 @@ absl::StatusOr<WorkerJoined> DecodeJoined(const v1::AnnounceLayersRequest& reque
                       .layers = {}};
   for (const v1::Layer& layer : request.layers()) {
     const std::string where = absl::StrCat("layers[", joined.layers.size(), "]");
-    if (layer.name().empty()) return absl::InvalidArgumentError(absl::StrCat(where, ".name is empty"));
+    if (layer.name().empty())
+      return absl::InvalidArgumentError(absl::StrCat(where, ".name is empty"));
     SP_RETURN_IF_ERROR(CheckText(absl::StrCat(where, ".name"), layer.name()));
     SP_RETURN_IF_ERROR(CheckCost(where, layer.cost()));
     joined.layers.push_back({.name = layer.name(), .cost = FromProto(layer.cost())});
@@ -110,13 +117,15 @@ absl::StatusOr<IntervalReported> DecodeReport(const v1::ReportIntervalRequest& r
   SP_ASSIGN_OR_RETURN(WorkerId worker, DecodeWorkerId(request.worker_id()));
   SP_RETURN_IF_ERROR(CheckNumLayers(request.layers_size()));
   if (request.interval() < 0) {
-    return absl::InvalidArgumentError(absl::StrCat("interval is ", request.interval(), "; it must be >= 0"));
+    return absl::InvalidArgumentError(
+        absl::StrCat("interval is ", request.interval(), "; it must be >= 0"));
   }
   SP_RETURN_IF_ERROR(CheckNotNegative("step_s", request.step_s()));
   SP_RETURN_IF_ERROR(CheckNotNegative("verdict_wait_s", request.verdict_wait_s()));
   SP_RETURN_IF_ERROR(CheckNotNegative("switch_drain_s", request.switch_drain_s()));
   SP_RETURN_IF_ERROR(CheckNotNegative("switch_move_s", request.switch_move_s()));
-  SP_RETURN_IF_ERROR(CheckNotNegative("switch_moved_bytes", static_cast<double>(request.switch_moved_bytes())));
+  SP_RETURN_IF_ERROR(
+      CheckNotNegative("switch_moved_bytes", static_cast<double>(request.switch_moved_bytes())));
   IntervalReported reported{.worker = std::move(worker),
                             .generation = Generation(request.generation()),
                             .plan_epoch = PlanEpoch(request.plan_epoch()),
@@ -186,10 +195,14 @@ v1::Layer EncodeLayer(const LayerInfo& layer) {
 
 v1::RunState EncodeState(RunState state) {
   switch (state) {
-    case RunState::kWaiting: return v1::RUN_STATE_WAITING;
-    case RunState::kRunning: return v1::RUN_STATE_RUNNING;
-    case RunState::kFinished: return v1::RUN_STATE_FINISHED;
-    case RunState::kFailed: return v1::RUN_STATE_FAILED;
+    case RunState::kWaiting:
+      return v1::RUN_STATE_WAITING;
+    case RunState::kRunning:
+      return v1::RUN_STATE_RUNNING;
+    case RunState::kFinished:
+      return v1::RUN_STATE_FINISHED;
+    case RunState::kFailed:
+      return v1::RUN_STATE_FAILED;
   }
   return v1::RUN_STATE_UNSPECIFIED;
 }
@@ -199,7 +212,8 @@ CoordinatorOptions MakeCoordinatorOptions(const RunConfig& config) {
   options.num_stages = static_cast<int32_t>(config.pipeline.stages);
   options.num_microbatches = static_cast<int32_t>(config.train.microbatches);
   options.schedule = config.pipeline.schedule;
-  for (int64_t cut : config.pipeline.cuts) options.cuts.push_back(LayerIndex(static_cast<int32_t>(cut)));
+  for (int64_t cut : config.pipeline.cuts)
+    options.cuts.push_back(LayerIndex(static_cast<int32_t>(cut)));
   options.statistic = config.freeze.statistic;
   options.policy = {.policy = config.freeze.policy,
                     .tau = config.freeze.tau,

@@ -11,8 +11,9 @@
 
 namespace smartpipe {
 
-/// What each decoder checks: form, limits, finite numbers. What needs the run's state is checked by the Coordinator.
-/// Errors: INVALID_ARGUMENT (RESOURCE_EXHAUSTED for a limit) with a sentence that names field, value and range.
+/// What each decoder checks: form, limits, finite numbers. What needs the run's state is checked by
+/// the Coordinator. Errors: INVALID_ARGUMENT (RESOURCE_EXHAUSTED for a limit) with a sentence that
+/// names field, value and range.
 absl::StatusOr<WorkerId> DecodeWorkerId(const std::string& id);
 absl::Status CheckJoin(const v1::JoinRequest& request);
 absl::StatusOr<WorkerJoined> DecodeJoined(const v1::AnnounceLayersRequest& request);

@@ -15,19 +15,18 @@
 
 namespace smartpipe {
 
-absl::StatusOr<std::unique_ptr<FreezeServiceImpl>> FreezeServiceImpl::Create(const Options& options,
-                                                                             std::unique_ptr<Coordinator> coordinator,
-                                                                             std::unique_ptr<DecisionStore> store,
-                                                                             const Clock* clock) {
+absl::StatusOr<std::unique_ptr<FreezeServiceImpl>> FreezeServiceImpl::Create(
+    const Options& options, std::unique_ptr<Coordinator> coordinator,
+    std::unique_ptr<DecisionStore> store, const Clock* clock) {
   SP_ASSIGN_OR_RETURN(std::unique_ptr<ProgressLog> progress,
                       ProgressLog::Create(options.metrics_path, options.batch_size));
-  return std::unique_ptr<FreezeServiceImpl>(
-      new FreezeServiceImpl(options, std::move(coordinator), std::move(store), std::move(progress), clock));
+  return std::unique_ptr<FreezeServiceImpl>(new FreezeServiceImpl(
+      options, std::move(coordinator), std::move(store), std::move(progress), clock));
 }
 
 FreezeServiceImpl::FreezeServiceImpl(Options options, std::unique_ptr<Coordinator> coordinator,
-                                     std::unique_ptr<DecisionStore> store, std::unique_ptr<ProgressLog> progress,
-                                     const Clock* clock)
+                                     std::unique_ptr<DecisionStore> store,
+                                     std::unique_ptr<ProgressLog> progress, const Clock* clock)
     : options_(std::move(options)),
       clock_(clock),
       coordinator_(std::move(coordinator)),
@@ -52,7 +51,7 @@ absl::Status FreezeServiceImpl::failure() const {
   return failure_;
 }
 
-// ---- Events ---------------------------------------------------------------------------------------------------------
+// ---- Events -------------------------------------------------------------------------------------
 
 absl::Status FreezeServiceImpl::CheckNotEnded() const {
   if (!end_) return absl::OkStatus();
@@ -63,8 +62,8 @@ absl::Status FreezeServiceImpl::ApplyEvent(const Event& event) {
   SP_RETURN_IF_ERROR(CheckNotEnded());
   const absl::Time now = clock_->Now();
   SP_ASSIGN_OR_RETURN(std::vector<Decision> decisions, coordinator_->Apply(event, now));
-  const absl::Status stored =
-      store_->Append({.sequence = next_sequence_, .now = now, .event = event, .decisions = decisions});
+  const absl::Status stored = store_->Append(
+      {.sequence = next_sequence_, .now = now, .event = event, .decisions = decisions});
   if (!stored.ok()) {
     failure_ = Annotate(stored, "the freeze service stops because it cannot record its decisions");
     Publish(EndRun{.success = false, .reason = std::string(failure_.message())});
@@ -72,7 +71,8 @@ absl::Status FreezeServiceImpl::ApplyEvent(const Event& event) {
   }
   ++next_sequence_;
   for (const Decision& decision : decisions) {
-    std::visit([this](const auto& order) ABSL_NO_THREAD_SAFETY_ANALYSIS { Publish(order); }, decision);
+    std::visit([this](const auto& order) ABSL_NO_THREAD_SAFETY_ANALYSIS { Publish(order); },
+               decision);
   }
   return absl::OkStatus();
 }
@@ -88,8 +88,8 @@ void FreezeServiceImpl::Publish(const StartGeneration& start) {
   assignment.set_generation(start.generation.value());
   *assignment.mutable_plan() = ToProto(start.plan);
   for (const WorkerId& worker : ranks_) assignment.add_members(worker.value());
-  LogInfo("generation ", start.generation.value(), ": all workers are there: ",
-          absl::StrJoin(assignment.members(), ", "), "; start plan ",
+  LogInfo("generation ", start.generation.value(),
+          ": all workers are there: ", absl::StrJoin(assignment.members(), ", "), "; start plan ",
           FormatCuts(start.plan.cuts, static_cast<int32_t>(coordinator_->layers().size())));
   for (size_t rank = 0; rank < ranks_.size(); ++rank) {
     auto member = members_.find(ranks_[rank]);
@@ -104,15 +104,16 @@ void FreezeServiceImpl::Publish(const StartGeneration& start) {
 void FreezeServiceImpl::Publish(const Verdict& verdict) {
   v1::JoinResponse message;
   *message.mutable_verdict() = EncodeVerdict(verdict);
-  LogInfo("boundary ", verdict.boundary.value(), " (step ", verdict.step.value(), "): ",
-          verdict.plan ? absl::StrCat("plan ", verdict.plan_epoch.value()) : "keep", ", frontier ",
-          verdict.frontier.value(), ": ", verdict.reason);
+  LogInfo("boundary ", verdict.boundary.value(), " (step ", verdict.step.value(),
+          "): ", verdict.plan ? absl::StrCat("plan ", verdict.plan_epoch.value()) : "keep",
+          ", frontier ", verdict.frontier.value(), ": ", verdict.reason);
   SendToAll(message);
 }
 
 void FreezeServiceImpl::Publish(const EndRun& end) {
   end_ = end;
-  Log(end.success ? LogLevel::kInfo : LogLevel::kError, absl::StrCat("the run ended: ", end.reason));
+  Log(end.success ? LogLevel::kInfo : LogLevel::kError,
+      absl::StrCat("the run ended: ", end.reason));
   keys_.Close(absl::StrCat("the run is over: ", end.reason));
   v1::JoinResponse message;
   message.mutable_end_of_run()->set_success(end.success);
@@ -133,29 +134,32 @@ void FreezeServiceImpl::SendWaiting() {
   SendToAll(message);
 }
 
-// ---- Membership -----------------------------------------------------------------------------------------------------
+// ---- Membership ---------------------------------------------------------------------------------
 
-grpc::ServerWriteReactor<v1::JoinResponse>* FreezeServiceImpl::Join(grpc::CallbackServerContext*,
-                                                                    const v1::JoinRequest* request) {
+grpc::ServerWriteReactor<v1::JoinResponse>* FreezeServiceImpl::Join(
+    grpc::CallbackServerContext*, const v1::JoinRequest* request) {
   std::shared_ptr<JoinStream> stream =
       JoinStream::Create(WorkerId(request->worker_id()), request->incarnation(),
                          [this](JoinStream& broken) { OnStreamBroken(broken); });
   absl::MutexLock lock(&mutex_);
-  if (const absl::Status status = AddStream(stream, *request); !status.ok()) stream->Close(ToGrpcStatus(status));
+  if (const absl::Status status = AddStream(stream, *request); !status.ok())
+    stream->Close(ToGrpcStatus(status));
   return stream.get();  // it owns itself until gRPC is done with it
 }
 
-absl::Status FreezeServiceImpl::AddStream(const std::shared_ptr<JoinStream>& stream, const v1::JoinRequest& request) {
+absl::Status FreezeServiceImpl::AddStream(const std::shared_ptr<JoinStream>& stream,
+                                          const v1::JoinRequest& request) {
   SP_RETURN_IF_ERROR(CheckJoin(request));
   SP_RETURN_IF_ERROR(CheckNotEnded());
   if (members_.contains(stream->worker())) {
-    return absl::AlreadyExistsError(absl::StrCat("a worker with the id ", request.worker_id(),
-                                                 " is connected already; give each worker an id of its own"));
+    return absl::AlreadyExistsError(
+        absl::StrCat("a worker with the id ", request.worker_id(),
+                     " is connected already; give each worker an id of its own"));
   }
   if (coordinator_->state() != RunState::kWaiting) {
-    return absl::FailedPreconditionError(
-        absl::StrCat("the run has its workers (", absl::StrJoin(ranks_, ", ", absl::StreamFormatter()),
-                     "); joining a running run is not possible"));
+    return absl::FailedPreconditionError(absl::StrCat(
+        "the run has its workers (", absl::StrJoin(ranks_, ", ", absl::StreamFormatter()),
+        "); joining a running run is not possible"));
   }
   if (members_.size() >= static_cast<size_t>(limits::kWorkersMax)) {
     return absl::ResourceExhaustedError(
@@ -184,13 +188,16 @@ void FreezeServiceImpl::OnStreamBroken(JoinStream& stream) {
   if (end_ || ended_workers_.contains(stream.worker())) return;
   LogWarning("worker ", stream.worker().value(), " is lost: its connection broke");
   if (!announced) return;
-  const absl::Status status = ApplyEvent(
-      WorkerLost{.worker = stream.worker(), .incarnation = stream.incarnation(), .how = "its connection broke"});
-  if (!status.ok()) LogError("the loss of worker ", stream.worker().value(), " was refused: ", status.message());
+  const absl::Status status = ApplyEvent(WorkerLost{.worker = stream.worker(),
+                                                    .incarnation = stream.incarnation(),
+                                                    .how = "its connection broke"});
+  if (!status.ok())
+    LogError("the loss of worker ", stream.worker().value(), " was refused: ", status.message());
   SendWaiting();
 }
 
-grpc::Status FreezeServiceImpl::AnnounceLayers(grpc::ServerContext*, const v1::AnnounceLayersRequest* request,
+grpc::Status FreezeServiceImpl::AnnounceLayers(grpc::ServerContext*,
+                                               const v1::AnnounceLayersRequest* request,
                                                v1::AnnounceLayersResponse*) {
   absl::StatusOr<WorkerJoined> joined = DecodeJoined(*request);
   if (!joined.ok()) return ToGrpcStatus(joined.status());
@@ -198,39 +205,44 @@ grpc::Status FreezeServiceImpl::AnnounceLayers(grpc::ServerContext*, const v1::A
   if (const absl::Status status = CheckNotEnded(); !status.ok()) return ToGrpcStatus(status);
   auto member = members_.find(joined->worker);
   if (member == members_.end()) {
-    return ToGrpcStatus(absl::NotFoundError(
-        absl::StrCat("worker ", request->worker_id(), " has no open Join stream; call Join first")));
+    return ToGrpcStatus(absl::NotFoundError(absl::StrCat(
+        "worker ", request->worker_id(), " has no open Join stream; call Join first")));
   }
   if (member->second.stream->incarnation() != request->incarnation()) {
-    return ToGrpcStatus(absl::FailedPreconditionError(
-        absl::StrCat("incarnation ", request->incarnation(), " of worker ", request->worker_id(),
-                     " is not the one that is connected (", member->second.stream->incarnation(), ")")));
+    return ToGrpcStatus(absl::FailedPreconditionError(absl::StrCat(
+        "incarnation ", request->incarnation(), " of worker ", request->worker_id(),
+        " is not the one that is connected (", member->second.stream->incarnation(), ")")));
   }
   const bool was_announced = std::exchange(member->second.announced, true);
   const absl::Status status = ApplyEvent(*joined);
   if (!status.ok()) {
     // Publish may have emptied members_.
-    if (auto again = members_.find(joined->worker); again != members_.end()) again->second.announced = was_announced;
+    if (auto again = members_.find(joined->worker); again != members_.end())
+      again->second.announced = was_announced;
     return ToGrpcStatus(status);
   }
   SendWaiting();
   return grpc::Status::OK;
 }
 
-absl::Status FreezeServiceImpl::CheckMember(const std::string& worker_id, int64_t generation) const {
+absl::Status FreezeServiceImpl::CheckMember(const std::string& worker_id,
+                                            int64_t generation) const {
   if (generation != coordinator_->generation().value()) {
-    return absl::FailedPreconditionError(absl::StrCat("generation ", generation, " is stale: the run is at generation ",
+    return absl::FailedPreconditionError(absl::StrCat("generation ", generation,
+                                                      " is stale: the run is at generation ",
                                                       coordinator_->generation().value()));
   }
   for (const WorkerId& worker : ranks_) {
     if (worker.value() == worker_id) return absl::OkStatus();
   }
-  return absl::NotFoundError(absl::StrCat("worker \"", worker_id, "\" is not a member of generation ", generation));
+  return absl::NotFoundError(
+      absl::StrCat("worker \"", worker_id, "\" is not a member of generation ", generation));
 }
 
 grpc::Status FreezeServiceImpl::EndWorker(grpc::ServerContext*, const v1::EndWorkerRequest* request,
                                           v1::EndWorkerResponse*) {
-  if (const absl::Status status = CheckEndWorker(*request); !status.ok()) return ToGrpcStatus(status);
+  if (const absl::Status status = CheckEndWorker(*request); !status.ok())
+    return ToGrpcStatus(status);
   absl::MutexLock lock(&mutex_);
   return ToGrpcStatus(TakeEndWorker(*request));
 }
@@ -239,8 +251,10 @@ absl::Status FreezeServiceImpl::TakeEndWorker(const v1::EndWorkerRequest& reques
   const WorkerId worker(request.worker_id());
   auto ended = ended_workers_.find(worker);
   if (ended != ended_workers_.end()) {
-    if (ended->second.SerializeAsString() == request.SerializeAsString()) return absl::OkStatus();  // repeated
-    return absl::FailedPreconditionError(absl::StrCat("worker ", request.worker_id(), " has ended already"));
+    if (ended->second.SerializeAsString() == request.SerializeAsString())
+      return absl::OkStatus();  // repeated
+    return absl::FailedPreconditionError(
+        absl::StrCat("worker ", request.worker_id(), " has ended already"));
   }
   auto member = members_.find(worker);
   const bool known = member != members_.end();
@@ -249,8 +263,8 @@ absl::Status FreezeServiceImpl::TakeEndWorker(const v1::EndWorkerRequest& reques
     LogError("worker ", request.worker_id(), " failed before the start: ", request.error());
     const int64_t incarnation = member->second.stream->incarnation();
     if (std::exchange(member->second.announced, false)) {
-      SP_RETURN_IF_ERROR(
-          ApplyEvent(WorkerLost{.worker = worker, .incarnation = incarnation, .how = request.error()}));
+      SP_RETURN_IF_ERROR(ApplyEvent(
+          WorkerLost{.worker = worker, .incarnation = incarnation, .how = request.error()}));
     }
     ended_workers_[worker] = request;
     SendWaiting();
@@ -263,10 +277,12 @@ absl::Status FreezeServiceImpl::TakeEndWorker(const v1::EndWorkerRequest& reques
   if (!end_ && request.error().empty()) {
     SP_RETURN_IF_ERROR(ApplyEvent(WorkerFinished{worker, Generation(request.generation())}));
   } else if (!end_) {
-    SP_RETURN_IF_ERROR(ApplyEvent(WorkerFailed{worker, Generation(request.generation()), request.error()}));
+    SP_RETURN_IF_ERROR(
+        ApplyEvent(WorkerFailed{worker, Generation(request.generation()), request.error()}));
   }
   ended_workers_[worker] = request;
-  LogInfo("worker ", request.worker_id(), request.error().empty() ? " finished" : " failed: ", request.error());
+  LogInfo("worker ", request.worker_id(),
+          request.error().empty() ? " finished" : " failed: ", request.error());
   return absl::OkStatus();
 }
 

@@ -24,11 +24,12 @@
 
 namespace smartpipe {
 
-/// Serves one run. An event is applied, its decisions are stored, and only then anyone hears of them; if they cannot be
-/// stored, the run ends with a message and failure() says why.
+/// Serves one run. An event is applied, its decisions are stored, and only then anyone hears of
+/// them; if they cannot be stored, the run ends with a message and failure() says why.
 ///
 /// Threads: any; one mutex around the Coordinator.  Test: tests/component/freeze_service
-class FreezeServiceImpl final : public v1::FreezeService::WithCallbackMethod_Join<v1::FreezeService::Service> {
+class FreezeServiceImpl final
+    : public v1::FreezeService::WithCallbackMethod_Join<v1::FreezeService::Service> {
  public:
   static constexpr char kName[] = "smartpipe.v1.FreezeService";
 
@@ -40,10 +41,9 @@ class FreezeServiceImpl final : public v1::FreezeService::WithCallbackMethod_Joi
     int64_t batch_size = 1;
   };
   /// `clock` must outlive the service.  Errors: those of opening metrics_path.
-  static absl::StatusOr<std::unique_ptr<FreezeServiceImpl>> Create(const Options& options,
-                                                                   std::unique_ptr<Coordinator> coordinator,
-                                                                   std::unique_ptr<DecisionStore> store,
-                                                                   const Clock* clock);
+  static absl::StatusOr<std::unique_ptr<FreezeServiceImpl>> Create(
+      const Options& options, std::unique_ptr<Coordinator> coordinator,
+      std::unique_ptr<DecisionStore> store, const Clock* clock);
 
   /// Ends the run with `reason` unless it has ended.
   void Stop(const std::string& reason) ABSL_LOCKS_EXCLUDED(mutex_);
@@ -54,11 +54,14 @@ class FreezeServiceImpl final : public v1::FreezeService::WithCallbackMethod_Joi
 
   grpc::ServerWriteReactor<v1::JoinResponse>* Join(grpc::CallbackServerContext* context,
                                                    const v1::JoinRequest* request) override;
-  grpc::Status AnnounceLayers(grpc::ServerContext* context, const v1::AnnounceLayersRequest* request,
+  grpc::Status AnnounceLayers(grpc::ServerContext* context,
+                              const v1::AnnounceLayersRequest* request,
                               v1::AnnounceLayersResponse* response) override;
-  grpc::Status ReportInterval(grpc::ServerContext* context, const v1::ReportIntervalRequest* request,
+  grpc::Status ReportInterval(grpc::ServerContext* context,
+                              const v1::ReportIntervalRequest* request,
                               v1::ReportIntervalResponse* response) override;
-  grpc::Status ReportProgress(grpc::ServerContext* context, const v1::ReportProgressRequest* request,
+  grpc::Status ReportProgress(grpc::ServerContext* context,
+                              const v1::ReportProgressRequest* request,
                               v1::ReportProgressResponse* response) override;
   grpc::Status EndWorker(grpc::ServerContext* context, const v1::EndWorkerRequest* request,
                          v1::EndWorkerResponse* response) override;
@@ -69,7 +72,8 @@ class FreezeServiceImpl final : public v1::FreezeService::WithCallbackMethod_Joi
                        v1::GetKeysResponse* response) override;
   grpc::Status AddToKey(grpc::ServerContext* context, const v1::AddToKeyRequest* request,
                         v1::AddToKeyResponse* response) override;
-  grpc::Status CompareAndSetKey(grpc::ServerContext* context, const v1::CompareAndSetKeyRequest* request,
+  grpc::Status CompareAndSetKey(grpc::ServerContext* context,
+                                const v1::CompareAndSetKeyRequest* request,
                                 v1::CompareAndSetKeyResponse* response) override;
   grpc::Status CheckKeys(grpc::ServerContext* context, const v1::CheckKeysRequest* request,
                          v1::CheckKeysResponse* response) override;
@@ -91,8 +95,9 @@ class FreezeServiceImpl final : public v1::FreezeService::WithCallbackMethod_Joi
     bool announced = false;
   };
 
-  FreezeServiceImpl(Options options, std::unique_ptr<Coordinator> coordinator, std::unique_ptr<DecisionStore> store,
-                    std::unique_ptr<ProgressLog> progress, const Clock* clock);
+  FreezeServiceImpl(Options options, std::unique_ptr<Coordinator> coordinator,
+                    std::unique_ptr<DecisionStore> store, std::unique_ptr<ProgressLog> progress,
+                    const Clock* clock);
 
   /// Apply, persist, publish.
   absl::Status ApplyEvent(const Event& event) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
@@ -106,7 +111,8 @@ class FreezeServiceImpl final : public v1::FreezeService::WithCallbackMethod_Joi
   absl::Status AddStream(const std::shared_ptr<JoinStream>& stream, const v1::JoinRequest& request)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void OnStreamBroken(JoinStream& stream) ABSL_LOCKS_EXCLUDED(mutex_);
-  absl::Status TakeEndWorker(const v1::EndWorkerRequest& request) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  absl::Status TakeEndWorker(const v1::EndWorkerRequest& request)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::Status CheckMember(const std::string& worker_id, int64_t generation) const
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::Status CheckNotEnded() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
@@ -123,10 +129,10 @@ class FreezeServiceImpl final : public v1::FreezeService::WithCallbackMethod_Joi
   const std::unique_ptr<DecisionStore> store_ ABSL_PT_GUARDED_BY(mutex_);
   const std::unique_ptr<ProgressLog> progress_ ABSL_PT_GUARDED_BY(mutex_);
   int64_t next_sequence_ ABSL_GUARDED_BY(mutex_) = 0;
-  std::map<WorkerId, Member> members_ ABSL_GUARDED_BY(mutex_);           // with an open stream
-  std::vector<WorkerId> ranks_ ABSL_GUARDED_BY(mutex_);                  // [rank], since the start
+  std::map<WorkerId, Member> members_ ABSL_GUARDED_BY(mutex_);  // with an open stream
+  std::vector<WorkerId> ranks_ ABSL_GUARDED_BY(mutex_);         // [rank], since the start
   std::map<WorkerId, v1::EndWorkerRequest> ended_workers_ ABSL_GUARDED_BY(mutex_);
-  std::string waiting_message_ ABSL_GUARDED_BY(mutex_);                  // newest one sent
+  std::string waiting_message_ ABSL_GUARDED_BY(mutex_);  // newest one sent
   std::optional<EndRun> end_ ABSL_GUARDED_BY(mutex_);
   absl::Status failure_ ABSL_GUARDED_BY(mutex_);
 };

@@ -5,13 +5,16 @@
 namespace smartpipe {
 namespace {
 
-// A worker that reads nothing gets at most this many messages kept; the protocol never comes near it.
+// A worker that reads nothing gets at most this many messages kept; the protocol never comes near
+// it.
 constexpr size_t kQueuedMax = 4096;
 
 }  // namespace
 
-std::shared_ptr<JoinStream> JoinStream::Create(WorkerId worker, int64_t incarnation, BrokenCallback on_broken) {
-  std::shared_ptr<JoinStream> stream(new JoinStream(std::move(worker), incarnation, std::move(on_broken)));
+std::shared_ptr<JoinStream> JoinStream::Create(WorkerId worker, int64_t incarnation,
+                                               BrokenCallback on_broken) {
+  std::shared_ptr<JoinStream> stream(
+      new JoinStream(std::move(worker), incarnation, std::move(on_broken)));
   stream->self_ = stream;
   return stream;
 }
@@ -21,7 +24,8 @@ void JoinStream::Send(v1::JoinResponse message) {
   if (closing_ || broken_) return;
   if (queue_.size() >= kQueuedMax) {
     closing_ = true;
-    status_ = grpc::Status(grpc::StatusCode::RESOURCE_EXHAUSTED, "the worker does not read its stream");
+    status_ =
+        grpc::Status(grpc::StatusCode::RESOURCE_EXHAUSTED, "the worker does not read its stream");
     queue_.resize(1);
   } else {
     queue_.push_back(std::move(message));

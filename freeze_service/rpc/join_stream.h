@@ -15,14 +15,16 @@
 
 namespace smartpipe {
 
-/// Writes what it is given in order, without ever blocking the caller, and tells at once when the other side has gone.
-/// Lives until gRPC is done with it and nobody holds a pointer.  Threads: any.
+/// Writes what it is given in order, without ever blocking the caller, and tells at once when the
+/// other side has gone. Lives until gRPC is done with it and nobody holds a pointer.  Threads: any.
 class JoinStream final : public grpc::ServerWriteReactor<v1::JoinResponse> {
  public:
   using BrokenCallback = std::function<void(JoinStream&)>;
 
-  /// The stream of a worker; `on_broken` is called when the connection broke, also after Close, maybe twice.
-  static std::shared_ptr<JoinStream> Create(WorkerId worker, int64_t incarnation, BrokenCallback on_broken);
+  /// The stream of a worker; `on_broken` is called when the connection broke, also after Close,
+  /// maybe twice.
+  static std::shared_ptr<JoinStream> Create(WorkerId worker, int64_t incarnation,
+                                            BrokenCallback on_broken);
 
   const WorkerId& worker() const { return worker_; }
   int64_t incarnation() const { return incarnation_; }
@@ -48,7 +50,8 @@ class JoinStream final : public grpc::ServerWriteReactor<v1::JoinResponse> {
   std::shared_ptr<JoinStream> self_;  // until OnDone
 
   absl::Mutex mutex_;
-  std::deque<v1::JoinResponse> queue_ ABSL_GUARDED_BY(mutex_);  // the first one is being written if writing_
+  std::deque<v1::JoinResponse> queue_
+      ABSL_GUARDED_BY(mutex_);  // the first one is being written if writing_
   grpc::Status status_ ABSL_GUARDED_BY(mutex_);
   bool writing_ ABSL_GUARDED_BY(mutex_) = false;
   bool closing_ ABSL_GUARDED_BY(mutex_) = false;

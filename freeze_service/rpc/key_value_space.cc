@@ -20,32 +20,36 @@ constexpr size_t kKeysNamedMax = 5;
 absl::Status CheckKey(const std::string& key) {
   if (key.empty()) return absl::InvalidArgumentError("a key is empty");
   if (key.size() <= static_cast<size_t>(limits::kKeyValueKeyBytesMax)) return absl::OkStatus();
-  return absl::ResourceExhaustedError(
-      absl::StrCat("a key has ", key.size(), " bytes; the limit is ", limits::kKeyValueKeyBytesMax));
+  return absl::ResourceExhaustedError(absl::StrCat(
+      "a key has ", key.size(), " bytes; the limit is ", limits::kKeyValueKeyBytesMax));
 }
 
 absl::Status CheckKeys(const std::vector<std::string>& keys) {
   if (keys.empty()) return absl::InvalidArgumentError("the request has no keys");
   if (keys.size() > static_cast<size_t>(limits::kKeyValueEntriesMax)) {
-    return absl::ResourceExhaustedError(
-        absl::StrCat("the request has ", keys.size(), " keys; the limit is ", limits::kKeyValueEntriesMax));
+    return absl::ResourceExhaustedError(absl::StrCat(
+        "the request has ", keys.size(), " keys; the limit is ", limits::kKeyValueEntriesMax));
   }
   for (const std::string& key : keys) SP_RETURN_IF_ERROR(CheckKey(key));
   return absl::OkStatus();
 }
 
-std::string NameMissing(const std::map<std::string, std::string>& values, const std::vector<std::string>& keys) {
+std::string NameMissing(const std::map<std::string, std::string>& values,
+                        const std::vector<std::string>& keys) {
   std::string named;
   size_t num_missing = 0;
   for (const std::string& key : keys) {
     if (values.contains(key)) continue;
-    if (++num_missing <= kKeysNamedMax) absl::StrAppend(&named, named.empty() ? "" : ", ", absl::CHexEscape(key));
+    if (++num_missing <= kKeysNamedMax)
+      absl::StrAppend(&named, named.empty() ? "" : ", ", absl::CHexEscape(key));
   }
-  if (num_missing > kKeysNamedMax) absl::StrAppend(&named, " and ", num_missing - kKeysNamedMax, " more");
+  if (num_missing > kKeysNamedMax)
+    absl::StrAppend(&named, " and ", num_missing - kKeysNamedMax, " more");
   return named;
 }
 
-bool HasAll(const std::map<std::string, std::string>& values, const std::vector<std::string>& keys) {
+bool HasAll(const std::map<std::string, std::string>& values,
+            const std::vector<std::string>& keys) {
   for (const std::string& key : keys) {
     if (!values.contains(key)) return false;
   }
@@ -70,41 +74,47 @@ void KeyValueSpace::Close(const std::string& why) {
 absl::Status KeyValueSpace::CheckOpen(Generation generation) const {
   if (!closed_why_.empty()) return absl::FailedPreconditionError(closed_why_);
   if (generation_ == Generation(0)) {
-    return absl::FailedPreconditionError("the run has not started: there are no keys before all workers are there");
+    return absl::FailedPreconditionError(
+        "the run has not started: there are no keys before all workers are there");
   }
   if (generation == generation_) return absl::OkStatus();
   return absl::FailedPreconditionError(absl::StrCat("generation ", generation.value(),
-                                                    " is stale: the run is at generation ", generation_.value()));
+                                                    " is stale: the run is at generation ",
+                                                    generation_.value()));
 }
 
 absl::Status KeyValueSpace::Put(const std::string& key, std::string value) {
   if (value.size() > static_cast<size_t>(limits::kKeyValueValueBytesMax)) {
-    return absl::ResourceExhaustedError(absl::StrCat("the value of key ", absl::CHexEscape(key), " has ", value.size(),
-                                                     " bytes; the limit is ", limits::kKeyValueValueBytesMax));
+    return absl::ResourceExhaustedError(absl::StrCat("the value of key ", absl::CHexEscape(key),
+                                                     " has ", value.size(), " bytes; the limit is ",
+                                                     limits::kKeyValueValueBytesMax));
   }
-  if (!values_.contains(key) && values_.size() >= static_cast<size_t>(limits::kKeyValueEntriesMax)) {
-    return absl::ResourceExhaustedError(
-        absl::StrCat("generation ", generation_.value(), " has ", values_.size(), " keys; that is the limit"));
+  if (!values_.contains(key) &&
+      values_.size() >= static_cast<size_t>(limits::kKeyValueEntriesMax)) {
+    return absl::ResourceExhaustedError(absl::StrCat("generation ", generation_.value(), " has ",
+                                                     values_.size(), " keys; that is the limit"));
   }
   values_[key] = std::move(value);
   changed_.SignalAll();
   return absl::OkStatus();
 }
 
-absl::Status KeyValueSpace::Set(Generation generation, const std::string& key, const std::string& value) {
+absl::Status KeyValueSpace::Set(Generation generation, const std::string& key,
+                                const std::string& value) {
   SP_RETURN_IF_ERROR(CheckKey(key));
   absl::MutexLock lock(&mutex_);
   SP_RETURN_IF_ERROR(CheckOpen(generation));
   return Put(key, value);
 }
 
-absl::StatusOr<std::vector<std::string>> KeyValueSpace::Get(Generation generation,
-                                                            const std::vector<std::string>& keys, absl::Time deadline,
-                                                            const std::function<bool()>& cancelled) {
+absl::StatusOr<std::vector<std::string>> KeyValueSpace::Get(
+    Generation generation, const std::vector<std::string>& keys, absl::Time deadline,
+    const std::function<bool()>& cancelled) {
   SP_RETURN_IF_ERROR(CheckKeys(keys));
   absl::MutexLock lock(&mutex_);
   if (num_waiting_ >= kWaitingMax) {
-    return absl::ResourceExhaustedError(absl::StrCat(num_waiting_, " calls wait for keys; that is the limit"));
+    return absl::ResourceExhaustedError(
+        absl::StrCat(num_waiting_, " calls wait for keys; that is the limit"));
   }
   ++num_waiting_;
   absl::Cleanup done = [this]() ABSL_NO_THREAD_SAFETY_ANALYSIS { --num_waiting_; };
@@ -125,32 +135,38 @@ absl::StatusOr<std::vector<std::string>> KeyValueSpace::Get(Generation generatio
     const std::string& value = values_.at(key);
     num_bytes += static_cast<int64_t>(value.size());
     if (num_bytes > limits::kGrpcMessageBytesMax / 2) {
-      return absl::ResourceExhaustedError(absl::StrCat("the values of these ", keys.size(),
-                                                       " keys do not fit one answer; ask for fewer at once"));
+      return absl::ResourceExhaustedError(
+          absl::StrCat("the values of these ", keys.size(),
+                       " keys do not fit one answer; ask for fewer at once"));
     }
     result.push_back(value);
   }
   return result;
 }
 
-absl::StatusOr<int64_t> KeyValueSpace::Add(Generation generation, const std::string& key, int64_t amount) {
+absl::StatusOr<int64_t> KeyValueSpace::Add(Generation generation, const std::string& key,
+                                           int64_t amount) {
   SP_RETURN_IF_ERROR(CheckKey(key));
   absl::MutexLock lock(&mutex_);
   SP_RETURN_IF_ERROR(CheckOpen(generation));
   int64_t value = 0;
   auto found = values_.find(key);
   if (found != values_.end() && !absl::SimpleAtoi(found->second, &value)) {
-    return absl::InvalidArgumentError(absl::StrCat("key ", absl::CHexEscape(key), " holds no decimal number"));
+    return absl::InvalidArgumentError(
+        absl::StrCat("key ", absl::CHexEscape(key), " holds no decimal number"));
   }
   if (__builtin_add_overflow(value, amount, &value)) {
-    return absl::InvalidArgumentError(absl::StrCat("adding ", amount, " to key ", absl::CHexEscape(key), " overflows"));
+    return absl::InvalidArgumentError(
+        absl::StrCat("adding ", amount, " to key ", absl::CHexEscape(key), " overflows"));
   }
   SP_RETURN_IF_ERROR(Put(key, absl::StrCat(value)));
   return value;
 }
 
-absl::StatusOr<std::string> KeyValueSpace::CompareAndSet(Generation generation, const std::string& key,
-                                                         const std::string& expected, const std::string& desired) {
+absl::StatusOr<std::string> KeyValueSpace::CompareAndSet(Generation generation,
+                                                         const std::string& key,
+                                                         const std::string& expected,
+                                                         const std::string& desired) {
   SP_RETURN_IF_ERROR(CheckKey(key));
   absl::MutexLock lock(&mutex_);
   SP_RETURN_IF_ERROR(CheckOpen(generation));
@@ -161,7 +177,8 @@ absl::StatusOr<std::string> KeyValueSpace::CompareAndSet(Generation generation, 
   return desired;
 }
 
-absl::StatusOr<bool> KeyValueSpace::Check(Generation generation, const std::vector<std::string>& keys) {
+absl::StatusOr<bool> KeyValueSpace::Check(Generation generation,
+                                          const std::vector<std::string>& keys) {
   SP_RETURN_IF_ERROR(CheckKeys(keys));
   absl::MutexLock lock(&mutex_);
   SP_RETURN_IF_ERROR(CheckOpen(generation));

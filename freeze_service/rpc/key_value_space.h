@@ -18,8 +18,9 @@ namespace smartpipe {
 
 /// Keys of one generation at a time; a new generation starts empty.
 ///
-/// Errors of all methods: FAILED_PRECONDITION (stale generation, or Close's reason), INVALID_ARGUMENT (empty key),
-/// RESOURCE_EXHAUSTED (a limit of services/base/limits.h, or too many waiting calls).  Threads: any.
+/// Errors of all methods: FAILED_PRECONDITION (stale generation, or Close's reason),
+/// INVALID_ARGUMENT (empty key), RESOURCE_EXHAUSTED (a limit of services/base/limits.h, or too many
+/// waiting calls).  Threads: any.
 class KeyValueSpace {
  public:
   /// Drops all keys; from now on only `generation` is served.
@@ -30,13 +31,16 @@ class KeyValueSpace {
   absl::Status Set(Generation generation, const std::string& key, const std::string& value);
   /// Waits until all keys are there. `cancelled` is asked at least every 100 ms.
   /// Errors: DEADLINE_EXCEEDED naming the missing keys, CANCELLED.
-  absl::StatusOr<std::vector<std::string>> Get(Generation generation, const std::vector<std::string>& keys,
-                                               absl::Time deadline, const std::function<bool()>& cancelled);
+  absl::StatusOr<std::vector<std::string>> Get(Generation generation,
+                                               const std::vector<std::string>& keys,
+                                               absl::Time deadline,
+                                               const std::function<bool()>& cancelled);
   /// Errors: INVALID_ARGUMENT when the value is not a decimal number or the sum overflows.
   absl::StatusOr<int64_t> Add(Generation generation, const std::string& key, int64_t amount);
   /// Returns what the key holds afterwards; empty if absent.
   absl::StatusOr<std::string> CompareAndSet(Generation generation, const std::string& key,
-                                            const std::string& expected, const std::string& desired);
+                                            const std::string& expected,
+                                            const std::string& desired);
   absl::StatusOr<bool> Check(Generation generation, const std::vector<std::string>& keys);
   absl::StatusOr<bool> Delete(Generation generation, const std::string& key);
   absl::StatusOr<int64_t> Count(Generation generation);

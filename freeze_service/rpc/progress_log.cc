@@ -15,7 +15,8 @@
 namespace smartpipe {
 namespace {
 
-// The shown speed is the mean over the newest interval, but at most about this long and this many steps.
+// The shown speed is the mean over the newest interval, but at most about this long and this many
+// steps.
 constexpr double kSpeedWindowS = 2.0;
 constexpr int64_t kSpeedWindowSteps = 4096;
 constexpr size_t kEvaluationsMax = 100'000;
@@ -26,29 +27,35 @@ nlohmann::json NumberOrNull(double value) {
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<ProgressLog>> ProgressLog::Create(const std::string& path, int64_t batch_size) {
+absl::StatusOr<std::unique_ptr<ProgressLog>> ProgressLog::Create(const std::string& path,
+                                                                 int64_t batch_size) {
   std::unique_ptr<ProgressLog> log(new ProgressLog(path, batch_size));
   if (path.empty()) return log;
   log->file_.open(path, std::ios::out | std::ios::app);
-  if (!log->file_) return absl::UnavailableError(absl::StrCat("cannot open ", path, ": ", std::strerror(errno)));
+  if (!log->file_)
+    return absl::UnavailableError(absl::StrCat("cannot open ", path, ": ", std::strerror(errno)));
   return log;
 }
 
-absl::Status ProgressLog::CheckRequest(const v1::ReportProgressRequest& request, const Length& length) const {
+absl::Status ProgressLog::CheckRequest(const v1::ReportProgressRequest& request,
+                                       const Length& length) const {
   int64_t previous = -1;
   for (const v1::StepProgress& step : request.steps()) {
     if (step.step() <= previous || step.step() >= length.num_steps) {
-      return absl::InvalidArgumentError(absl::StrCat("steps: step ", step.step(), " after ", previous,
-                                                     "; steps must ascend and be in [0, ", length.num_steps, ")"));
+      return absl::InvalidArgumentError(absl::StrCat("steps: step ", step.step(), " after ",
+                                                     previous, "; steps must ascend and be in [0, ",
+                                                     length.num_steps, ")"));
     }
     previous = step.step();
-    SP_RETURN_IF_ERROR(CheckNotNegative(absl::StrCat("step_s of step ", step.step()), step.step_s()));
+    SP_RETURN_IF_ERROR(
+        CheckNotNegative(absl::StrCat("step_s of step ", step.step()), step.step_s()));
   }
   previous = -1;
   for (const v1::Evaluation& evaluation : request.evaluations()) {
     if (evaluation.step() <= previous || evaluation.step() > length.num_steps) {
-      return absl::InvalidArgumentError(absl::StrCat("evaluations: step ", evaluation.step(), " after ", previous,
-                                                     "; steps must ascend and be in [0, ", length.num_steps, "]"));
+      return absl::InvalidArgumentError(
+          absl::StrCat("evaluations: step ", evaluation.step(), " after ", previous,
+                       "; steps must ascend and be in [0, ", length.num_steps, "]"));
     }
     previous = evaluation.step();
     if (!(evaluation.accuracy() >= 0 && evaluation.accuracy() <= 1)) {
@@ -112,11 +119,13 @@ void ProgressLog::Fill(v1::Run& run) const {
   run.set_loss(loss_);
   double seconds = 0;
   int64_t num_steps = 0;
-  for (auto step_s = step_s_.rbegin(); step_s != step_s_.rend() && seconds < kSpeedWindowS; ++step_s) {
+  for (auto step_s = step_s_.rbegin(); step_s != step_s_.rend() && seconds < kSpeedWindowS;
+       ++step_s) {
     seconds += *step_s;
     ++num_steps;
   }
-  if (seconds > 0) run.set_samples_per_second(static_cast<double>(num_steps * batch_size_) / seconds);
+  if (seconds > 0)
+    run.set_samples_per_second(static_cast<double>(num_steps * batch_size_) / seconds);
   run.mutable_evaluations()->Assign(evaluations_.begin(), evaluations_.end());
 }
 

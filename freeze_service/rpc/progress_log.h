@@ -17,10 +17,11 @@
 namespace smartpipe {
 
 /// Keeps the run's progress and appends one JSON line per step and per evaluation:
-///   {"epoch": 0, "frontier": 2, "loss": 0.41, "samples_per_s": 1893.1, "step": 120, "step_s": 0.0338}
+///   {"epoch": 0, "frontier": 2, "loss": 0.41, "samples_per_s": 1893.1, "step": 120, "step_s":
+///   0.0338}
 ///   {"evaluation": {"accuracy": 0.87, "loss": 0.35, "seconds": 1.2, "step": 468}}
-/// A loss that is not finite is written as null. Progress decides nothing, so a file that cannot be written is told
-/// (problem()) and does not end the run.  Threads: the caller locks.
+/// A loss that is not finite is written as null. Progress decides nothing, so a file that cannot be
+/// written is told (problem()) and does not end the run.  Threads: the caller locks.
 class ProgressLog {
  public:
   struct Length {
@@ -30,7 +31,8 @@ class ProgressLog {
   };
 
   /// `path` "" = no file.  Errors: UNAVAILABLE when it cannot be opened.
-  static absl::StatusOr<std::unique_ptr<ProgressLog>> Create(const std::string& path, int64_t batch_size);
+  static absl::StatusOr<std::unique_ptr<ProgressLog>> Create(const std::string& path,
+                                                             int64_t batch_size);
 
   /// Steps and evaluations heard before are skipped, so a request may be repeated.
   /// `frontier_at` tells the frontier in force at a step.
@@ -45,7 +47,8 @@ class ProgressLog {
   const std::string& problem() const { return problem_; }
 
  private:
-  ProgressLog(std::string path, int64_t batch_size) : path_(std::move(path)), batch_size_(batch_size) {}
+  ProgressLog(std::string path, int64_t batch_size)
+      : path_(std::move(path)), batch_size_(batch_size) {}
   absl::Status CheckRequest(const v1::ReportProgressRequest& request, const Length& length) const;
   void Write(const std::string& lines);
 

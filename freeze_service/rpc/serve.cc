@@ -30,12 +30,14 @@ namespace {
 absl::StatusOr<RunConfig> ReadRunConfig(const std::string& path) {
   std::ifstream file(path, std::ios::binary);
   if (!file) {
-    return absl::NotFoundError(absl::StrCat("cannot open the config file ", path, ": ", std::strerror(errno)));
+    return absl::NotFoundError(
+        absl::StrCat("cannot open the config file ", path, ": ", std::strerror(errno)));
   }
   std::string text(limits::kConfigBytesMax + 1, '\0');
   file.read(text.data(), static_cast<std::streamsize>(text.size()));
   text.resize(static_cast<size_t>(file.gcount()));
-  if (text.size() <= static_cast<size_t>(limits::kConfigBytesMax)) return ParseRunConfig(text, path);
+  if (text.size() <= static_cast<size_t>(limits::kConfigBytesMax))
+    return ParseRunConfig(text, path);
   return absl::InvalidArgumentError(
       absl::StrCat("the config file ", path, " has more than ", limits::kConfigBytesMax, " bytes"));
 }
@@ -67,12 +69,14 @@ absl::Status Serve(const ServeOptions& options, const sigset_t& stop_signals) {
                                                    .run_dir = run_dir,
                                                    .metrics_path = run_dir / "metrics.jsonl",
                                                    .batch_size = config.train.batch_size};
-  SP_ASSIGN_OR_RETURN(auto service, FreezeServiceImpl::Create(service_options, std::move(coordinator),
-                                                              std::move(store), &clock));
+  SP_ASSIGN_OR_RETURN(
+      auto service,
+      FreezeServiceImpl::Create(service_options, std::move(coordinator), std::move(store), &clock));
   RpcServerOptions server_options;
   server_options.listen_address = options.listen;
   server_options.insecure = options.insecure;
-  SP_ASSIGN_OR_RETURN(auto server, StartServer(server_options, {{FreezeServiceImpl::kName, service.get()}}));
+  SP_ASSIGN_OR_RETURN(auto server,
+                      StartServer(server_options, {{FreezeServiceImpl::kName, service.get()}}));
   LogInfo("serving run ", run_dir.filename().string(), " on ", server->address());
   if (options.ready_fd >= 0) {
     dprintf(options.ready_fd, "%d\n", server->port());

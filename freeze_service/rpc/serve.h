@@ -19,8 +19,8 @@ struct ServeOptions {
   bool insecure = false;     // listen on other addresses than loopback
 };
 
-/// Serves until one of `stop_signals` (blocked in all threads) arrives, or linger_s after the end of the run.
-/// Errors: why it could not start, or why it had to stop by itself.
+/// Serves until one of `stop_signals` (blocked in all threads) arrives, or linger_s after the end
+/// of the run. Errors: why it could not start, or why it had to stop by itself.
 absl::Status Serve(const ServeOptions& options, const sigset_t& stop_signals);
 
 }  // namespace smartpipe

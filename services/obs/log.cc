@@ -19,15 +19,20 @@ constexpr char kPattern[] = "%Y-%m-%d %H:%M:%S.%e %l %n: %v";
 
 spdlog::level::level_enum SpdlogLevel(LogLevel level) {
   switch (level) {
-    case LogLevel::kDebug: return spdlog::level::debug;
-    case LogLevel::kInfo: return spdlog::level::info;
-    case LogLevel::kWarning: return spdlog::level::warn;
-    case LogLevel::kError: return spdlog::level::err;
+    case LogLevel::kDebug:
+      return spdlog::level::debug;
+    case LogLevel::kInfo:
+      return spdlog::level::info;
+    case LogLevel::kWarning:
+      return spdlog::level::warn;
+    case LogLevel::kError:
+      return spdlog::level::err;
   }
   return spdlog::level::info;
 }
 
-std::shared_ptr<spdlog::logger> MakeLogger(const std::string& name, std::vector<spdlog::sink_ptr> sinks) {
+std::shared_ptr<spdlog::logger> MakeLogger(const std::string& name,
+                                           std::vector<spdlog::sink_ptr> sinks) {
   auto logger = std::make_shared<spdlog::logger>(name, sinks.begin(), sinks.end());
   logger->set_pattern(kPattern);
   logger->flush_on(spdlog::level::warn);
@@ -47,7 +52,8 @@ absl::Status InitLogging(const LogOptions& options) {
   size_t level = 0;
   while (level < std::size(kLogLevelNames) && options.level != kLogLevelNames[level]) ++level;
   if (level == std::size(kLogLevelNames)) {
-    return absl::InvalidArgumentError(absl::StrCat("unknown log level \"", options.level, "\": use one of ",
+    return absl::InvalidArgumentError(absl::StrCat("unknown log level \"", options.level,
+                                                   "\": use one of ",
                                                    absl::StrJoin(kLogLevelNames, ", ")));
   }
   std::vector<spdlog::sink_ptr> sinks;
@@ -57,11 +63,13 @@ absl::Status InitLogging(const LogOptions& options) {
       sinks.push_back(std::make_shared<spdlog::sinks::basic_file_sink_mt>(options.file));
     }
   } catch (const std::exception& e) {
-    return absl::UnavailableError(absl::StrCat("cannot open the log file ", options.file, ": ", e.what()));
+    return absl::UnavailableError(
+        absl::StrCat("cannot open the log file ", options.file, ": ", e.what()));
   }
   std::shared_ptr<spdlog::logger> logger = MakeLogger(options.process, std::move(sinks));
   logger->set_level(SpdlogLevel(static_cast<LogLevel>(level)));
   if (!options.file.empty()) {
+    spdlog::drop(options.process);
     spdlog::register_logger(logger);  // flush_every reaches registered loggers only
     spdlog::flush_every(std::chrono::seconds(1));
   }

@@ -20,10 +20,9 @@ struct LogOptions {
   bool to_stderr = true;
 };
 
-/// Sets up the process's log. Lines before it go to stderr at level info. Warnings and errors are flushed at once, the
-/// rest within a second.
-/// Errors: INVALID_ARGUMENT for an unknown level; the system's reason when the file cannot be opened.
-/// Threads: once, before other threads log.
+/// Sets up the process's log. Lines before it go to stderr at level info. Warnings and errors are
+/// flushed at once, the rest within a second. Errors: INVALID_ARGUMENT for an unknown level; the
+/// system's reason when the file cannot be opened. Threads: once, before other threads log.
 absl::Status InitLogging(const LogOptions& options);
 
 /// Names for a --log-level flag.

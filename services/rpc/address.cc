@@ -17,8 +17,8 @@ namespace smartpipe {
 namespace {
 
 absl::Status BadAddress(absl::string_view address, absl::string_view why) {
-  return absl::InvalidArgumentError(
-      absl::StrCat("\"", address, "\" is not an address: ", why, "; write HOST:PORT, for example 127.0.0.1:50051"));
+  return absl::InvalidArgumentError(absl::StrCat("\"", address, "\" is not an address: ", why,
+                                                 "; write HOST:PORT, for example 127.0.0.1:50051"));
 }
 
 }  // namespace
@@ -46,7 +46,8 @@ absl::StatusOr<HostPort> ParseHostPort(absl::string_view address) {
     return BadAddress(address, "an IPv6 address stands in [brackets]");
   }
   for (char c : host) {
-    if (!absl::ascii_isalnum(c) && c != '.' && c != '-' && c != ':') return BadAddress(address, "the host is malformed");
+    if (!absl::ascii_isalnum(c) && c != '.' && c != '-' && c != ':')
+      return BadAddress(address, "the host is malformed");
   }
   if (!absl::SimpleAtoi(port, &result.port) || result.port < 0 || result.port > 65535) {
     return BadAddress(address, "the port is not a number from 0 to 65535");
@@ -60,7 +61,9 @@ absl::Status ProbeListen(const HostPort& address) {
   hints.ai_socktype = SOCK_STREAM;
   hints.ai_flags = AI_PASSIVE;
   addrinfo* found = nullptr;
-  if (int error = getaddrinfo(address.host.c_str(), absl::StrCat(address.port).c_str(), &hints, &found); error != 0) {
+  if (int error =
+          getaddrinfo(address.host.c_str(), absl::StrCat(address.port).c_str(), &hints, &found);
+      error != 0) {
     return absl::UnavailableError(gai_strerror(error));
   }
   absl::Cleanup free_found = [found] { freeaddrinfo(found); };
@@ -69,7 +72,8 @@ absl::Status ProbeListen(const HostPort& address) {
   absl::Cleanup close_fd = [fd] { close(fd); };
   const int yes = 1;
   setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &yes, sizeof(yes));
-  if (bind(fd, found->ai_addr, found->ai_addrlen) == 0 && listen(fd, 1) == 0) return absl::OkStatus();
+  if (bind(fd, found->ai_addr, found->ai_addrlen) == 0 && listen(fd, 1) == 0)
+    return absl::OkStatus();
   std::string reason = std::strerror(errno);
   reason[0] = absl::ascii_tolower(reason[0]);
   return absl::UnavailableError(reason);

@@ -14,7 +14,7 @@ struct HostPort {
   int port = 0;      // 0..65535; 0 = any free port when listening
   bool is_ipv6 = false;
 
-  bool is_loopback() const;  // 127.0.0.0/8, ::1 or "localhost"
+  bool is_loopback() const;      // 127.0.0.0/8, ::1 or "localhost"
   std::string ToString() const;  // "127.0.0.1:80", "[::1]:80"
 };
 
@@ -22,8 +22,8 @@ struct HostPort {
 /// Errors: INVALID_ARGUMENT that quotes the address and shows the form.  Threads: pure.
 absl::StatusOr<HostPort> ParseHostPort(absl::string_view address);
 
-/// Why a listening socket cannot be opened at `address`, as the system puts it ("address already in use"); OK if it
-/// can. Opens and closes one.  Threads: any.
+/// Why a listening socket cannot be opened at `address`, as the system puts it ("address already in
+/// use"); OK if it can. Opens and closes one.  Threads: any.
 absl::Status ProbeListen(const HostPort& address);
 
 }  // namespace smartpipe

@@ -12,7 +12,8 @@ std::shared_ptr<grpc::Channel> MakeChannel(const ChannelOptions& options) {
   grpc::ChannelArguments arguments;
   arguments.SetMaxReceiveMessageSize(limits::kGrpcMessageBytesMax);
   arguments.SetMaxSendMessageSize(limits::kGrpcMessageBytesMax);
-  arguments.SetInt(GRPC_ARG_KEEPALIVE_TIME_MS, static_cast<int>(absl::ToInt64Milliseconds(options.keepalive.period)));
+  arguments.SetInt(GRPC_ARG_KEEPALIVE_TIME_MS,
+                   static_cast<int>(absl::ToInt64Milliseconds(options.keepalive.period)));
   arguments.SetInt(GRPC_ARG_KEEPALIVE_TIMEOUT_MS,
                    static_cast<int>(absl::ToInt64Milliseconds(options.keepalive.timeout)));
   arguments.SetInt(GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1);
@@ -26,9 +27,11 @@ std::shared_ptr<grpc::Channel> MakeChannel(const ChannelOptions& options) {
   return grpc::CreateCustomChannel(options.address, grpc::InsecureChannelCredentials(), arguments);
 }
 
-absl::Status WaitConnected(grpc::Channel& channel, const std::string& address, absl::Duration timeout) {
+absl::Status WaitConnected(grpc::Channel& channel, const std::string& address,
+                           absl::Duration timeout) {
   if (channel.WaitForConnected(absl::ToChronoTime(absl::Now() + timeout))) return absl::OkStatus();
-  return absl::UnavailableError(absl::StrCat("nobody answers at ", address, " within ", absl::FormatDuration(timeout)));
+  return absl::UnavailableError(
+      absl::StrCat("nobody answers at ", address, " within ", absl::FormatDuration(timeout)));
 }
 
 void SetTimeout(grpc::ClientContext& context, absl::Duration timeout) {

@@ -16,12 +16,13 @@ struct ChannelOptions {
   KeepaliveOptions keepalive;
 };
 
-/// A channel of its own to a server (connections are not shared between channels, no proxy is used). Not connected yet:
-/// the first call or WaitConnected does that.  Threads: any.
+/// A channel of its own to a server (connections are not shared between channels, no proxy is
+/// used). Not connected yet: the first call or WaitConnected does that.  Threads: any.
 std::shared_ptr<grpc::Channel> MakeChannel(const ChannelOptions& options);
 
 /// Errors: UNAVAILABLE "nobody answers at ADDRESS within 10s" .
-absl::Status WaitConnected(grpc::Channel& channel, const std::string& address, absl::Duration timeout);
+absl::Status WaitConnected(grpc::Channel& channel, const std::string& address,
+                           absl::Duration timeout);
 
 /// Ends the call after `timeout` from now; an infinite one sets nothing.
 void SetTimeout(grpc::ClientContext& context, absl::Duration timeout);

@@ -5,9 +5,9 @@
 
 namespace smartpipe {
 
-/// A connection without traffic for `period` is pinged; without an answer within `timeout` it is closed. A peer whose
-/// machine vanished or whose process stands still is so noticed after at most period + timeout; a closed connection
-/// (killed process) at once.
+/// A connection without traffic for `period` is pinged; without an answer within `timeout` it is
+/// closed. A peer whose machine vanished or whose process stands still is so noticed after at most
+/// period + timeout; a closed connection (killed process) at once.
 struct KeepaliveOptions {
   absl::Duration period = absl::Seconds(2);
   absl::Duration timeout = absl::Seconds(1);

@@ -25,12 +25,14 @@ v1::Plan ToProto(const Plan& plan) {
 absl::StatusOr<Plan> FromProto(const v1::Plan& proto) {
   if (proto.placement_size() < 1 || proto.placement_size() > limits::kStagesMax) {
     return absl::InvalidArgumentError(absl::StrCat("plan.placement has ", proto.placement_size(),
-                                                   " stages; the range is 1 to ", limits::kStagesMax));
+                                                   " stages; the range is 1 to ",
+                                                   limits::kStagesMax));
   }
-  if (proto.cuts_size() != proto.placement_size() - 1 || proto.credits_size() != proto.cuts_size()) {
-    return absl::InvalidArgumentError(absl::StrCat("plan has ", proto.placement_size(), " stages, ", proto.cuts_size(),
-                                                   " cuts and ", proto.credits_size(),
-                                                   " credits; there must be one cut and one credit less than stages"));
+  if (proto.cuts_size() != proto.placement_size() - 1 ||
+      proto.credits_size() != proto.cuts_size()) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "plan has ", proto.placement_size(), " stages, ", proto.cuts_size(), " cuts and ",
+        proto.credits_size(), " credits; there must be one cut and one credit less than stages"));
   }
   Plan plan{.plan_epoch = PlanEpoch(proto.plan_epoch()),
             .effective_step = Step(proto.effective_step()),

@@ -3,8 +3,9 @@
 
 namespace smartpipe {
 
-/// gRPC writes its internal errors to stderr in a form that means nothing to the users of ours; every failure that
-/// matters reaches us as a status. Silences them unless the environment asks for them by GRPC_VERBOSITY or GRPC_TRACE.
+/// gRPC writes its internal errors to stderr in a form that means nothing to the users of ours;
+/// every failure that matters reaches us as a status. Silences them unless the environment asks for
+/// them by GRPC_VERBOSITY or GRPC_TRACE.
 void QuietGrpcLog();
 
 }  // namespace smartpipe

@@ -18,8 +18,8 @@ void EnableHealthAndReflection() {
   static const bool once = [] {
     grpc::EnableDefaultHealthCheckService(true);
     grpc::reflection::InitProtoReflectionServerBuilderPlugin();
-    // gRPC serves health without registering its descriptor; naming a message links ours in, so that reflection can
-    // describe the service.
+    // gRPC serves health without registering its descriptor; naming a message links ours in, so
+    // that reflection can describe the service.
     return grpc::health::v1::HealthCheckRequest::descriptor() != nullptr;
   }();
   (void)once;
@@ -61,9 +61,11 @@ absl::StatusOr<std::unique_ptr<RpcServer>> StartServer(const RpcServerOptions& o
                                                        const std::vector<NamedService>& services) {
   SP_ASSIGN_OR_RETURN(HostPort address, ParseHostPort(options.listen_address));
   if (!address.is_loopback() && !options.insecure) {
-    return absl::FailedPreconditionError(absl::StrCat(
-        "refused to listen on ", options.listen_address, ": connections are not encrypted yet, and that address can be "
-        "reached from other machines; listen on 127.0.0.1, or give --insecure on a private network"));
+    return absl::FailedPreconditionError(
+        absl::StrCat("refused to listen on ", options.listen_address,
+                     ": connections are not encrypted yet, and that address can be "
+                     "reached from other machines; listen on 127.0.0.1, or give --insecure on a "
+                     "private network"));
   }
   QuietGrpcLog();
   EnableHealthAndReflection();
@@ -76,9 +78,10 @@ absl::StatusOr<std::unique_ptr<RpcServer>> StartServer(const RpcServerOptions& o
   if (server == nullptr || port == 0) {
     // gRPC does not say why; the system does.
     const absl::Status why = ProbeListen(address);
-    return absl::UnavailableError(absl::StrCat("cannot listen on ", address.ToString(), ": ",
-                                               why.ok() ? "gRPC could not start" : why.message(),
-                                               "; choose another --listen address, or port 0 for any free port"));
+    return absl::UnavailableError(
+        absl::StrCat("cannot listen on ", address.ToString(), ": ",
+                     why.ok() ? "gRPC could not start" : why.message(),
+                     "; choose another --listen address, or port 0 for any free port"));
   }
   server->GetHealthCheckService()->SetServingStatus(true);
   for (const NamedService& service : services) {

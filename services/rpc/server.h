@@ -1,4 +1,5 @@
-// A gRPC server with everything our services share: health, reflection, limits, keepalive, one listening port.
+// A gRPC server with everything our services share: health, reflection, limits, keepalive, one
+// listening port.
 #pragma once
 
 #include <memory>
@@ -14,7 +15,8 @@ namespace smartpipe {
 
 struct RpcServerOptions {
   std::string listen_address = "127.0.0.1:0";  // port 0 = any free port
-  /// Connections are neither encrypted nor authenticated yet, so only loopback is listened on unless this is set.
+  /// Connections are neither encrypted nor authenticated yet, so only loopback is listened on
+  /// unless this is set.
   bool insecure = false;
   KeepaliveOptions keepalive;
 };
@@ -35,7 +37,8 @@ class RpcServer {
   int port() const { return port_; }
   /// A channel that reaches the services without a socket.
   std::shared_ptr<grpc::Channel> InProcessChannel();
-  /// Health goes to NOT_SERVING; running calls get `grace` to end and are cancelled then. Blocks until all ended.
+  /// Health goes to NOT_SERVING; running calls get `grace` to end and are cancelled then. Blocks
+  /// until all ended.
   void Shutdown(absl::Duration grace);
 
  private:
@@ -49,7 +52,8 @@ class RpcServer {
 };
 
 /// Starts serving; health says SERVING for "" and each name when this returns.
-/// Errors: INVALID_ARGUMENT (malformed address), FAILED_PRECONDITION (not loopback and not insecure), UNAVAILABLE
+/// Errors: INVALID_ARGUMENT (malformed address), FAILED_PRECONDITION (not loopback and not
+/// insecure), UNAVAILABLE
 /// ("cannot listen on 127.0.0.1:50051: address already in use; choose another --listen address").
 absl::StatusOr<std::unique_ptr<RpcServer>> StartServer(const RpcServerOptions& options,
                                                        const std::vector<NamedService>& services);

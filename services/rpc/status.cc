@@ -6,7 +6,8 @@
 
 namespace smartpipe {
 
-// absl::StatusCode and grpc::StatusCode are the same list of numbers; the unit test checks each of them.
+// absl::StatusCode and grpc::StatusCode are the same list of numbers; the unit test checks each of
+// them.
 grpc::Status ToGrpcStatus(const absl::Status& status) {
   if (status.ok()) return grpc::Status::OK;
   std::string message(status.message());

@@ -6,8 +6,8 @@
 
 namespace smartpipe {
 
-/// Same code, same message. A message over limits::kReasonBytesMax is shortened with "..." at its end, since gRPC
-/// carries it in a header of limited size.  Threads: pure.
+/// Same code, same message. A message over limits::kReasonBytesMax is shortened with "..." at its
+/// end, since gRPC carries it in a header of limited size.  Threads: pure.
 grpc::Status ToGrpcStatus(const absl::Status& status);
 /// Same code, same message.  Threads: pure.
 absl::Status FromGrpcStatus(const grpc::Status& status);

@@ -2,20 +2,18 @@
 //
 // Facts about Gloo that shape this file:
 // - The data moves on Gloo's I/O threads. Only Work::wait() tells that a transfer has ended; there
-// is no poll. So
-//   Wait() calls it on the caller's thread, and only transfers whose Done() is asked, or that are
-//   dropped unfinished, go to a watcher thread.
+//   is no poll. So Wait() calls it on the caller's thread, and only transfers whose Done() is
+//   asked, or that are dropped unfinished, go to a watcher thread.
 // - An I/O thread that finds a connection locked spins until it is free. A compute thread that
-// sends wakes the peer,
-//   is put aside for it on a busy machine while it holds the lock, and its own I/O thread then
-//   burns milliseconds. Therefore a poster thread does all sending and receiving, and each
-//   direction has a connection of its own. docs/decisions/gloo-threads.md has the measurements.
+//   sends wakes the peer, is put aside for it on a busy machine while it holds the lock, and its
+//   own I/O thread then burns milliseconds. Therefore a poster thread does all sending and
+//   receiving, and each direction has a connection of its own. Measurements:
+//   docs/decisions/0005-gloo-threads.md.
 // - A message that is longer than the posted buffer ends the receiving process, a shorter one
-// passes unnoticed.
-//   Therefore the tag holds the message's number and a fingerprint of shape and type: a mismatch
-//   never meets and ends in DEADLINE_EXCEEDED.
+//   passes unnoticed. Therefore the tag holds the message's number and a fingerprint of shape and
+//   type: a mismatch never meets and ends in DEADLINE_EXCEEDED.
 // - Sockets live as long as the last Work or backend object; all must go before a peer sees the
-// end.
+//   end.
 #include <algorithm>
 #include <array>
 #include <chrono>

@@ -72,9 +72,11 @@ class ControlSessionImpl final : public ControlSession {
   ~ControlSessionImpl() override;
 
   absl::StatusOr<RunWelcome> WaitWelcome() override;
-  absl::Status AnnounceLayers(const std::vector<LayerDescription>& layers, const RunShape& shape) override;
+  absl::Status AnnounceLayers(const std::vector<LayerDescription>& layers,
+                              const RunShape& shape) override;
   absl::StatusOr<WorkerAssignment> WaitAssignment() override;
-  absl::StatusOr<WorkerVerdict> WaitVerdict(IntervalIndex boundary, absl::Duration timeout) override;
+  absl::StatusOr<WorkerVerdict> WaitVerdict(IntervalIndex boundary,
+                                            absl::Duration timeout) override;
   absl::StatusOr<WorkerVerdict> WaitVerdict(IntervalIndex boundary) override;
   void set_decision_timeout(absl::Duration timeout) override;
   void Report(IntervalReportInfo report) override;
@@ -95,24 +97,31 @@ class ControlSessionImpl final : public ControlSession {
   void SendLoop();
   v1::ReportProgressRequest TakeProgress() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
-  /// Ends the session; the first end counts. `why` OK = all workers finished; `error` is what later calls return.
+  /// Ends the session; the first end counts. `why` OK = all workers finished; `error` is what later
+  /// calls return.
   void End(const absl::Status& why, const absl::Status& error) ABSL_LOCKS_EXCLUDED(mutex_);
   absl::Status Gone(absl::string_view how) const {
-    return absl::UnavailableError(absl::StrCat("the freeze service at ", options_.service_address, " is gone: ", how));
+    return ServiceGone(options_.service_address, how);
   }
   /// One call, cancelled when the session ends with an error.
   template <typename Method, typename Request, typename Response>
-  absl::Status CallOnce(Method method, const Request& request, Response* response, absl::Duration timeout)
-      ABSL_LOCKS_EXCLUDED(mutex_);
-  /// Repeats it while the service is unavailable, at most kGoneAfter; then the service counts as gone.
+  absl::Status CallOnce(Method method, const Request& request, Response* response,
+                        absl::Duration timeout) ABSL_LOCKS_EXCLUDED(mutex_);
+  /// Repeats it while the service is unavailable, at most kGoneAfter; then the service counts as
+  /// gone.
   template <typename Method, typename Request, typename Response>
-  absl::Status Call(Method method, const Request& request, Response* response) ABSL_LOCKS_EXCLUDED(mutex_);
+  absl::Status Call(Method method, const Request& request, Response* response)
+      ABSL_LOCKS_EXCLUDED(mutex_);
 
-  bool HasProgress() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return !steps_.empty() || !evaluations_.empty(); }
+  bool HasProgress() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    return !steps_.empty() || !evaluations_.empty();
+  }
   bool HasUrgent() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
     return ended_ || !reports_.empty() || (flush_ && HasProgress());
   }
-  bool HasWork() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return HasUrgent() || HasProgress(); }
+  bool HasWork() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    return HasUrgent() || HasProgress();
+  }
   bool Flushed() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
     return ended_ || (reports_.empty() && !HasProgress() && !sending_);
   }
@@ -129,8 +138,9 @@ class ControlSessionImpl final : public ControlSession {
   // Heard.
   std::optional<RunWelcome> welcome_ ABSL_GUARDED_BY(mutex_);
   std::optional<WorkerAssignment> assignment_ ABSL_GUARDED_BY(mutex_);
-  std::map<IntervalIndex, WorkerVerdict> verdicts_ ABSL_GUARDED_BY(mutex_);  // from the newest asked for on
-  IntervalIndex next_verdict_ ABSL_GUARDED_BY(mutex_);                       // expected next on the stream
+  std::map<IntervalIndex, WorkerVerdict> verdicts_
+      ABSL_GUARDED_BY(mutex_);                          // from the newest asked for on
+  IntervalIndex next_verdict_ ABSL_GUARDED_BY(mutex_);  // expected next on the stream
   IntervalIndex newest_asked_ ABSL_GUARDED_BY(mutex_);
   // To say.
   std::deque<IntervalReportInfo> reports_ ABSL_GUARDED_BY(mutex_);
@@ -162,7 +172,7 @@ ControlSessionImpl::~ControlSessionImpl() {
   sender_.join();
 }
 
-// ---- The end --------------------------------------------------------------------------------------------------------
+// ---- The end ------------------------------------------------------------------------------------
 
 void ControlSessionImpl::End(const absl::Status& why, const absl::Status& error) {
   std::function<void(const absl::Status&)> on_end;
@@ -202,10 +212,11 @@ void ControlSessionImpl::OnEnd(std::function<void(const absl::Status& why)> call
 absl::Status ControlSessionImpl::WaitEnd(absl::Duration timeout) {
   Lock lock(&mutex_);
   if (mutex_.AwaitWithTimeout(absl::Condition(&ended_), timeout)) return end_;
-  return absl::DeadlineExceededError(absl::StrCat("the run has not ended within ", absl::FormatDuration(timeout)));
+  return absl::DeadlineExceededError(
+      absl::StrCat("the run has not ended within ", absl::FormatDuration(timeout)));
 }
 
-// ---- The stream -----------------------------------------------------------------------------------------------------
+// ---- The stream ---------------------------------------------------------------------------------
 
 void ControlSessionImpl::ReadLoop() {
   v1::JoinResponse message;
@@ -233,7 +244,9 @@ absl::Status ControlSessionImpl::Handle(const v1::JoinResponse& message) {
                             .run_dir = message.welcome().run_dir()};
       return absl::OkStatus();
     }
-    case v1::JoinResponse::kWaiting: LogInfo(message.waiting().message()); return absl::OkStatus();
+    case v1::JoinResponse::kWaiting:
+      LogInfo(message.waiting().message());
+      return absl::OkStatus();
     case v1::JoinResponse::kAssignment: {
       absl::StatusOr<WorkerAssignment> assignment = DecodeAssignment(message.assignment());
       if (!assignment.ok()) return absl::InternalError(assignment.status().message());
@@ -241,13 +254,16 @@ absl::Status ControlSessionImpl::Handle(const v1::JoinResponse& message) {
       assignment_ = *std::move(assignment);
       return absl::OkStatus();
     }
-    case v1::JoinResponse::kVerdict: return KeepVerdict(message.verdict());
+    case v1::JoinResponse::kVerdict:
+      return KeepVerdict(message.verdict());
     case v1::JoinResponse::kEndOfRun: {
-      const absl::Status error = absl::AbortedError(absl::StrCat("the run ended: ", message.end_of_run().reason()));
+      const absl::Status error =
+          absl::AbortedError(absl::StrCat("the run ended: ", message.end_of_run().reason()));
       End(message.end_of_run().success() ? absl::OkStatus() : error, error);
       return absl::OkStatus();
     }
-    case v1::JoinResponse::EVENT_NOT_SET: return absl::OkStatus();  // from a newer service
+    case v1::JoinResponse::EVENT_NOT_SET:
+      return absl::OkStatus();  // from a newer service
   }
   return absl::OkStatus();
 }
@@ -257,8 +273,9 @@ absl::Status ControlSessionImpl::KeepVerdict(const v1::Verdict& proto) {
   if (!verdict.ok()) return absl::InternalError(verdict.status().message());
   Lock lock(&mutex_);
   if (verdict->boundary != next_verdict_) {
-    return absl::InternalError(absl::StrCat("the freeze service sent the verdict of boundary ", proto.boundary(),
-                                            " instead of ", next_verdict_.value()));
+    return absl::InternalError(absl::StrCat("the freeze service sent the verdict of boundary ",
+                                            proto.boundary(), " instead of ",
+                                            next_verdict_.value()));
   }
   ++next_verdict_;
   verdicts_[verdict->boundary] = *std::move(verdict);
@@ -267,7 +284,8 @@ absl::Status ControlSessionImpl::KeepVerdict(const v1::Verdict& proto) {
 
 absl::StatusOr<RunWelcome> ControlSessionImpl::WaitWelcome() {
   Lock lock(&mutex_);
-  auto ready = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return ended_ || welcome_.has_value(); };
+  auto ready = [this]()
+                   ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return ended_ || welcome_.has_value(); };
   mutex_.Await(absl::Condition(&ready));
   if (ended_) return end_error_;
   return *welcome_;
@@ -275,16 +293,20 @@ absl::StatusOr<RunWelcome> ControlSessionImpl::WaitWelcome() {
 
 absl::StatusOr<WorkerAssignment> ControlSessionImpl::WaitAssignment() {
   Lock lock(&mutex_);
-  auto ready = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return ended_ || assignment_.has_value(); };
+  auto ready = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    return ended_ || assignment_.has_value();
+  };
   mutex_.Await(absl::Condition(&ready));
   if (ended_) return end_error_;
   return *assignment_;
 }
 
-absl::StatusOr<WorkerVerdict> ControlSessionImpl::WaitVerdict(IntervalIndex boundary, absl::Duration timeout) {
+absl::StatusOr<WorkerVerdict> ControlSessionImpl::WaitVerdict(IntervalIndex boundary,
+                                                              absl::Duration timeout) {
   Lock lock(&mutex_);
   if (boundary < newest_asked_) {
-    return absl::FailedPreconditionError(absl::StrCat("boundary ", boundary.value(), " was passed already: boundary ",
+    return absl::FailedPreconditionError(absl::StrCat("boundary ", boundary.value(),
+                                                      " was passed already: boundary ",
                                                       newest_asked_.value(), " was asked for"));
   }
   newest_asked_ = boundary;
@@ -296,8 +318,9 @@ absl::StatusOr<WorkerVerdict> ControlSessionImpl::WaitVerdict(IntervalIndex boun
   if (ended_) return end_error_;
   if (in_time) return verdicts_.at(boundary);
   return absl::DeadlineExceededError(absl::StrCat(
-      "the freeze service at ", options_.service_address, " gave no verdict for boundary ", boundary.value(), " within ",
-      absl::FormatDuration(timeout), " (the next one it owes is ", next_verdict_.value(), ")"));
+      "the freeze service at ", options_.service_address, " gave no verdict for boundary ",
+      boundary.value(), " within ", absl::FormatDuration(timeout), " (the next one it owes is ",
+      next_verdict_.value(), ")"));
 }
 
 absl::StatusOr<WorkerVerdict> ControlSessionImpl::WaitVerdict(IntervalIndex boundary) {
@@ -314,7 +337,7 @@ void ControlSessionImpl::set_decision_timeout(absl::Duration timeout) {
   decision_timeout_ = timeout;
 }
 
-// ---- Calls ----------------------------------------------------------------------------------------------------------
+// ---- Calls --------------------------------------------------------------------------------------
 
 template <typename Method, typename Request, typename Response>
 absl::Status ControlSessionImpl::CallOnce(Method method, const Request& request, Response* response,
@@ -346,13 +369,15 @@ absl::Status ControlSessionImpl::Call(Method method, const Request& request, Res
     }
     Lock lock(&mutex_);
     if (retry) mutex_.AwaitWithTimeout(absl::Condition(&ended_), kRetryPeriod);
-    if (absl::IsFailedPrecondition(status)) mutex_.AwaitWithTimeout(absl::Condition(&ended_), kEndGrace);
+    if (absl::IsFailedPrecondition(status))
+      mutex_.AwaitWithTimeout(absl::Condition(&ended_), kEndGrace);
     if (ended_) return end_error_;
     if (!retry) return status;
   }
 }
 
-absl::Status ControlSessionImpl::AnnounceLayers(const std::vector<LayerDescription>& layers, const RunShape& shape) {
+absl::Status ControlSessionImpl::AnnounceLayers(const std::vector<LayerDescription>& layers,
+                                                const RunShape& shape) {
   v1::AnnounceLayersRequest request = EncodeLayers(layers, shape);
   request.set_worker_id(options_.worker.value());
   request.set_incarnation(incarnation_);
@@ -396,7 +421,7 @@ void ControlSessionImpl::Fail(const absl::Status& why) {
 }
 
 std::shared_ptr<KeyValueStore> ControlSessionImpl::MakeKeyValueStore(Generation generation) {
-  auto store = std::make_shared<GrpcKeyValueStore>(channel_, generation);
+  auto store = std::make_shared<GrpcKeyValueStore>(channel_, options_.service_address, generation);
   Lock lock(&mutex_);
   if (ended_) {
     store->CancelBecause(end_error_);
@@ -406,18 +431,22 @@ std::shared_ptr<KeyValueStore> ControlSessionImpl::MakeKeyValueStore(Generation 
   return store;
 }
 
-// ---- The queues -----------------------------------------------------------------------------------------------------
+// ---- The queues ---------------------------------------------------------------------------------
 
 void ControlSessionImpl::Report(IntervalReportInfo report) {
   Lock lock(&mutex_);
-  auto room = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return ended_ || reports_.size() < kReportsQueuedMax; };
+  auto room = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    return ended_ || reports_.size() < kReportsQueuedMax;
+  };
   mutex_.Await(absl::Condition(&room));
   if (!ended_) reports_.push_back(std::move(report));
 }
 
 void ControlSessionImpl::ReportStep(const StepProgressInfo& progress) {
   Lock lock(&mutex_);
-  auto room = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return ended_ || steps_.size() < kStepsQueuedMax; };
+  auto room = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    return ended_ || steps_.size() < kStepsQueuedMax;
+  };
   mutex_.Await(absl::Condition(&room));
   if (!ended_) steps_.push_back(progress);
 }
@@ -439,7 +468,8 @@ v1::ReportProgressRequest ControlSessionImpl::TakeProgress() {
     *request.add_steps() = EncodeStep(steps_.front());
     steps_.pop_front();
   }
-  for (const EvaluationInfo& evaluation : evaluations_) *request.add_evaluations() = EncodeEvaluation(evaluation);
+  for (const EvaluationInfo& evaluation : evaluations_)
+    *request.add_evaluations() = EncodeEvaluation(evaluation);
   evaluations_.clear();
   next_progress_ = absl::Now() + kProgressPeriod;
   return request;
@@ -452,7 +482,9 @@ void ControlSessionImpl::SendLoop() {
     {
       Lock lock(&mutex_);
       mutex_.Await(absl::Condition(this, &ControlSessionImpl::HasWork));
-      if (!HasUrgent()) mutex_.AwaitWithDeadline(absl::Condition(this, &ControlSessionImpl::HasUrgent), next_progress_);
+      if (!HasUrgent())
+        mutex_.AwaitWithDeadline(absl::Condition(this, &ControlSessionImpl::HasUrgent),
+                                 next_progress_);
       if (ended_) return;
       if (!reports_.empty()) {
         report = EncodeReport(reports_.front());
@@ -466,7 +498,8 @@ void ControlSessionImpl::SendLoop() {
     v1::ReportIntervalResponse report_response;
     v1::ReportProgressResponse progress_response;
     if (report) status = Call(&Stub::ReportInterval, *report, &report_response);
-    if (status.ok() && progress) status = Call(&Stub::ReportProgress, *progress, &progress_response);
+    if (status.ok() && progress)
+      status = Call(&Stub::ReportProgress, *progress, &progress_response);
     if (!status.ok()) {
       const absl::Status why = Annotate(status, "the freeze service refused a report");
       End(why, why);  // ignored if the end is the reason
@@ -479,9 +512,11 @@ void ControlSessionImpl::SendLoop() {
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<ControlSession>> ControlSession::Start(const Options& options) {
-  std::shared_ptr<grpc::Channel> channel = MakeChannel({.address = options.service_address, .keepalive = {}});
-  SP_RETURN_IF_ERROR(Annotate(WaitConnected(*channel, options.service_address, options.connect_timeout),
-                              "cannot reach the freeze service"));
+  std::shared_ptr<grpc::Channel> channel =
+      MakeChannel({.address = options.service_address, .keepalive = {}});
+  SP_RETURN_IF_ERROR(
+      Annotate(WaitConnected(*channel, options.service_address, options.connect_timeout),
+               "cannot reach the freeze service"));
   return std::make_unique<ControlSessionImpl>(options, std::move(channel));
 }
 

@@ -1,4 +1,5 @@
-// The worker's side of the control protocol: one session with the freeze service, for the life of one worker.
+// The worker's side of the control protocol: one session with the freeze service, for the life of
+// one worker.
 #pragma once
 
 #include <functional>
@@ -17,16 +18,18 @@
 
 namespace smartpipe {
 
-/// Owns everything gRPC of a worker, on threads of its own; the compute thread only meets it in bounded queues and
-/// waits with a deadline.
+/// Owns everything gRPC of a worker, on threads of its own; the compute thread only meets it in
+/// bounded queues and waits with a deadline.
 ///
-/// Order of use: Start, WaitWelcome, AnnounceLayers, WaitAssignment, then for each boundary WaitVerdict and Report,
-/// at last Finish or Fail. Destroying the session without Finish counts as this worker's loss.
+/// Order of use: Start, WaitWelcome, AnnounceLayers, WaitAssignment, then for each boundary
+/// WaitVerdict and Report, at last Finish or Fail. Destroying the session without Finish counts as
+/// this worker's loss.
 ///
-/// The end: as soon as the run ends, the service is gone or it refuses a message of ours, every wait and every later
-/// call returns why, and so does every key-value store made here:
-///   ABORTED      "the run ended: w1 is lost: its connection broke"   (OK inside OnEnd when all workers finished)
-///   UNAVAILABLE  "the freeze service at 127.0.0.1:1234 is gone: ..."  (at once when the connection breaks, within 3 s
+/// The end: as soon as the run ends, the service is gone or it refuses a message of ours, every
+/// wait and every later call returns why, and so does every key-value store made here:
+///   ABORTED      "the run ended: w1 is lost: its connection broke"   (OK inside OnEnd when all
+///   workers finished) UNAVAILABLE  "the freeze service at 127.0.0.1:1234 is gone: ..."  (at once
+///   when the connection breaks, within 3 s
 ///                when the machine or process stands still)
 ///   other codes  a refusal, with the service's own sentence.
 ///
@@ -44,30 +47,37 @@ class ControlSession : public ControlPlane {
   /// Errors: UNAVAILABLE when nobody answers at the address within connect_timeout.
   static absl::StatusOr<std::unique_ptr<ControlSession>> Start(const Options& options);
 
-  /// Waits for the config.  Errors: why the service refused this worker (ALREADY_EXISTS, INVALID_ARGUMENT), the end.
+  /// Waits for the config.  Errors: why the service refused this worker (ALREADY_EXISTS,
+  /// INVALID_ARGUMENT), the end.
   virtual absl::StatusOr<RunWelcome> WaitWelcome() = 0;
   /// Says what the model looks like and how long the run is. `shape` comes from MakeRunShape.
   /// Errors: INVALID_ARGUMENT when it differs from what the other workers said; the end.
-  virtual absl::Status AnnounceLayers(const std::vector<LayerDescription>& layers, const RunShape& shape) = 0;
-  /// Waits, without a time limit, until all wanted workers are there; logs what the service waits for.
+  virtual absl::Status AnnounceLayers(const std::vector<LayerDescription>& layers,
+                                      const RunShape& shape) = 0;
+  /// Waits, without a time limit, until all wanted workers are there; logs what the service waits
+  /// for.
   virtual absl::StatusOr<WorkerAssignment> WaitAssignment() = 0;
 
-  /// The verdict of `boundary`; boundaries are asked for in ascending order, the same one may be asked again.
-  /// Normally it is already here.  Errors: DEADLINE_EXCEEDED after `timeout`, FAILED_PRECONDITION for a boundary before
-  /// the newest one asked for; the end (also when the verdict is here).
-  virtual absl::StatusOr<WorkerVerdict> WaitVerdict(IntervalIndex boundary, absl::Duration timeout) = 0;
+  /// The verdict of `boundary`; boundaries are asked for in ascending order, the same one may be
+  /// asked again. Normally it is already here.  Errors: DEADLINE_EXCEEDED after `timeout`,
+  /// FAILED_PRECONDITION for a boundary before the newest one asked for; the end (also when the
+  /// verdict is here).
+  virtual absl::StatusOr<WorkerVerdict> WaitVerdict(IntervalIndex boundary,
+                                                    absl::Duration timeout) = 0;
   /// Same with the config's decision_timeout_s.
   absl::StatusOr<WorkerVerdict> WaitVerdict(IntervalIndex boundary) override = 0;
   virtual void set_decision_timeout(absl::Duration timeout) = 0;
 
-  /// Queued and sent by the control thread, repeated while the service is UNAVAILABLE. Blocks only while
-  /// kReportsQueuedMax reports are unsent; dropped after the end. A refused report ends the session.
+  /// Queued and sent by the control thread, repeated while the service is UNAVAILABLE. Blocks only
+  /// while kReportsQueuedMax reports are unsent; dropped after the end. A refused report ends the
+  /// session.
   void Report(IntervalReportInfo report) override = 0;
   /// Same, sent together at most every kProgressPeriod.
   void ReportStep(const StepProgressInfo& progress) override = 0;
   void ReportEvaluation(const EvaluationInfo& evaluation) override = 0;
 
-  /// Sends everything queued, then tells that this worker has finished. After OK the session may be destroyed.
+  /// Sends everything queued, then tells that this worker has finished. After OK the session may be
+  /// destroyed.
   virtual absl::Status Finish(const WorkerResult& result) = 0;
   /// Tells that this worker failed; best effort, at most 2 s. What is queued is dropped.
   virtual void Fail(const absl::Status& why) = 0;
@@ -75,8 +85,9 @@ class ControlSession : public ControlPlane {
   /// How the run ended, waiting for it up to `timeout`: OK = all workers finished.
   /// Errors: DEADLINE_EXCEEDED; the end.
   virtual absl::Status WaitEnd(absl::Duration timeout) = 0;
-  /// `callback` is called exactly once, with why (OK = all workers finished): on a control thread when the end comes,
-  /// or at once on this thread if it has come already. It must not block and not destroy the session; one callback.
+  /// `callback` is called exactly once, with why (OK = all workers finished): on a control thread
+  /// when the end comes, or at once on this thread if it has come already. It must not block and
+  /// not destroy the session; one callback.
   virtual void OnEnd(std::function<void(const absl::Status& why)> callback) = 0;
 
   /// Rendezvous store of one generation. It may outlive the session, which cancels it at the end.

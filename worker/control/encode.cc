@@ -10,9 +10,10 @@
 namespace smartpipe {
 
 absl::StatusOr<WorkerAssignment> DecodeAssignment(const v1::Assignment& proto) {
-  if (proto.rank() < 0 || proto.rank() >= proto.members_size() || proto.members_size() > limits::kWorkersMax) {
-    return absl::InvalidArgumentError(absl::StrCat("assignment: rank ", proto.rank(), " of ", proto.members_size(),
-                                                   " members"));
+  if (proto.rank() < 0 || proto.rank() >= proto.members_size() ||
+      proto.members_size() > limits::kWorkersMax) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("assignment: rank ", proto.rank(), " of ", proto.members_size(), " members"));
   }
   WorkerAssignment assignment;
   assignment.generation = Generation(proto.generation());
@@ -33,7 +34,8 @@ absl::StatusOr<WorkerVerdict> DecodeWorkerVerdict(const v1::Verdict& proto) {
   return verdict;
 }
 
-v1::AnnounceLayersRequest EncodeLayers(const std::vector<LayerDescription>& layers, const RunShape& shape) {
+v1::AnnounceLayersRequest EncodeLayers(const std::vector<LayerDescription>& layers,
+                                       const RunShape& shape) {
   v1::AnnounceLayersRequest request;
   for (const LayerDescription& layer : layers) {
     v1::Layer* added = request.add_layers();
@@ -104,12 +106,17 @@ v1::EndWorkerRequest EncodeResult(const WorkerResult& result) {
 std::string EncodeFailure(const absl::Status& why) {
   std::string text;
   for (char c : why.message()) text += static_cast<unsigned char>(c) < 0x80 ? c : '?';
-  if (text.empty()) text = why.ok() ? "it gave no reason" : std::string(absl::StatusCodeToString(why.code()));
+  if (text.empty())
+    text = why.ok() ? "it gave no reason" : std::string(absl::StatusCodeToString(why.code()));
   if (text.size() > static_cast<size_t>(limits::kReasonBytesMax)) {
     text.resize(limits::kReasonBytesMax - 3);
     text += "...";
   }
   return text;
+}
+
+absl::Status ServiceGone(absl::string_view address, absl::string_view how) {
+  return absl::UnavailableError(absl::StrCat("the freeze service at ", address, " is gone: ", how));
 }
 
 }  // namespace smartpipe

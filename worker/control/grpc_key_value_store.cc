@@ -1,15 +1,16 @@
 #include "worker/control/grpc_key_value_store.h"
 
-#include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
 #include "services/base/status_macros.h"
 #include "services/rpc/channel.h"
 #include "services/rpc/status.h"
+#include "worker/control/encode.h"
 
 namespace smartpipe {
 namespace {
 
-// The service answers a wait a little before its deadline, so that the answer can name the missing keys.
+// The service answers a wait a little before its deadline, so that the answer can name the missing
+// keys.
 constexpr absl::Duration kAnswerTime = absl::Milliseconds(200);
 
 }  // namespace
@@ -28,6 +29,9 @@ absl::Status GrpcKeyValueStore::Call(Method method, const Request& request, Resp
   absl::MutexLock lock(&mutex_);
   pending_.erase(&context);
   if (!status.ok() && !cancelled_.ok()) return cancelled_;
+  // A call may notice the loss before the session does.
+  if (status.error_code() == grpc::StatusCode::UNAVAILABLE)
+    return ServiceGone(address_, status.error_message());
   return FromGrpcStatus(status);
 }
 
@@ -46,10 +50,11 @@ absl::StatusOr<v1::GetKeysResponse> GrpcKeyValueStore::GetAll(const std::vector<
   request.set_generation(generation_.value());
   for (const std::string& key : keys) request.add_keys(key);
   v1::GetKeysResponse response;
-  SP_RETURN_IF_ERROR(Call(&v1::FreezeService::Stub::GetKeys, request, &response, timeout + kAnswerTime));
+  SP_RETURN_IF_ERROR(
+      Call(&v1::FreezeService::Stub::GetKeys, request, &response, timeout + kAnswerTime));
   if (static_cast<size_t>(response.values_size()) != keys.size()) {
-    return absl::InternalError(absl::StrCat("the freeze service gave ", response.values_size(), " values for ",
-                                            keys.size(), " keys"));
+    return absl::InternalError(absl::StrCat("the freeze service gave ", response.values_size(),
+                                            " values for ", keys.size(), " keys"));
   }
   return response;
 }
@@ -74,7 +79,8 @@ absl::StatusOr<int64_t> GrpcKeyValueStore::Add(const std::string& key, int64_t a
   return response.value();
 }
 
-absl::StatusOr<std::string> GrpcKeyValueStore::CompareAndSet(const std::string& key, const std::string& expected,
+absl::StatusOr<std::string> GrpcKeyValueStore::CompareAndSet(const std::string& key,
+                                                             const std::string& expected,
                                                              const std::string& desired) {
   v1::CompareAndSetKeyRequest request;
   request.set_generation(generation_.value());
@@ -82,7 +88,8 @@ absl::StatusOr<std::string> GrpcKeyValueStore::CompareAndSet(const std::string& 
   request.set_expected(expected);
   request.set_desired(desired);
   v1::CompareAndSetKeyResponse response;
-  SP_RETURN_IF_ERROR(Call(&v1::FreezeService::Stub::CompareAndSetKey, request, &response, kCallTimeout));
+  SP_RETURN_IF_ERROR(
+      Call(&v1::FreezeService::Stub::CompareAndSetKey, request, &response, kCallTimeout));
   return response.value();
 }
 
@@ -113,7 +120,9 @@ absl::StatusOr<int64_t> GrpcKeyValueStore::NumKeys() {
   return response.count();
 }
 
-void GrpcKeyValueStore::Cancel() { CancelBecause(absl::CancelledError("the key-value store was cancelled")); }
+void GrpcKeyValueStore::Cancel() {
+  CancelBecause(absl::CancelledError("the key-value store was cancelled"));
+}
 
 void GrpcKeyValueStore::CancelBecause(const absl::Status& why) {
   absl::MutexLock lock(&mutex_);

@@ -1,6 +1,6 @@
-// What a stage worker says to the freeze service and hears from it, as plain values: no wire types, so that the engine
-// and main can use them. The meaning of every field is that of the message with the same name in
-// proto/smartpipe/v1/freeze_service.proto.
+// What a stage worker says to the freeze service and hears from it, as plain values: no wire types,
+// so that the engine and main can use them. The meaning of every field is that of the message with
+// the same name in proto/smartpipe/v1/freeze_service.proto.
 #pragma once
 
 #include <cstdint>
@@ -14,7 +14,7 @@
 
 namespace smartpipe {
 
-// ---- Heard ----------------------------------------------------------------------------------------------------------
+// ---- Heard --------------------------------------------------------------------------------------
 
 /// First message of the service: enough to build the model and profile it.
 struct RunWelcome {
@@ -34,12 +34,12 @@ struct WorkerAssignment {
 /// The service's word for one boundary.
 struct WorkerVerdict {
   IntervalIndex boundary;
-  Step step;                 // where it takes effect
+  Step step;                                // where it takes effect
   std::optional<Plan> plan = std::nullopt;  // nothing = keep
-  std::string reason = {};   // shown verbatim
+  std::string reason = {};                  // shown verbatim
 };
 
-// ---- Said -----------------------------------------------------------------------------------------------------------
+// ---- Said ---------------------------------------------------------------------------------------
 
 /// One entry of the model's layer list, profiled before joining.
 struct LayerDescription {
@@ -52,9 +52,9 @@ struct LayerReportInfo {
   LayerIndex layer;
   bool frozen = false;        // then the statistics are 0
   bool has_previous = false;  // the layer was trainable during the whole interval before this one
-  double grad_norm_l2 = 0;             // || g(t) ||, g(t) = mean gradient over the interval
-  double previous_grad_norm_l2 = 0;    // || g(t-1) ||
-  double grad_difference_norm_l2 = 0;  // || g(t-1) - g(t) ||
+  double grad_norm_l2 = 0;    // || g(t) ||, g(t) = mean gradient over the interval
+  double previous_grad_norm_l2 = 0;                // || g(t-1) ||
+  double grad_difference_norm_l2 = 0;              // || g(t-1) - g(t) ||
   double microbatch_grad_norm2_mean = 0;           // statistic "corrected" only
   double previous_microbatch_grad_norm2_mean = 0;  // same, one interval before
   int64_t num_microbatches = 0;
@@ -95,9 +95,9 @@ struct WorkerResult {
   double train_s = 0;         // first step's start to last step's end, without evaluation
   double verdict_wait_s = 0;  // sums over the run
   double switch_s = 0;
-  double report_s = 0;         // on the compute thread
+  double report_s = 0;              // on the compute thread
   std::string weights_sha256 = {};  // last stage only
-  double train_loss = 0;       // last stage only: mean over the last epoch's steps
+  double train_loss = 0;            // last stage only: mean over the last epoch's steps
 };
 
 }  // namespace smartpipe

@@ -212,16 +212,13 @@ absl::Status Interpreter::Execute(const Instruction& instruction) {
       return Backward(stage, instruction);
     case Op::kSendForward:
       return stage.activation_outbox->Send(stage.outputs.extract(microbatch).mapped());
-    case Op::kRecvForward: {
-      SP_ASSIGN_OR_RETURN(stage.inputs[microbatch], stage.activation_inbox->Next());
-      return absl::OkStatus();
-    }
     case Op::kSendBackward:
       return stage.gradient_outbox->Send(stage.input_grads.extract(microbatch).mapped());
-    case Op::kRecvBackward: {
-      SP_ASSIGN_OR_RETURN(stage.output_grads[microbatch], stage.gradient_inbox->Next());
+    case Op::kRecvForward:
+    case Op::kRecvBackward:
+      // Posted ahead by ExpectMessages; the instruction that uses the data waits for it, so that a
+      // send behind a late receive is not held up.
       return absl::OkStatus();
-    }
     case Op::kReduce:
       return absl::UnimplementedError("REDUCE: a stage has one worker today");
     case Op::kOptimize:
@@ -243,7 +240,19 @@ absl::StatusOr<at::Tensor> Interpreter::ForwardInput(StageState& stage,
   if (owns_stage(before.value())) {  // same rank: the edge needs no message
     return std::move(stages_.at(before).outputs.extract(instruction.microbatch).mapped());
   }
-  return std::move(stage.inputs.extract(instruction.microbatch).mapped());
+  return stage.activation_inbox->Next();
+}
+
+absl::StatusOr<at::Tensor> Interpreter::OutputGrad(StageState& stage,
+                                                   const Instruction& instruction) {
+  const StageIndex after = instruction.stage + 1;
+  if (after.value() == plan_.num_stages()) {
+    return std::move(stage.loss_grads.extract(instruction.microbatch).mapped());
+  }
+  if (owns_stage(after.value())) {
+    return std::move(stages_.at(after).input_grads.extract(instruction.microbatch).mapped());
+  }
+  return stage.gradient_inbox->Next();
 }
 
 absl::Status Interpreter::Forward(StageState& stage, const Instruction& instruction) {
@@ -269,7 +278,7 @@ void Interpreter::ComputeLoss(StageState& stage, MicrobatchIndex microbatch,
   const at::Tensor leaf = logits.detach().requires_grad_(true);
   const at::Tensor loss = CrossEntropy(leaf, labels);
   loss_ += share * loss.item<double>();
-  stage.output_grads[microbatch] =
+  stage.loss_grads[microbatch] =
       torch::autograd::grad({loss}, {leaf}, {at::full({}, share, loss.options())})[0];
 }
 
@@ -283,9 +292,7 @@ absl::Status Interpreter::Backward(StageState& stage, const Instruction& instruc
     }
     return absl::OkStatus();
   }
-  const StageIndex after = instruction.stage + 1;
-  auto& source = owns_stage(after.value()) ? stages_.at(after).input_grads : stage.output_grads;
-  at::Tensor grad = source.extract(microbatch).mapped();
+  SP_ASSIGN_OR_RETURN(at::Tensor grad, OutputGrad(stage, instruction));
   for (LayerIndex layer = stage.range.end_layer - 1; layer >= first; --layer) {
     LayerRunner& runner = *layers_.at(layer);
     grad = instruction.op == Op::kBackward ? runner.Backward(microbatch, grad, probe)

@@ -93,11 +93,11 @@ class Interpreter {
  private:
   struct StageState {
     LayerRange range;
-    std::map<MicrobatchIndex, at::Tensor> inputs;  // received, not yet used
     std::map<MicrobatchIndex, at::Tensor>
         outputs;  // not yet sent or used by the next stage on this rank
-    std::map<MicrobatchIndex, at::Tensor> output_grads;  // gradients of outputs not yet used
-    std::map<MicrobatchIndex, at::Tensor> input_grads;   // not yet sent or used
+    std::map<MicrobatchIndex, at::Tensor>
+        loss_grads;  // last stage: gradients of the logits, not yet used
+    std::map<MicrobatchIndex, at::Tensor> input_grads;  // not yet sent or used
     std::optional<Inbox> activation_inbox, gradient_inbox;
     std::optional<Outbox> activation_outbox, gradient_outbox;
   };
@@ -113,6 +113,7 @@ class Interpreter {
   absl::Status Forward(StageState& stage, const Instruction& instruction);
   absl::Status Backward(StageState& stage, const Instruction& instruction);
   absl::StatusOr<at::Tensor> ForwardInput(StageState& stage, const Instruction& instruction);
+  absl::StatusOr<at::Tensor> OutputGrad(StageState& stage, const Instruction& instruction);
   void ComputeLoss(StageState& stage, MicrobatchIndex microbatch, const at::Tensor& logits);
   absl::Status MoveLayers(const Plan& plan, SwitchCost& cost);
   std::vector<int64_t> BatchShape(LayerIndex edge, int64_t num_samples) const;

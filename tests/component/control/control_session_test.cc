@@ -1,4 +1,5 @@
-// The worker's session against the real service: a whole run, refusals, and every way to lose each other.
+// The worker's session against the real service: a whole run, refusals, and every way to lose each
+// other.
 #include "worker/control/control_session.h"
 
 #include <signal.h>
@@ -26,7 +27,8 @@ using absl::StatusCode;
 using testing::ElementsAre;
 using testing::HasSubstr;
 
-const RunShape kShape{.steps_per_epoch = 20, .num_steps = 40, .interval_steps = 10, .num_boundaries = 4};
+const RunShape kShape{
+    .steps_per_epoch = 20, .num_steps = 40, .interval_steps = 10, .num_boundaries = 4};
 constexpr absl::Duration kSoon = absl::Seconds(20);
 
 std::unique_ptr<ControlSession> Connect(const std::string& address, const std::string& worker) {
@@ -39,15 +41,18 @@ std::unique_ptr<ControlSession> Connect(const std::string& address, const std::s
 std::vector<LayerDescription> Layers() {
   std::vector<LayerDescription> layers;
   for (int i = 0; i < 4; ++i) {
-    layers.push_back({.name = absl::StrCat("block", i),
-                      .cost = {.forward_s = 1e-3, .input_grad_s = 1e-3, .weight_grad_s = 1e-3, .param_bytes = 100}});
+    layers.push_back(
+        {.name = absl::StrCat("block", i),
+         .cost = {
+             .forward_s = 1e-3, .input_grad_s = 1e-3, .weight_grad_s = 1e-3, .param_bytes = 100}});
   }
   return layers;
 }
 
 /// Two connected workers in a running run.
 struct TwoWorkers {
-  explicit TwoWorkers(const std::string& address) : w0(Connect(address, "w0")), w1(Connect(address, "w1")) {
+  explicit TwoWorkers(const std::string& address)
+      : w0(Connect(address, "w0")), w1(Connect(address, "w1")) {
     for (ControlSession* session : {w0.get(), w1.get()}) {
       EXPECT_TRUE(session->WaitWelcome().ok());
       const absl::Status announced = session->AnnounceLayers(Layers(), kShape);
@@ -60,11 +65,15 @@ struct TwoWorkers {
 };
 
 IntervalReportInfo MakeReport(int rank, int64_t interval, PlanEpoch epoch, int frontier) {
-  IntervalReportInfo report{.generation = Generation(1), .plan_epoch = epoch, .interval = IntervalIndex(interval),
+  IntervalReportInfo report{.generation = Generation(1),
+                            .plan_epoch = epoch,
+                            .interval = IntervalIndex(interval),
                             .layers = {}};
   for (int layer = 2 * rank; layer < 2 * rank + 2; ++layer) {
-    report.layers.push_back({.layer = LayerIndex(layer), .frozen = layer < frontier,
-                             .grad_norm_l2 = layer < frontier ? 0 : 1.0, .cost = {.forward_s = 1e-3}});
+    report.layers.push_back({.layer = LayerIndex(layer),
+                             .frozen = layer < frontier,
+                             .grad_norm_l2 = layer < frontier ? 0 : 1.0,
+                             .cost = {.forward_s = 1e-3}});
   }
   return report;
 }
@@ -77,19 +86,23 @@ absl::Status PlayWorker(ControlSession& session, int rank) {
     absl::StatusOr<WorkerVerdict> verdict = session.WaitVerdict(IntervalIndex(boundary));
     if (!verdict.ok()) return verdict.status();
     EXPECT_EQ(verdict->step, Step(boundary * 10));
-    if (verdict->plan) epoch = verdict->plan->plan_epoch, frontier = verdict->plan->frontier.value();
+    if (verdict->plan)
+      epoch = verdict->plan->plan_epoch, frontier = verdict->plan->frontier.value();
     for (int64_t step = boundary * 10; rank == 1 && step < boundary * 10 + 10; ++step) {
       session.ReportStep({.step = Step(step), .loss = 1.0, .step_s = 0.01});
     }
     session.Report(MakeReport(rank, boundary, epoch, frontier));
   }
-  if (rank == 1) session.ReportEvaluation({.step = Step(40), .accuracy = 0.9, .loss = 0.3, .seconds = 1});
-  return session.Finish({.train_s = 4, .weights_sha256 = rank == 1 ? std::string(64, 'a') : "", .train_loss = 1.0});
+  if (rank == 1)
+    session.ReportEvaluation({.step = Step(40), .accuracy = 0.9, .loss = 0.3, .seconds = 1});
+  return session.Finish(
+      {.train_s = 4, .weights_sha256 = rank == 1 ? std::string(64, 'a') : "", .train_loss = 1.0});
 }
 
 TEST(ControlSession, LivesThroughAWholeRun) {
   ServiceHarness harness;
-  std::unique_ptr<ControlSession> w0 = Connect(harness.address(), "w0"), w1 = Connect(harness.address(), "w1");
+  std::unique_ptr<ControlSession> w0 = Connect(harness.address(), "w0"),
+                                  w1 = Connect(harness.address(), "w1");
   absl::StatusOr<RunWelcome> welcome = w0->WaitWelcome();
   ASSERT_TRUE(welcome.ok());
   EXPECT_EQ(welcome->run_id, "test");
@@ -135,8 +148,10 @@ TEST(ControlSession, VerdictsAreKeptUntilTheNextIsAskedFor) {
   ASSERT_TRUE(workers.w0->WaitVerdict(IntervalIndex(0), kSoon).ok());
   EXPECT_EQ(workers.w0->WaitVerdict(IntervalIndex(0), kSoon)->boundary, IntervalIndex(0));
   ASSERT_TRUE(workers.w0->WaitVerdict(IntervalIndex(1), kSoon).ok());
-  EXPECT_EQ(workers.w0->WaitVerdict(IntervalIndex(0), kSoon).status().code(), StatusCode::kFailedPrecondition);
-  const absl::Status late = workers.w0->WaitVerdict(IntervalIndex(2), absl::Milliseconds(1)).status();
+  EXPECT_EQ(workers.w0->WaitVerdict(IntervalIndex(0), kSoon).status().code(),
+            StatusCode::kFailedPrecondition);
+  const absl::Status late =
+      workers.w0->WaitVerdict(IntervalIndex(2), absl::Milliseconds(1)).status();
   EXPECT_EQ(late.code(), StatusCode::kDeadlineExceeded);
   EXPECT_THAT(std::string(late.message()), HasSubstr("gave no verdict for boundary 2 within 1ms"));
 }
@@ -162,7 +177,8 @@ TEST(ControlSession, TheKeyValueStoreReachesAllWorkers) {
   EXPECT_THAT(std::string(missing.message()), HasSubstr("n"));
   EXPECT_EQ(workers.w0->MakeKeyValueStore(Generation(7))->NumKeys().status().code(),
             StatusCode::kFailedPrecondition);
-  std::thread waiter([&] { EXPECT_EQ(a->Get("never", kSoon).status().code(), StatusCode::kCancelled); });
+  std::thread waiter(
+      [&] { EXPECT_EQ(a->Get("never", kSoon).status().code(), StatusCode::kCancelled); });
   a->Cancel();
   waiter.join();
   EXPECT_EQ(a->NumKeys().status().code(), StatusCode::kCancelled);
@@ -179,8 +195,8 @@ TEST(ControlSession, NobodyAtTheAddress) {
                                                      .connect_timeout = absl::Milliseconds(300)})
                                   .status();
   EXPECT_EQ(status.code(), StatusCode::kUnavailable);
-  EXPECT_EQ(status.message(),
-            absl::StrCat("cannot reach the freeze service: nobody answers at ", address, " within 300ms"));
+  EXPECT_EQ(status.message(), absl::StrCat("cannot reach the freeze service: nobody answers at ",
+                                           address, " within 300ms"));
 }
 
 TEST(ControlSession, AnIdInUseIsRefused) {
@@ -190,13 +206,15 @@ TEST(ControlSession, AnIdInUseIsRefused) {
   std::unique_ptr<ControlSession> second = Connect(harness.address(), "w0");
   const absl::Status refused = second->WaitWelcome().status();
   EXPECT_EQ(refused.code(), StatusCode::kAlreadyExists);
-  EXPECT_THAT(std::string(refused.message()), HasSubstr("refused this worker: a worker with the id w0 is connected"));
+  EXPECT_THAT(std::string(refused.message()),
+              HasSubstr("refused this worker: a worker with the id w0 is connected"));
   EXPECT_TRUE(first->AnnounceLayers(Layers(), kShape).ok());
 }
 
 TEST(ControlSession, ADifferentModelIsRefusedAndTheSessionGoesOn) {
   ServiceHarness harness;
-  std::unique_ptr<ControlSession> w0 = Connect(harness.address(), "w0"), w1 = Connect(harness.address(), "w1");
+  std::unique_ptr<ControlSession> w0 = Connect(harness.address(), "w0"),
+                                  w1 = Connect(harness.address(), "w1");
   ASSERT_TRUE(w0->WaitWelcome().ok() && w1->WaitWelcome().ok());
   ASSERT_TRUE(w0->AnnounceLayers(Layers(), kShape).ok());
   std::vector<LayerDescription> other = Layers();
@@ -252,7 +270,8 @@ TEST(ControlSession, AFailureIsToldInItsOwnWords) {
 TEST(ControlSession, AnEchoOfAnotherWorkersDeathIsNotTakenForTheCause) {
   ServiceHarness harness;
   TwoWorkers workers(harness.address());
-  std::thread echo([&] { workers.w0->Fail(absl::UnavailableError("rank 1 closed the connection")); });
+  std::thread echo(
+      [&] { workers.w0->Fail(absl::UnavailableError("rank 1 closed the connection")); });
   workers.w1.reset();
   echo.join();
   EXPECT_THAT(harness.GetRun().message(), HasSubstr("its connection broke"));
@@ -273,8 +292,8 @@ class ServiceProcess {
   ServiceProcess() {
     testutil::WriteFile(dir_.File("run.toml"), kTestConfig);
     process_ = std::make_unique<testutil::Process>(std::vector<std::string>{
-        testutil::Binary("freeze_service"), "--config", dir_.File("run.toml"), "--run-dir", dir_.path(), "--listen",
-        "127.0.0.1:0", "--ready-fd", "1"});
+        testutil::Binary("freeze_service"), "--config", dir_.File("run.toml"), "--run-dir",
+        dir_.path(), "--listen", "127.0.0.1:0", "--ready-fd", "1"});
     int port = 0;
     EXPECT_TRUE(testutil::Eventually(
         [&] {
@@ -315,7 +334,8 @@ void LoseService(int signal, absl::Duration at_most) {
   EXPECT_TRUE(ended.WaitForNotificationWithTimeout(kSoon));
   EXPECT_LT(absl::Now() - start, at_most);
   const std::string words = absl::StrCat("the freeze service at ", service.address(), " is gone: ");
-  for (const absl::Status& status : {key, verdict, finish, workers.w0->WaitEnd(kSoon), workers.w1->WaitEnd(kSoon)}) {
+  for (const absl::Status& status :
+       {key, verdict, finish, workers.w0->WaitEnd(kSoon), workers.w1->WaitEnd(kSoon)}) {
     EXPECT_EQ(status.code(), StatusCode::kUnavailable) << status;
     EXPECT_THAT(std::string(status.message()), HasSubstr(words));
   }
@@ -323,7 +343,9 @@ void LoseService(int signal, absl::Duration at_most) {
 
 TEST(ControlSession, AKilledServiceIsNoticedAtOnce) { LoseService(SIGKILL, absl::Seconds(2)); }
 
-TEST(ControlSession, AServiceThatStandsStillIsNoticedByKeepalive) { LoseService(SIGSTOP, absl::Seconds(8)); }
+TEST(ControlSession, AServiceThatStandsStillIsNoticedByKeepalive) {
+  LoseService(SIGSTOP, absl::Seconds(8));
+}
 
 TEST(ControlSession, AServiceThatIsToldToStopSaysSo) {
   ServiceProcess service;

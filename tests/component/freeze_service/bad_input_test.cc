@@ -35,7 +35,8 @@ std::string Snapshot(ServiceHarness& harness) {
 }
 
 template <typename Request>
-void TryAll(ServiceHarness& harness, const Request& good, const std::vector<Mistake<Request>>& mistakes,
+void TryAll(ServiceHarness& harness, const Request& good,
+            const std::vector<Mistake<Request>>& mistakes,
             const std::function<absl::Status(const Request&)>& call) {
   const std::string before = Snapshot(harness);
   for (const Mistake<Request>& mistake : mistakes) {
@@ -59,11 +60,12 @@ TEST(BadInput, Join) {
     grpc::StatusCode code;
     std::string words;
   };
-  for (const Case& c : {Case{"", 1, grpc::StatusCode::INVALID_ARGUMENT, "worker_id \"\""},
-                        Case{"W 0", 1, grpc::StatusCode::INVALID_ARGUMENT, "a-z, 0-9"},
-                        Case{std::string(64, 'a'), 1, grpc::StatusCode::INVALID_ARGUMENT, "1 to 63"},
-                        Case{"w1", 0, grpc::StatusCode::INVALID_ARGUMENT, "incarnation is 0"},
-                        Case{"w0", 2, grpc::StatusCode::ALREADY_EXISTS, "connected already"}}) {
+  for (const Case& c :
+       {Case{"", 1, grpc::StatusCode::INVALID_ARGUMENT, "worker_id \"\""},
+        Case{"W 0", 1, grpc::StatusCode::INVALID_ARGUMENT, "a-z, 0-9"},
+        Case{std::string(64, 'a'), 1, grpc::StatusCode::INVALID_ARGUMENT, "1 to 63"},
+        Case{"w1", 0, grpc::StatusCode::INVALID_ARGUMENT, "incarnation is 0"},
+        Case{"w0", 2, grpc::StatusCode::ALREADY_EXISTS, "connected already"}}) {
     FakeWorker bad(harness.Channel(), c.id, c.incarnation);
     const grpc::Status status = bad.EndOfStream();
     EXPECT_EQ(status.error_code(), c.code) << c.id;
@@ -88,27 +90,35 @@ TEST(BadInput, AnnounceLayers) {
   ASSERT_TRUE(w0.Announce().ok());
   using R = v1::AnnounceLayersRequest;
   const std::vector<Mistake<R>> mistakes = {
-      {"malformed id", [](R& r) { r.set_worker_id("W"); }, StatusCode::kInvalidArgument, "worker_id"},
+      {"malformed id", [](R& r) { r.set_worker_id("W"); }, StatusCode::kInvalidArgument,
+       "worker_id"},
       {"no stream", [](R& r) { r.set_worker_id("w5"); }, StatusCode::kNotFound, "call Join first"},
-      {"old process", [](R& r) { r.set_incarnation(9); }, StatusCode::kFailedPrecondition, "incarnation 9"},
+      {"old process", [](R& r) { r.set_incarnation(9); }, StatusCode::kFailedPrecondition,
+       "incarnation 9"},
       {"no layers", [](R& r) { r.clear_layers(); }, StatusCode::kInvalidArgument, "0 layers"},
-      {"one layer less", [](R& r) { r.mutable_layers()->RemoveLast(); }, StatusCode::kInvalidArgument, "3"},
+      {"one layer less", [](R& r) { r.mutable_layers()->RemoveLast(); },
+       StatusCode::kInvalidArgument, "3"},
       {"too many layers",
        [](R& r) {
          for (int i = 0; i < limits::kLayersMax; ++i) r.add_layers()->set_name("x");
        },
        StatusCode::kResourceExhausted, "the range is 1 to 4096"},
-      {"other name", [](R& r) { r.mutable_layers(1)->set_name("head"); }, StatusCode::kInvalidArgument, "head"},
-      {"no name", [](R& r) { r.mutable_layers(1)->clear_name(); }, StatusCode::kInvalidArgument, "layers[1].name"},
+      {"other name", [](R& r) { r.mutable_layers(1)->set_name("head"); },
+       StatusCode::kInvalidArgument, "head"},
+      {"no name", [](R& r) { r.mutable_layers(1)->clear_name(); }, StatusCode::kInvalidArgument,
+       "layers[1].name"},
       {"NaN time", [](R& r) { r.mutable_layers(2)->mutable_cost()->set_forward_s(kNaN); },
        StatusCode::kInvalidArgument, "layers[2].cost.forward_s is nan"},
       {"negative time", [](R& r) { r.mutable_layers(2)->mutable_cost()->set_forward_s(-1); },
        StatusCode::kInvalidArgument, "forward_s"},
       {"negative bytes", [](R& r) { r.mutable_layers(2)->mutable_cost()->set_param_bytes(-1); },
        StatusCode::kInvalidArgument, "param_bytes"},
-      {"no steps", [](R& r) { r.set_num_steps(0); }, StatusCode::kInvalidArgument, "num_steps is 0"},
-      {"other length", [](R& r) { r.set_num_steps(50); }, StatusCode::kInvalidArgument, "num_steps"},
-      {"interval", [](R& r) { r.set_interval_steps(-10); }, StatusCode::kInvalidArgument, "interval_steps is -10"},
+      {"no steps", [](R& r) { r.set_num_steps(0); }, StatusCode::kInvalidArgument,
+       "num_steps is 0"},
+      {"other length", [](R& r) { r.set_num_steps(50); }, StatusCode::kInvalidArgument,
+       "num_steps"},
+      {"interval", [](R& r) { r.set_interval_steps(-10); }, StatusCode::kInvalidArgument,
+       "interval_steps is -10"},
   };
   TryAll<R>(harness, MakeAnnouncement("w1"), mistakes, [&](const R& r) { return w1.Announce(r); });
   EXPECT_TRUE(w1.Announce().ok());
@@ -121,27 +131,42 @@ TEST(BadInput, ReportInterval) {
   const v1::ReportIntervalRequest good = run.w0.MakeReport(0, 0, first);
   using R = v1::ReportIntervalRequest;
   const std::vector<Mistake<R>> mistakes = {
-      {"malformed id", [](R& r) { r.set_worker_id(""); }, StatusCode::kInvalidArgument, "worker_id"},
+      {"malformed id", [](R& r) { r.set_worker_id(""); }, StatusCode::kInvalidArgument,
+       "worker_id"},
       {"unknown worker", [](R& r) { r.set_worker_id("w9"); }, StatusCode::kNotFound, "w9"},
-      {"stale generation", [](R& r) { r.set_generation(0); }, StatusCode::kFailedPrecondition, "generation 0"},
-      {"future generation", [](R& r) { r.set_generation(2); }, StatusCode::kFailedPrecondition, "generation 2"},
-      {"stale plan epoch", [](R& r) { r.set_plan_epoch(7); }, StatusCode::kFailedPrecondition, "plan epoch 7"},
-      {"negative interval", [](R& r) { r.set_interval(-1); }, StatusCode::kInvalidArgument, "interval is -1"},
-      {"skipped interval", [](R& r) { r.set_interval(1); }, StatusCode::kFailedPrecondition, "interval"},
+      {"stale generation", [](R& r) { r.set_generation(0); }, StatusCode::kFailedPrecondition,
+       "generation 0"},
+      {"future generation", [](R& r) { r.set_generation(2); }, StatusCode::kFailedPrecondition,
+       "generation 2"},
+      {"stale plan epoch", [](R& r) { r.set_plan_epoch(7); }, StatusCode::kFailedPrecondition,
+       "plan epoch 7"},
+      {"negative interval", [](R& r) { r.set_interval(-1); }, StatusCode::kInvalidArgument,
+       "interval is -1"},
+      {"skipped interval", [](R& r) { r.set_interval(1); }, StatusCode::kFailedPrecondition,
+       "interval"},
       {"no layers", [](R& r) { r.clear_layers(); }, StatusCode::kInvalidArgument, "0 layers"},
-      {"a layer missing", [](R& r) { r.mutable_layers()->RemoveLast(); }, StatusCode::kInvalidArgument, "layer"},
-      {"unknown layer", [](R& r) { r.mutable_layers(0)->set_layer(17); }, StatusCode::kInvalidArgument, "17"},
-      {"layer twice", [](R& r) { r.mutable_layers(1)->set_layer(0); }, StatusCode::kInvalidArgument, "layer"},
-      {"layer of another stage", [](R& r) { r.add_layers()->set_layer(2); }, StatusCode::kInvalidArgument, "layer"},
-      {"frozen mark", [](R& r) { r.mutable_layers(0)->set_frozen(true); }, StatusCode::kInvalidArgument, "frozen"},
-      {"NaN step time", [](R& r) { r.set_step_s(kNaN); }, StatusCode::kInvalidArgument, "step_s is nan"},
-      {"infinite wait", [](R& r) { r.set_verdict_wait_s(kInf); }, StatusCode::kInvalidArgument, "verdict_wait_s"},
-      {"negative drain", [](R& r) { r.set_switch_drain_s(-1); }, StatusCode::kInvalidArgument, "switch_drain_s"},
-      {"negative bytes", [](R& r) { r.set_switch_moved_bytes(-1); }, StatusCode::kInvalidArgument, "moved_bytes"},
+      {"a layer missing", [](R& r) { r.mutable_layers()->RemoveLast(); },
+       StatusCode::kInvalidArgument, "layer"},
+      {"unknown layer", [](R& r) { r.mutable_layers(0)->set_layer(17); },
+       StatusCode::kInvalidArgument, "17"},
+      {"layer twice", [](R& r) { r.mutable_layers(1)->set_layer(0); }, StatusCode::kInvalidArgument,
+       "layer"},
+      {"layer of another stage", [](R& r) { r.add_layers()->set_layer(2); },
+       StatusCode::kInvalidArgument, "layer"},
+      {"frozen mark", [](R& r) { r.mutable_layers(0)->set_frozen(true); },
+       StatusCode::kInvalidArgument, "frozen"},
+      {"NaN step time", [](R& r) { r.set_step_s(kNaN); }, StatusCode::kInvalidArgument,
+       "step_s is nan"},
+      {"infinite wait", [](R& r) { r.set_verdict_wait_s(kInf); }, StatusCode::kInvalidArgument,
+       "verdict_wait_s"},
+      {"negative drain", [](R& r) { r.set_switch_drain_s(-1); }, StatusCode::kInvalidArgument,
+       "switch_drain_s"},
+      {"negative bytes", [](R& r) { r.set_switch_moved_bytes(-1); }, StatusCode::kInvalidArgument,
+       "moved_bytes"},
       {"NaN cost", [](R& r) { r.mutable_layers(0)->mutable_cost()->set_weight_grad_s(kNaN); },
        StatusCode::kInvalidArgument, "weight_grad_s"},
-      {"negative norm", [](R& r) { r.mutable_layers(0)->set_grad_norm_l2(-1); }, StatusCode::kInvalidArgument,
-       "grad_norm_l2"},
+      {"negative norm", [](R& r) { r.mutable_layers(0)->set_grad_norm_l2(-1); },
+       StatusCode::kInvalidArgument, "grad_norm_l2"},
       {"negative count", [](R& r) { r.mutable_layers(0)->set_num_nonfinite_steps(-1); },
        StatusCode::kInvalidArgument, "negative count"},
   };
@@ -165,18 +190,25 @@ TEST(BadInput, ReportProgress) {
   }
   good.add_evaluations()->set_step(2);
   const std::vector<Mistake<R>> mistakes = {
-      {"malformed id", [](R& r) { r.set_worker_id("?"); }, StatusCode::kInvalidArgument, "worker_id"},
+      {"malformed id", [](R& r) { r.set_worker_id("?"); }, StatusCode::kInvalidArgument,
+       "worker_id"},
       {"unknown worker", [](R& r) { r.set_worker_id("w9"); }, StatusCode::kNotFound, "\"w9\""},
-      {"stale generation", [](R& r) { r.set_generation(3); }, StatusCode::kFailedPrecondition, "generation 3"},
-      {"order", [](R& r) { r.mutable_steps(1)->set_step(0); }, StatusCode::kInvalidArgument, "ascend"},
-      {"beyond the end", [](R& r) { r.mutable_steps(1)->set_step(40); }, StatusCode::kInvalidArgument, "[0, 40)"},
-      {"negative time", [](R& r) { r.mutable_steps(1)->set_step_s(-1); }, StatusCode::kInvalidArgument, "step 1"},
-      {"accuracy", [](R& r) { r.mutable_evaluations(0)->set_accuracy(1.5); }, StatusCode::kInvalidArgument, "0 to 1"},
-      {"NaN accuracy", [](R& r) { r.mutable_evaluations(0)->set_accuracy(kNaN); }, StatusCode::kInvalidArgument,
-       "0 to 1"},
-      {"evaluation step", [](R& r) { r.mutable_evaluations(0)->set_step(-4); }, StatusCode::kInvalidArgument, "-4"},
-      {"NaN seconds", [](R& r) { r.mutable_evaluations(0)->set_seconds(kNaN); }, StatusCode::kInvalidArgument,
-       "seconds"},
+      {"stale generation", [](R& r) { r.set_generation(3); }, StatusCode::kFailedPrecondition,
+       "generation 3"},
+      {"order", [](R& r) { r.mutable_steps(1)->set_step(0); }, StatusCode::kInvalidArgument,
+       "ascend"},
+      {"beyond the end", [](R& r) { r.mutable_steps(1)->set_step(40); },
+       StatusCode::kInvalidArgument, "[0, 40)"},
+      {"negative time", [](R& r) { r.mutable_steps(1)->set_step_s(-1); },
+       StatusCode::kInvalidArgument, "step 1"},
+      {"accuracy", [](R& r) { r.mutable_evaluations(0)->set_accuracy(1.5); },
+       StatusCode::kInvalidArgument, "0 to 1"},
+      {"NaN accuracy", [](R& r) { r.mutable_evaluations(0)->set_accuracy(kNaN); },
+       StatusCode::kInvalidArgument, "0 to 1"},
+      {"evaluation step", [](R& r) { r.mutable_evaluations(0)->set_step(-4); },
+       StatusCode::kInvalidArgument, "-4"},
+      {"NaN seconds", [](R& r) { r.mutable_evaluations(0)->set_seconds(kNaN); },
+       StatusCode::kInvalidArgument, "seconds"},
   };
   TryAll<R>(harness, good, mistakes, [&](const R& r) { return run.w1.Progress(r); });
   EXPECT_TRUE(run.w1.Progress(good).ok());
@@ -190,14 +222,21 @@ TEST(BadInput, EndWorker) {
   good.set_worker_id("w0");
   good.set_generation(1);
   const std::vector<Mistake<R>> mistakes = {
-      {"malformed id", [](R& r) { r.set_worker_id("?"); }, StatusCode::kInvalidArgument, "worker_id"},
+      {"malformed id", [](R& r) { r.set_worker_id("?"); }, StatusCode::kInvalidArgument,
+       "worker_id"},
       {"unknown worker", [](R& r) { r.set_worker_id("w9"); }, StatusCode::kNotFound, "w9"},
-      {"stale generation", [](R& r) { r.set_generation(0); }, StatusCode::kFailedPrecondition, "generation 0"},
-      {"NaN time", [](R& r) { r.set_train_s(kNaN); }, StatusCode::kInvalidArgument, "train_s is nan"},
-      {"negative time", [](R& r) { r.set_report_s(-1); }, StatusCode::kInvalidArgument, "report_s is -1"},
-      {"digest", [](R& r) { r.set_weights_sha256("abc"); }, StatusCode::kInvalidArgument, "64 lowercase hex"},
-      {"digest case", [](R& r) { r.set_weights_sha256(std::string(64, 'A')); }, StatusCode::kInvalidArgument, "hex"},
-      {"long error", [](R& r) { r.set_error(std::string(3000, 'x')); }, StatusCode::kResourceExhausted, "3000 bytes"},
+      {"stale generation", [](R& r) { r.set_generation(0); }, StatusCode::kFailedPrecondition,
+       "generation 0"},
+      {"NaN time", [](R& r) { r.set_train_s(kNaN); }, StatusCode::kInvalidArgument,
+       "train_s is nan"},
+      {"negative time", [](R& r) { r.set_report_s(-1); }, StatusCode::kInvalidArgument,
+       "report_s is -1"},
+      {"digest", [](R& r) { r.set_weights_sha256("abc"); }, StatusCode::kInvalidArgument,
+       "64 lowercase hex"},
+      {"digest case", [](R& r) { r.set_weights_sha256(std::string(64, 'A')); },
+       StatusCode::kInvalidArgument, "hex"},
+      {"long error", [](R& r) { r.set_error(std::string(3000, 'x')); },
+       StatusCode::kResourceExhausted, "3000 bytes"},
   };
   TryAll<R>(harness, good, mistakes, [&](const R& r) { return run.w0.EndWorker(r); });
   EXPECT_TRUE(run.w0.EndWorker(good).ok());

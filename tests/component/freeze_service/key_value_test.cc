@@ -61,12 +61,15 @@ TEST(KeyValueSpace, EnforcesItsLimits) {
             StatusCode::kResourceExhausted);
   EXPECT_EQ(space.Set(kGen, "k", std::string(limits::kKeyValueValueBytesMax + 1, 'v')).code(),
             StatusCode::kResourceExhausted);
-  EXPECT_EQ(space.Get(kGen, {}, absl::InfiniteFuture(), kNever).status().code(), StatusCode::kInvalidArgument);
-  for (int64_t i = 0; i < limits::kKeyValueEntriesMax; ++i) ASSERT_TRUE(space.Set(kGen, absl::StrCat(i), "").ok());
+  EXPECT_EQ(space.Get(kGen, {}, absl::InfiniteFuture(), kNever).status().code(),
+            StatusCode::kInvalidArgument);
+  for (int64_t i = 0; i < limits::kKeyValueEntriesMax; ++i)
+    ASSERT_TRUE(space.Set(kGen, absl::StrCat(i), "").ok());
   EXPECT_EQ(space.Set(kGen, "one more", "").code(), StatusCode::kResourceExhausted);
   EXPECT_TRUE(space.Set(kGen, "7", "replaced").ok());
   // Values that fit one by one may not fit one answer.
-  for (int i = 0; i < 3; ++i) ASSERT_TRUE(space.Set(kGen, absl::StrCat(i), std::string(1 << 20, 'v')).ok());
+  for (int i = 0; i < 3; ++i)
+    ASSERT_TRUE(space.Set(kGen, absl::StrCat(i), std::string(1 << 20, 'v')).ok());
   EXPECT_EQ(space.Get(kGen, {"0", "1", "2"}, absl::InfiniteFuture(), kNever).status().code(),
             StatusCode::kResourceExhausted);
 }
@@ -76,7 +79,8 @@ TEST(KeyValueSpace, WaitsForAllKeys) {
   space.Open(kGen);
   ASSERT_TRUE(space.Set(kGen, "a", "1").ok());
   std::thread setter([&] { ASSERT_TRUE(space.Set(kGen, "b", "2").ok()); });
-  EXPECT_THAT(space.Get(kGen, {"b", "a"}, absl::InfiniteFuture(), kNever).value(), ElementsAre("2", "1"));
+  EXPECT_THAT(space.Get(kGen, {"b", "a"}, absl::InfiniteFuture(), kNever).value(),
+              ElementsAre("2", "1"));
   setter.join();
 }
 
@@ -84,7 +88,8 @@ TEST(KeyValueSpace, AWaitEndsByDeadlineCancelOrTheEndOfTheRun) {
   KeyValueSpace space;
   space.Open(kGen);
   ASSERT_TRUE(space.Set(kGen, "a", "1").ok());
-  const absl::Status late = space.Get(kGen, {"a", "b", std::string("\x01", 1)}, absl::Now(), kNever).status();
+  const absl::Status late =
+      space.Get(kGen, {"a", "b", std::string("\x01", 1)}, absl::Now(), kNever).status();
   EXPECT_EQ(late.code(), StatusCode::kDeadlineExceeded);
   EXPECT_EQ(late.message(), "these keys were not set in time: b, \\x01");
   EXPECT_EQ(space.Get(kGen, {"b"}, absl::InfiniteFuture(), [] { return true; }).status().code(),

@@ -8,8 +8,8 @@
 #include <string>
 #include <vector>
 
-#include "absl/strings/str_cat.h"
 #include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
@@ -33,13 +33,21 @@ class FreezeServiceProcess : public testing::Test {
   };
   Places places() const { return {.config = dir_.File("run.toml"), .run_dir = dir_.path()}; }
 
-  static std::vector<std::string> ArgvAt(const Places& places, const std::vector<std::string>& more = {}) {
-    std::vector<std::string> argv = {testutil::Binary("freeze_service"), "--config", places.config,
-                                     "--run-dir", places.run_dir, "--listen", places.listen};
+  static std::vector<std::string> ArgvAt(const Places& places,
+                                         const std::vector<std::string>& more = {}) {
+    std::vector<std::string> argv = {testutil::Binary("freeze_service"),
+                                     "--config",
+                                     places.config,
+                                     "--run-dir",
+                                     places.run_dir,
+                                     "--listen",
+                                     places.listen};
     argv.insert(argv.end(), more.begin(), more.end());
     return argv;
   }
-  std::vector<std::string> Argv(const std::vector<std::string>& more = {}) const { return ArgvAt(places(), more); }
+  std::vector<std::string> Argv(const std::vector<std::string>& more = {}) const {
+    return ArgvAt(places(), more);
+  }
 
   /// Address of a service whose port is told on its standard output.
   static std::string Address(Process& process) {
@@ -97,8 +105,9 @@ TEST_F(FreezeServiceProcess, RefusesAPortInUse) {
   taken.listen = other->address();
   Process process(ArgvAt(taken));
   EXPECT_EQ(process.Wait(absl::Seconds(10)), 1);
-  EXPECT_THAT(process.output(), HasSubstr(absl::StrCat("cannot listen on ", other->address(),
-                                                       ": address already in use; choose another --listen")));
+  EXPECT_THAT(process.output(),
+              HasSubstr(absl::StrCat("cannot listen on ", other->address(),
+                                     ": address already in use; choose another --listen")));
 }
 
 TEST_F(FreezeServiceProcess, RefusesABadConfigWithAllItsProblems) {
@@ -135,15 +144,16 @@ TEST_F(FreezeServiceProcess, AFullDiskStopsItWithAMessage) {
 
 TEST_F(FreezeServiceProcess, DiesWithItsLauncher) {
   // A launcher that starts the service and is killed at once when it serves.
-  const std::string service = absl::StrCat(testutil::Binary("freeze_service"), " --config ", dir_.File("run.toml"),
-                                           " --run-dir ", dir_.path(),
+  const std::string service = absl::StrCat(testutil::Binary("freeze_service"), " --config ",
+                                           dir_.File("run.toml"), " --run-dir ", dir_.path(),
                                            " --listen 127.0.0.1:0 --ready-fd 1 --launcher-pid $$");
   Process launcher({"/bin/sh", "-c", absl::StrCat(service, " & wait")});
   Address(launcher);
   const std::vector<testutil::ChildInfo> children = testutil::ChildrenOf(launcher.pid());
   ASSERT_EQ(children.size(), 1u);
   ASSERT_EQ(kill(launcher.pid(), SIGKILL), 0);
-  EXPECT_TRUE(testutil::Eventually([&] { return !testutil::IsAlive(children[0].pid); }, absl::Seconds(10)));
+  EXPECT_TRUE(
+      testutil::Eventually([&] { return !testutil::IsAlive(children[0].pid); }, absl::Seconds(10)));
 }
 
 TEST_F(FreezeServiceProcess, DoesNotStartForALauncherThatHasGone) {

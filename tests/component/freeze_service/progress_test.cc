@@ -85,7 +85,8 @@ TEST(ProgressLog, AFullDiskIsToldAndTheFiguresGoOn) {
 
 TEST(ProgressLog, AFileThatCannotBeOpenedIsRefused) {
   testutil::TempDir dir;
-  EXPECT_THAT(ProgressLog::Create(dir.File("no/such"), 1).status().ToString(), HasSubstr("cannot open"));
+  EXPECT_THAT(ProgressLog::Create(dir.File("no/such"), 1).status().ToString(),
+              HasSubstr("cannot open"));
 }
 
 }  // namespace

@@ -25,8 +25,9 @@ std::unique_ptr<google::protobuf::Message> NewMessage(const std::string& name) {
       google::protobuf::MessageFactory::generated_factory()->GetPrototype(type)->New());
 }
 
-/// Asks one question (a ServerReflectionRequest in text form) and returns the answer in text form. The distributions
-/// package no header for the reflection messages, so they are used by their descriptors.
+/// Asks one question (a ServerReflectionRequest in text form) and returns the answer in text form.
+/// The distributions package no header for the reflection messages, so they are used by their
+/// descriptors.
 std::string Reflect(std::shared_ptr<grpc::Channel> channel, const std::string& question) {
   auto request = NewMessage("grpc.reflection.v1alpha.ServerReflectionRequest");
   EXPECT_TRUE(google::protobuf::TextFormat::ParseFromString(question, request.get()));
@@ -39,8 +40,8 @@ std::string Reflect(std::shared_ptr<grpc::Channel> channel, const std::string& q
   grpc::CompletionQueue queue;
   void* tag = nullptr;
   bool ok = false;
-  auto stream =
-      stub.PrepareCall(&context, "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", &queue);
+  auto stream = stub.PrepareCall(
+      &context, "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", &queue);
   grpc::ByteBuffer answer;
   stream->StartCall(nullptr);
   EXPECT_TRUE(queue.Next(&tag, &ok) && ok);
@@ -69,10 +70,12 @@ TEST(Reflection, ListsTheServices) {
 
 TEST(Reflection, DescribesOurServiceAndHealth) {
   ServiceHarness harness;
-  const std::string ours = Reflect(harness.Channel(), "file_containing_symbol: 'smartpipe.v1.FreezeService'");
+  const std::string ours =
+      Reflect(harness.Channel(), "file_containing_symbol: 'smartpipe.v1.FreezeService'");
   EXPECT_THAT(ours, HasSubstr("ListDecisions"));
   EXPECT_THAT(ours, testing::Not(HasSubstr("error_response")));
-  const std::string health = Reflect(harness.Channel(), "file_containing_symbol: 'grpc.health.v1.Health'");
+  const std::string health =
+      Reflect(harness.Channel(), "file_containing_symbol: 'grpc.health.v1.Health'");
   EXPECT_THAT(health, HasSubstr("HealthCheckRequest"));
   EXPECT_THAT(health, testing::Not(HasSubstr("error_response")));
 }

@@ -22,7 +22,8 @@ class FullStore final : public DecisionStore {
  public:
   explicit FullStore(size_t num_records) : num_records_(num_records) {}
   absl::Status Append(const DecisionRecord& record) override {
-    if (records_.size() >= num_records_) return absl::ResourceExhaustedError("No space left on device");
+    if (records_.size() >= num_records_)
+      return absl::ResourceExhaustedError("No space left on device");
     records_.push_back(record);
     return absl::OkStatus();
   }
@@ -36,7 +37,9 @@ class FullStore final : public DecisionStore {
 /// Over a port (true) or in process (false).
 class RunLife : public testing::TestWithParam<bool> {
  protected:
-  std::shared_ptr<grpc::Channel> Channel() { return GetParam() ? harness_.Channel() : harness_.InProcessChannel(); }
+  std::shared_ptr<grpc::Channel> Channel() {
+    return GetParam() ? harness_.Channel() : harness_.InProcessChannel();
+  }
   ServiceHarness harness_;
 };
 INSTANTIATE_TEST_SUITE_P(Channels, RunLife, testing::Bool(),
@@ -112,11 +115,13 @@ TEST_P(RunLife, TellsWhatItWaitsFor) {
   EXPECT_THAT(w0.Next().waiting().message(), HasSubstr("1 of 2 workers: w0"));
   {
     FakeWorker w1(Channel(), "w1");
-    EXPECT_THAT(w1.NextBut(v1::JoinResponse::kWelcome).waiting().message(), HasSubstr("1 of 2 workers: w0"));
+    EXPECT_THAT(w1.NextBut(v1::JoinResponse::kWelcome).waiting().message(),
+                HasSubstr("1 of 2 workers: w0"));
     EXPECT_EQ(harness_.GetRun().state(), v1::RUN_STATE_WAITING);
   }
   // A worker that left before it announced anything changes nothing; another one may take its id.
-  EXPECT_TRUE(testutil::Eventually([&] { return FakeWorker(Channel(), "w1", 2).Welcomed(); }, absl::Seconds(10)));
+  EXPECT_TRUE(testutil::Eventually([&] { return FakeWorker(Channel(), "w1", 2).Welcomed(); },
+                                   absl::Seconds(10)));
 }
 
 TEST_P(RunLife, AWorkerThatLeavesBeforeTheStartIsOnlyRemoved) {
@@ -125,8 +130,8 @@ TEST_P(RunLife, AWorkerThatLeavesBeforeTheStartIsOnlyRemoved) {
   ASSERT_TRUE(w0.Announce().ok());
   EXPECT_THAT(harness_.GetRun().message(), HasSubstr("1 of 2"));
   w0.Break();
-  ASSERT_TRUE(testutil::Eventually([&] { return harness_.GetRun().message().starts_with("0 of 2"); },
-                                   absl::Seconds(10)));
+  ASSERT_TRUE(testutil::Eventually(
+      [&] { return harness_.GetRun().message().starts_with("0 of 2"); }, absl::Seconds(10)));
   StartedRun run(Channel());
   EXPECT_EQ(harness_.GetRun().state(), v1::RUN_STATE_RUNNING);
 }

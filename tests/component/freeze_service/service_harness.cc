@@ -38,8 +38,8 @@ ServiceHarness::ServiceHarness(HarnessOptions options) {
                                         .run_dir = dir_.path(),
                                         .metrics_path = File("metrics.jsonl"),
                                         .batch_size = config->train.batch_size},
-                                       Coordinator::Create(MakeCoordinatorOptions(*config)).value(), std::move(store),
-                                       &clock_)
+                                       Coordinator::Create(MakeCoordinatorOptions(*config)).value(),
+                                       std::move(store), &clock_)
                  .value();
   server_ = StartServer({}, {{FreezeServiceImpl::kName, service_.get()}}).value();
 }
@@ -55,7 +55,9 @@ std::shared_ptr<grpc::Channel> ServiceHarness::Channel() {
   return MakeChannel({.address = server_->address(), .keepalive = {}});
 }
 
-std::shared_ptr<grpc::Channel> ServiceHarness::InProcessChannel() { return server_->InProcessChannel(); }
+std::shared_ptr<grpc::Channel> ServiceHarness::InProcessChannel() {
+  return server_->InProcessChannel();
+}
 
 v1::Run ServiceHarness::GetRun() {
   auto stub = v1::FreezeService::NewStub(InProcessChannel());
@@ -65,7 +67,8 @@ v1::Run ServiceHarness::GetRun() {
   return response.run();
 }
 
-FakeWorker::FakeWorker(std::shared_ptr<grpc::Channel> channel, const std::string& id, int64_t incarnation)
+FakeWorker::FakeWorker(std::shared_ptr<grpc::Channel> channel, const std::string& id,
+                       int64_t incarnation)
     : id_(id), incarnation_(incarnation), stub_(v1::FreezeService::NewStub(channel)) {
   v1::JoinRequest request;
   request.set_worker_id(id);
@@ -151,14 +154,16 @@ absl::Status FakeWorker::Announce(const v1::AnnounceLayersRequest& request) {
 
 absl::Status FakeWorker::Announce() { return Announce(MakeAnnouncement(id_, incarnation_)); }
 
-v1::ReportIntervalRequest FakeWorker::MakeReport(int rank, int64_t interval, const v1::Verdict& in_force) const {
+v1::ReportIntervalRequest FakeWorker::MakeReport(int rank, int64_t interval,
+                                                 const v1::Verdict& in_force) const {
   v1::ReportIntervalRequest request;
   request.set_worker_id(id_);
   request.set_generation(1);
   request.set_plan_epoch(in_force.plan_epoch());
   request.set_interval(interval);
   request.set_step_s(0.01);
-  for (int layer = rank == 0 ? 0 : in_force.cuts(0); layer < (rank == 0 ? in_force.cuts(0) : 4); ++layer) {
+  for (int layer = rank == 0 ? 0 : in_force.cuts(0); layer < (rank == 0 ? in_force.cuts(0) : 4);
+       ++layer) {
     v1::LayerReport* added = request.add_layers();
     added->set_layer(layer);
     added->set_frozen(layer < in_force.frontier());
@@ -194,7 +199,8 @@ absl::Status FakeWorker::EndWorker(const std::string& error) {
   return EndWorker(request);
 }
 
-StartedRun::StartedRun(std::shared_ptr<grpc::Channel> channel) : w0(channel, "w0"), w1(channel, "w1") {
+StartedRun::StartedRun(std::shared_ptr<grpc::Channel> channel)
+    : w0(channel, "w0"), w1(channel, "w1") {
   for (FakeWorker* worker : {&w0, &w1}) {
     EXPECT_TRUE(worker->Next().has_welcome());
     const absl::Status announced = worker->Announce();

@@ -1,4 +1,5 @@
-// The real service, with a real Coordinator, in this process; and fake workers that speak its protocol by hand.
+// The real service, with a real Coordinator, in this process; and fake workers that speak its
+// protocol by hand.
 #pragma once
 
 #include <functional>
@@ -15,8 +16,8 @@
 
 namespace smartpipe {
 
-/// A run of 40 steps, interval 10 (boundaries 0..3), 4 layers, 2 stages cut at layer 2; from boundary 2 on layer 0 is
-/// frozen. No rebalancing, so every verdict is known beforehand.
+/// A run of 40 steps, interval 10 (boundaries 0..3), 4 layers, 2 stages cut at layer 2; from
+/// boundary 2 on layer 0 is frozen. No rebalancing, so every verdict is known beforehand.
 extern const char kTestConfig[];
 
 struct HarnessOptions {
@@ -48,7 +49,8 @@ class ServiceHarness {
 /// One worker with its open Join stream.
 class FakeWorker {
  public:
-  FakeWorker(std::shared_ptr<grpc::Channel> channel, const std::string& id, int64_t incarnation = 1);
+  FakeWorker(std::shared_ptr<grpc::Channel> channel, const std::string& id,
+             int64_t incarnation = 1);
   ~FakeWorker();
 
   v1::FreezeService::Stub& stub() { return *stub_; }
@@ -68,7 +70,8 @@ class FakeWorker {
   absl::Status Announce(const v1::AnnounceLayersRequest& request);
   absl::Status Announce();
   /// The correct report of this rank for an interval under `in_force`.
-  v1::ReportIntervalRequest MakeReport(int rank, int64_t interval, const v1::Verdict& in_force) const;
+  v1::ReportIntervalRequest MakeReport(int rank, int64_t interval,
+                                       const v1::Verdict& in_force) const;
   absl::Status Report(const v1::ReportIntervalRequest& request);
   absl::Status Progress(const v1::ReportProgressRequest& request);
   absl::Status EndWorker(const v1::EndWorkerRequest& request);
@@ -93,7 +96,8 @@ struct StartedRun {
 
 /// One call with a deadline of 10 s.
 template <typename Method, typename Request, typename Response>
-grpc::Status CallStub(v1::FreezeService::Stub& stub, Method method, const Request& request, Response* response) {
+grpc::Status CallStub(v1::FreezeService::Stub& stub, Method method, const Request& request,
+                      Response* response) {
   grpc::ClientContext context;
   context.set_deadline(std::chrono::system_clock::now() + std::chrono::seconds(10));
   return (stub.*method)(&context, request, response);

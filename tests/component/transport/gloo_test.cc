@@ -161,8 +161,8 @@ TEST(GlooTransport, CancelledStoreEndsConnecting) {
   }
 }
 
-TEST(GlooTransport, BindsToAnAddressAHostNameOrAnInterface) {
-  for (const char* address : {"127.0.0.1", "localhost", "lo"}) {
+TEST(GlooTransport, BindsToAnAddressOrAnInterface) {
+  for (const char* address : {"127.0.0.1", "lo"}) {
     auto store = std::make_shared<MemoryKeyValueStore>();
     testutil::RunRanks(2, [&](Rank rank) {
       TransportOptions options = Options(rank.value(), 2, store);

@@ -14,9 +14,11 @@ TEST(ParseHostPort, AcceptsHostsAndBracketedAddresses) {
     int port;
     bool loopback;
   };
-  for (const Case& c : {Case{"127.0.0.1:50051", "127.0.0.1", 50051, true}, Case{"localhost:0", "localhost", 0, true},
-                        Case{"[::1]:80", "::1", 80, true}, Case{"0.0.0.0:1", "0.0.0.0", 1, false},
-                        Case{"[::]:1", "::", 1, false}, Case{"gpu-7.lan:65535", "gpu-7.lan", 65535, false}}) {
+  for (const Case& c :
+       {Case{"127.0.0.1:50051", "127.0.0.1", 50051, true},
+        Case{"localhost:0", "localhost", 0, true}, Case{"[::1]:80", "::1", 80, true},
+        Case{"0.0.0.0:1", "0.0.0.0", 1, false}, Case{"[::]:1", "::", 1, false},
+        Case{"gpu-7.lan:65535", "gpu-7.lan", 65535, false}}) {
     absl::StatusOr<HostPort> address = ParseHostPort(c.text);
     ASSERT_TRUE(address.ok()) << c.text << ": " << address.status();
     EXPECT_EQ(address->host, c.host);
@@ -27,8 +29,8 @@ TEST(ParseHostPort, AcceptsHostsAndBracketedAddresses) {
 }
 
 TEST(ParseHostPort, RefusesAnythingElse) {
-  for (const char* text : {"", "localhost", ":80", "a:", "a:x", "a:-1", "a:65536", "::1:80", "[]:80", "a b:1", "a:1 2",
-                           "unix:/tmp/x:1"}) {
+  for (const char* text : {"", "localhost", ":80", "a:", "a:x", "a:-1", "a:65536", "::1:80",
+                           "[]:80", "a b:1", "a:1 2", "unix:/tmp/x:1"}) {
     const absl::Status status = ParseHostPort(text).status();
     EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument) << text;
     EXPECT_THAT(std::string(status.message()), testing::HasSubstr("write HOST:PORT")) << text;

@@ -14,12 +14,16 @@ using testing::Not;
 
 TEST(Log, LinesHaveTimeLevelAndProcessAndTheMessageVerbatim) {
   testutil::TempDir dir;
-  ASSERT_TRUE(InitLogging({.process = "worker w0", .level = "info", .file = dir.File("log"), .to_stderr = false}).ok());
+  ASSERT_TRUE(
+      InitLogging(
+          {.process = "worker w0", .level = "info", .file = dir.File("log"), .to_stderr = false})
+          .ok());
   LogDebug("not shown");
   LogInfo("step ", 7, ": {} %s ", 0.5);
   LogWarning("flushes");
   const std::string text = testutil::ReadFile(dir.File("log"));
-  EXPECT_THAT(text, testing::ContainsRegex("^20[0-9-]* [0-9:.]* info worker w0: step 7: \\{\\} %s 0.5\n"));
+  EXPECT_THAT(
+      text, testing::ContainsRegex("^20[0-9-]* [0-9:.]* info worker w0: step 7: \\{\\} %s 0.5\n"));
   EXPECT_THAT(text, HasSubstr(" warning worker w0: flushes\n"));
   EXPECT_THAT(text, Not(HasSubstr("not shown")));
 }
@@ -30,7 +34,8 @@ TEST(Log, RefusesAnUnknownLevelAndAFileThatCannotBeOpened) {
   EXPECT_THAT(std::string(level.message()), HasSubstr("use one of debug, info, warning, error"));
   testutil::TempDir dir;
   testutil::WriteFile(dir.File("file"), "");
-  const absl::Status file = InitLogging({.process = "x", .level = "info", .file = dir.File("file") + "/log"});
+  const absl::Status file =
+      InitLogging({.process = "x", .level = "info", .file = dir.File("file") + "/log"});
   EXPECT_THAT(std::string(file.message()), HasSubstr("cannot open the log file"));
 }
 

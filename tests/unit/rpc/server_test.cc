@@ -29,8 +29,9 @@ TEST(StartServer, TellsThatAPortIsInUse) {
   EXPECT_GT((*first)->port(), 0);
   const absl::Status second = StartError((*first)->address());
   EXPECT_EQ(second.code(), absl::StatusCode::kUnavailable);
-  EXPECT_THAT(std::string(second.message()), HasSubstr(absl::StrCat("cannot listen on 127.0.0.1:", (*first)->port(),
-                                                                    ": address already in use; choose another")));
+  EXPECT_THAT(std::string(second.message()),
+              HasSubstr(absl::StrCat("cannot listen on 127.0.0.1:", (*first)->port(),
+                                     ": address already in use; choose another")));
 }
 
 TEST(StartServer, ListensOnLoopbackOnlyUnlessToldOtherwise) {
@@ -50,9 +51,11 @@ TEST(StartServer, RefusesAMalformedAddressAndAnUnknownHost) {
 
 TEST(StartServer, IsHealthyUntilShutdown) {
   v1::FreezeService::Service service;  // every call is unimplemented
-  absl::StatusOr<std::unique_ptr<RpcServer>> server = StartServer({}, {{"smartpipe.v1.FreezeService", &service}});
+  absl::StatusOr<std::unique_ptr<RpcServer>> server =
+      StartServer({}, {{"smartpipe.v1.FreezeService", &service}});
   ASSERT_TRUE(server.ok()) << server.status();
-  auto stub = grpc::health::v1::Health::NewStub(MakeChannel({.address = (*server)->address(), .keepalive = {}}));
+  auto stub = grpc::health::v1::Health::NewStub(
+      MakeChannel({.address = (*server)->address(), .keepalive = {}}));
   for (const char* name : {"", "smartpipe.v1.FreezeService"}) {
     grpc::ClientContext context;
     grpc::health::v1::HealthCheckRequest request;
@@ -70,15 +73,18 @@ TEST(StartServer, IsHealthyUntilShutdown) {
 
 TEST(StartServer, RefusesAMessageOverTheLimit) {
   v1::FreezeService::Service service;
-  absl::StatusOr<std::unique_ptr<RpcServer>> server = StartServer({}, {{"smartpipe.v1.FreezeService", &service}});
+  absl::StatusOr<std::unique_ptr<RpcServer>> server =
+      StartServer({}, {{"smartpipe.v1.FreezeService", &service}});
   ASSERT_TRUE(server.ok()) << server.status();
   // A channel without our own limit on the sending side.
-  auto stub = v1::FreezeService::NewStub(grpc::CreateChannel((*server)->address(), grpc::InsecureChannelCredentials()));
+  auto stub = v1::FreezeService::NewStub(
+      grpc::CreateChannel((*server)->address(), grpc::InsecureChannelCredentials()));
   grpc::ClientContext context;
   v1::SetKeyRequest request;
   request.set_value(std::string(5 << 20, 'x'));
   v1::SetKeyResponse response;
-  EXPECT_EQ(stub->SetKey(&context, request, &response).error_code(), grpc::StatusCode::RESOURCE_EXHAUSTED);
+  EXPECT_EQ(stub->SetKey(&context, request, &response).error_code(),
+            grpc::StatusCode::RESOURCE_EXHAUSTED);
 }
 
 TEST(Channel, SaysThatNobodyAnswers) {
@@ -88,9 +94,10 @@ TEST(Channel, SaysThatNobodyAnswers) {
     ASSERT_TRUE(server.ok());
     address = (*server)->address();
   }
-  const absl::Status status =
-      WaitConnected(*MakeChannel({.address = address, .keepalive = {}}), address, absl::Milliseconds(300));
-  EXPECT_EQ(status, absl::UnavailableError(absl::StrCat("nobody answers at ", address, " within 300ms")));
+  const absl::Status status = WaitConnected(*MakeChannel({.address = address, .keepalive = {}}),
+                                            address, absl::Milliseconds(300));
+  EXPECT_EQ(status,
+            absl::UnavailableError(absl::StrCat("nobody answers at ", address, " within 300ms")));
 }
 
 }  // namespace
