@@ -1,7 +1,9 @@
-// Transport: the only door to c10d. Ordered one-way channels between ranks, shapes known to both sides.
+// Transport: the only door to c10d. Ordered one-way channels between ranks, shapes known to both
+// sides.
 //
-// Order is the protocol: on one channel the n-th send meets the n-th receive. A new transport is one file here and one
-// line in the table of tests/component/transport/conformance_test.cc, whose tests it must pass.
+// Order is the protocol: on one channel the n-th send meets the n-th receive. A new transport is
+// one file here and one line in the table of tests/component/transport/conformance_test.cc, whose
+// tests it must pass.
 #pragma once
 
 #include <cstdint>
@@ -22,9 +24,9 @@ namespace smartpipe {
 class Transfer {
  public:
   virtual ~Transfer() = default;
-  /// Blocks the calling thread (CPU) or makes the compute stream wait (GPU) until done. For a receive the tensor is
-  /// filled then.  Errors: UNAVAILABLE naming the peer ("rank 1 (w1) closed the connection"), DEADLINE_EXCEEDED,
-  /// CANCELLED after Abort().
+  /// Blocks the calling thread (CPU) or makes the compute stream wait (GPU) until done. For a
+  /// receive the tensor is filled then.  Errors: UNAVAILABLE naming the peer ("rank 1 (w1) closed
+  /// the connection"), DEADLINE_EXCEEDED, CANCELLED after Abort().
   virtual absl::Status Wait() = 0;
   /// True when Wait would not block.
   virtual bool Done() = 0;
@@ -39,39 +41,45 @@ class Transport {
   virtual ~Transport() = default;
   virtual Rank rank() const = 0;
   virtual int32_t size() const = 0;
-  /// Starts sending a contiguous tensor; it is kept alive and must not be changed until Wait returned.
-  virtual absl::StatusOr<std::unique_ptr<Transfer>> Send(Rank to, ChannelKind kind, const at::Tensor& tensor) = 0;
+  /// Starts sending a contiguous tensor; it is kept alive and must not be changed until Wait
+  /// returned.
+  virtual absl::StatusOr<std::unique_ptr<Transfer>> Send(Rank to, ChannelKind kind,
+                                                         const at::Tensor& tensor) = 0;
   /// Starts receiving into a contiguous tensor with its own 64-byte aligned storage.
-  virtual absl::StatusOr<std::unique_ptr<Transfer>> Receive(Rank from, ChannelKind kind, at::Tensor tensor) = 0;
-  /// Ends every pending and later transfer with CANCELLED, `why` in the message; closes the connections so that peers
-  /// fail too. Idempotent.
+  virtual absl::StatusOr<std::unique_ptr<Transfer>> Receive(Rank from, ChannelKind kind,
+                                                            at::Tensor tensor) = 0;
+  /// Ends every pending and later transfer with CANCELLED, `why` in the message; closes the
+  /// connections so that peers fail too. Idempotent.
   virtual void Abort(const absl::Status& why) = 0;
 };
 
 struct TransportOptions {
   Rank rank;
   int32_t size = 1;
-  std::vector<std::string> member_names;       // [rank], for messages
-  std::shared_ptr<KeyValueStore> store;        // rendezvous
+  std::vector<std::string> member_names;  // [rank], for messages
+  std::shared_ptr<KeyValueStore> store;   // rendezvous
   absl::Duration connect_timeout = absl::Seconds(60);
   absl::Duration transfer_timeout = absl::Minutes(10);
-  std::string device = "cpu";                  // "cuda:0" with a later transport: streams and events live behind Transfer
-  std::string bind_address = "127.0.0.1";      // interface of the data connections
+  std::string device =
+      "cpu";  // "cuda:0" with a later transport: streams and events live behind Transfer
+  std::string bind_address = "127.0.0.1";  // interface of the data connections
 };
 
 /// Gloo over TCP. Connects all ranks; returns when the group is complete.
 absl::StatusOr<std::unique_ptr<Transport>> MakeGlooTransport(const TransportOptions& options);
 
-/// Ranks as threads of one process, for tests: copies through memory, rendezvous or buffered, with scripted faults.
+/// Ranks as threads of one process, for tests: copies through memory, rendezvous or buffered, with
+/// scripted faults.
 class LoopbackHub {
  public:
   struct Fault {
     Rank from, to;
     ChannelKind kind;
-    int64_t message = 0;             // the n-th message of the channel fails on both sides ...
-    absl::Status status;             // ... with this
+    int64_t message = 0;  // the n-th message of the channel fails on both sides ...
+    absl::Status status;  // ... with this
   };
-  /// A transfer that does not end within `transfer_timeout` fails as with Gloo, so that a deadlock becomes a message.
+  /// A transfer that does not end within `transfer_timeout` fails as with Gloo, so that a deadlock
+  /// becomes a message.
   explicit LoopbackHub(int32_t size, bool rendezvous = true, std::vector<Fault> faults = {},
                        absl::Duration transfer_timeout = absl::Seconds(60));
   ~LoopbackHub();
