@@ -24,11 +24,16 @@ limit_test = 100
 
 }  // namespace
 
-TrainRun::TrainRun(const std::vector<std::string>& sets) {
+TrainRun::TrainRun(const std::vector<std::string>& sets, const std::string& run_dir)
+    : run_dir_(run_dir.empty() ? dir_.File("run") : run_dir) {
   WriteFile(dir_.File("config.toml"), kConfig);
-  std::vector<std::string> argv = {
-      Binary("smartpipe"), "train",     dir_.File("config.toml"), "--run-dir",
-      run_dir(),           "--summary", dir_.File("summary.json")};
+  std::vector<std::string> argv = {Binary("smartpipe"),
+                                   "train",
+                                   dir_.File("config.toml"),
+                                   "--run-dir",
+                                   run_dir_,
+                                   "--summary",
+                                   dir_.File("summary.json")};
   for (const std::string& set : sets) {
     argv.push_back("--set");
     argv.push_back(set);

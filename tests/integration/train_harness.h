@@ -14,12 +14,12 @@ namespace smartpipe::testutil {
 /// steps, interval 4.
 class TrainRun {
  public:
-  /// `sets`: --set words on top of the defaults.
-  explicit TrainRun(const std::vector<std::string>& sets);
+  /// `sets`: --set words on top of the defaults. `run_dir`: "" = in an own temporary folder.
+  explicit TrainRun(const std::vector<std::string>& sets, const std::string& run_dir = "");
   Process& process() { return *process_; }
   /// Waits up to two minutes and returns the exit code; -1 when it still runs.
   int Wait();
-  std::string run_dir() const { return dir_.File("run"); }
+  const std::string& run_dir() const { return run_dir_; }
   nlohmann::json Summary() const {
     return nlohmann::json::parse(ReadFile(dir_.File("summary.json")), nullptr, false);
   }
@@ -32,6 +32,7 @@ class TrainRun {
 
  private:
   TempDir dir_;
+  std::string run_dir_;
   std::unique_ptr<Process> process_;
 };
 
