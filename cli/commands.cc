@@ -35,6 +35,13 @@ int FailRun(const absl::Status& status) {
   return Fail(status, absl::IsCancelled(status) ? kExitInterrupted : kExitFailed);
 }
 
+// Whether --summary can be written, before a run costs time.
+absl::Status CheckSummary(const TrainArguments& arguments) {
+  if (arguments.summary_path.empty()) return absl::OkStatus();
+  const absl::Status writable = CheckWritable(arguments.summary_path);
+  return absl::Status(writable.code(), absl::StrCat("--summary: ", writable.message()));
+}
+
 std::string Headline(const CheckedConfig& checked) {
   const RunConfig& config = checked.config;
   std::string text = absl::StrCat(
@@ -62,12 +69,8 @@ int TrainCommand(const TrainArguments& arguments) {
   QuietGrpcLog();
   const absl::StatusOr<CheckedConfig> checked = LoadConfig(arguments.config_path, arguments.sets);
   if (!checked.ok()) return FailConfig(checked.status());
-  if (!arguments.summary_path.empty()) {
-    const absl::Status writable = CheckWritable(arguments.summary_path);
-    if (!writable.ok())
-      return Fail(absl::Status(writable.code(), absl::StrCat("--summary: ", writable.message())),
-                  kExitUsage);
-  }
+  if (const absl::Status status = CheckSummary(arguments); !status.ok())
+    return Fail(status, kExitUsage);
   const absl::StatusOr<std::string> run_dir =
       MakeRunDir(arguments.run_dir, checked->config.freeze.policy, checked->config, absl::Now());
   if (!run_dir.ok()) return Fail(run_dir.status(), kExitUsage);
@@ -94,6 +97,8 @@ int DemoCommand(const TrainArguments& arguments) {
     if (!checked.ok()) return FailConfig(checked.status());
     configs.push_back(*std::move(checked));
   }
+  if (const absl::Status status = CheckSummary(arguments); !status.ok())
+    return Fail(status, kExitUsage);
   const absl::Time now = absl::Now();
   const std::string base =
       arguments.run_dir.empty()

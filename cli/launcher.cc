@@ -63,13 +63,13 @@ absl::Status Launcher::StartAll() {
   int ends[2];
   if (pipe2(ends, O_CLOEXEC | O_NONBLOCK) != 0) return absl::ErrnoToStatus(errno, "pipe2");
   FdCloser read_end(ends[0]), write_end(ends[1]);
-  SP_RETURN_IF_ERROR(children_->Start(
-      {.name = kServiceName,
-       .argv = {options_.service_program, "--listen", "127.0.0.1:0", "--config",
-                options_.run_dir + "/config.toml", "--run-dir", options_.run_dir, "--ready-fd",
-                absl::StrCat(write_end.fd()), "--launcher-pid", absl::StrCat(getpid())},
-       .log_path = LogPath(kServiceName),
-       .inherited_fd = write_end.fd()}));
+  SP_RETURN_IF_ERROR(
+      children_->Start({.name = kServiceName,
+                        .argv = {options_.service_program, "--listen", "127.0.0.1:0", "--config",
+                                 options_.run_dir + "/config.toml", "--run-dir", options_.run_dir,
+                                 "--ready-fd", absl::StrCat(write_end.fd())},
+                        .log_path = LogPath(kServiceName),
+                        .inherited_fd = write_end.fd()}));
   write_end.Close();  // or the end of the service would not end the pipe
   SP_ASSIGN_OR_RETURN(const std::string port, WaitForPort(read_end.fd()));
   service_address_ = absl::StrCat("127.0.0.1:", port);
@@ -116,17 +116,24 @@ bool Launcher::workers_done() const {
          }) == options_.num_workers;
 }
 
-std::optional<LaunchFailure> Launcher::FindFailure() const {
+std::optional<LaunchFailure> Launcher::FindFailure(absl::string_view message) const {
+  // The smaller, the more to blame: a signal first, then the place of the quoted name in the
+  // message; npos where it is not named.
+  const auto rank = [&](const ChildExit& exit) {
+    const size_t place = message.find(absl::StrCat("\"", exit.name, "\""));
+    return std::make_pair(exit.signal == 0, exit.signal == 0 ? place : 0);
+  };
   const ChildExit* blamed = nullptr;
   for (const ChildExit& exit : children_->exits()) {
     if (exit.ok() && exit.name != kServiceName) continue;
-    if (blamed == nullptr || (exit.signal != 0 && blamed->signal == 0)) blamed = &exit;
+    if (blamed == nullptr || rank(exit) < rank(*blamed)) blamed = &exit;
   }
   if (blamed == nullptr) return std::nullopt;
   const bool is_service = blamed->name == kServiceName;
   const std::string log_path = LogPath(blamed->name);
   return LaunchFailure{.process = absl::StrCat(is_service ? "" : "worker ", blamed->name),
                        .how = DescribeExit(*blamed),
+                       .killed = blamed->signal != 0,
                        .last_words = LastLines(log_path, kLastWords),
                        .log_path = log_path};
 }

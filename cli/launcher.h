@@ -9,6 +9,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
 #include "absl/time/time.h"
 #include "cli/child_process.h"
 
@@ -26,6 +27,7 @@ struct LaunchOptions {
 struct LaunchFailure {
   std::string process;                  // "worker w1"
   std::string how;                      // "was killed by SIGKILL (signal 9)"
+  bool killed = false;                  // by a signal
   std::vector<std::string> last_words;  // last lines of that process's log
   std::string log_path;                 // empty = no process is to blame
 };
@@ -49,9 +51,11 @@ class Launcher {
   int stop_signal() const { return children_->stop_signal(); }
   /// True when all workers have ended well.
   bool workers_done() const;
-  /// Describes the process whose end ended the run: a killed one before a failed one, then the
-  /// first seen. None if none has failed; the service's own end counts as failure.
-  std::optional<LaunchFailure> FindFailure() const;
+  /// Describes the process whose end ended the run: a killed one before a failed one, then the one
+  /// whose quoted name ("w1") comes first in `message`, the service's sentence about the run's end
+  /// (the others fail because the run ended), then the first seen. None if none has failed; the
+  /// service's own end counts as failure.
+  std::optional<LaunchFailure> FindFailure(absl::string_view message = "") const;
 
   /// SIGTERM, after 2.5 s SIGKILL; returns when all have gone.
   void StopAll() { children_->StopAll(absl::Milliseconds(2500)); }

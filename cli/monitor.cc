@@ -21,8 +21,9 @@ std::vector<int64_t> Cuts(const google::protobuf::RepeatedField<int32_t>& cuts) 
 
 }  // namespace
 
-RunMonitor::RunMonitor(std::unique_ptr<v1::FreezeService::StubInterface> service, Display* display)
-    : service_(std::move(service)), display_(display) {}
+RunMonitor::RunMonitor(std::unique_ptr<v1::FreezeService::StubInterface> service, Display* display,
+                       std::function<bool()> stop_asked)
+    : service_(std::move(service)), display_(display), stop_asked_(std::move(stop_asked)) {}
 
 void RunMonitor::Poll(absl::Time now) {
   if (last_answer_ == absl::InfiniteFuture()) last_answer_ = now;
@@ -63,12 +64,14 @@ absl::Status RunMonitor::FetchDecisions() {
   request.set_page_size(limits::kDecisionPageMax);
   request.set_changes_only(true);
   do {
+    if (stop_asked_ && stop_asked_()) return absl::CancelledError("stopped");
     grpc::ClientContext context;
     SetTimeout(context, kCallTimeout);
     v1::ListDecisionsResponse response;
     const grpc::Status status = service_->ListDecisions(&context, request, &response);
     if (!status.ok()) return FromGrpcStatus(status);
     all.insert(all.end(), response.verdicts().begin(), response.verdicts().end());
+    // A page may be shorter than asked for, even empty: only the token tells whether more follow.
     request.set_page_token(response.next_page_token());
   } while (!request.page_token().empty());
   for (size_t i = decisions_.size(); i < all.size(); ++i) PrintDecision(all[i]);
@@ -151,6 +154,11 @@ absl::StatusOr<RunResult> RunMonitor::Result(const RunConfig& config, const std:
         absl::StrCat("the service says that the run is finished, but not all results are there (",
                      result.steps, " of ", run_.num_steps(), " steps, ", run_.ended_workers_size(),
                      " workers); see the logs"));
+  }
+  if (!finished()) {
+    return absl::InternalError(absl::StrCat("the run is finished, but only ", num_verdicts_seen_,
+                                            " of its ", run_.num_verdicts(),
+                                            " decisions are known here; see the logs"));
   }
   result.samples_per_second =
       static_cast<double>(result.steps * run_.batch_size()) / result.wall_seconds;

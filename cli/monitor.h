@@ -1,6 +1,7 @@
 // Follows a run through the service's GetRun and ListDecisions, and shows it.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -21,8 +22,10 @@ class RunMonitor {
  public:
   static constexpr absl::Duration kCallTimeout = absl::Seconds(1);
 
-  /// `display` must outlive the monitor.
-  RunMonitor(std::unique_ptr<v1::FreezeService::StubInterface> service, Display* display);
+  /// `display` must outlive the monitor. `stop_asked` (may be empty) is called before each further
+  /// request of one Poll, which ends early when it returns true.
+  RunMonitor(std::unique_ptr<v1::FreezeService::StubInterface> service, Display* display,
+             std::function<bool()> stop_asked = nullptr);
 
   /// Asks once, prints what is new (state, evaluations, decisions) and redraws the progress. A
   /// service that does not answer is no error here; after ten seconds of silence a line says so.
@@ -30,10 +33,13 @@ class RunMonitor {
 
   /// The newest state; empty before the first answer.
   const v1::Run& run() const { return run_; }
-  bool finished() const { return run_.state() == v1::RUN_STATE_FINISHED; }
+  /// True when the run is finished and all its decisions are known here.
+  bool finished() const {
+    return run_.state() == v1::RUN_STATE_FINISHED && num_verdicts_seen_ >= run_.num_verdicts();
+  }
   bool failed() const { return run_.state() == v1::RUN_STATE_FAILED; }
 
-  /// The numbers of the finished run. Errors: INTERNAL when the service's answer lacks some.
+  /// The numbers of the finished run. Errors: INTERNAL when the service's answers lack some.
   absl::StatusOr<RunResult> Result(const RunConfig& config, const std::string& run_dir,
                                    absl::Duration total) const;
 
@@ -45,6 +51,7 @@ class RunMonitor {
 
   std::unique_ptr<v1::FreezeService::StubInterface> service_;
   Display* display_;
+  std::function<bool()> stop_asked_;
   v1::Run run_;
   std::vector<v1::Verdict> decisions_;  // changes only, by boundary
   int64_t num_verdicts_seen_ = 0;

@@ -36,6 +36,8 @@ struct DatasetFiles {
 const std::vector<DatasetFiles>& KnownDatasetFiles() {
   static const auto* const known = new std::vector<DatasetFiles>{
       {.name = "fashion_mnist",
+       // The same as kDefaultFolder in worker/data/fashion_mnist.cc, where workers read: change
+       // both.
        .default_path = "/usr/share/datasets/fashion-mnist",
        .files = {"train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte",
                  "t10k-labels-idx1-ubyte"},
@@ -119,7 +121,7 @@ absl::StatusOr<CheckedConfig> LoadConfig(const std::string& path,
   absl::StatusOr<std::string> text = ReadSmallFile(path, limits::kConfigBytesMax);
   if (!text.ok()) return absl::InvalidArgumentError(text.status().message());
   CheckedConfig checked;
-  std::vector<ConfigProblem> problems = CheckRunConfig(*text, path, sets, &checked.config);
+  std::vector<ConfigProblem> problems = CheckRunConfig(*text, sets, &checked.config);
   if (problems.empty()) {
     MakeAbsolute(checked.config.data.path);
     MakeAbsolute(checked.config.model.weights);

@@ -1,5 +1,6 @@
 #include "cli/train.h"
 
+#include <algorithm>
 #include <cstring>
 #include <memory>
 #include <optional>
@@ -39,7 +40,7 @@ class LocalRun {
     monitor_ = std::make_unique<RunMonitor>(
         v1::FreezeService::NewStub(
             MakeChannel({.address = launcher_->service_address(), .keepalive = {}})),
-        &display_);
+        &display_, [this] { return StopAsked(); });
     if (absl::Status status = Watch(); !status.ok()) return End(status);
     launcher_->StopAll();
     display_.Clear();
@@ -47,22 +48,31 @@ class LocalRun {
   }
 
  private:
-  // Until the run is finished and all workers have gone.
+  bool StopAsked() {
+    launcher_->Wait(absl::ZeroDuration());
+    return launcher_->stop_signal() != 0;
+  }
+
+  // Until the run is finished, all is known of it and all workers have gone.
   absl::Status Watch() {
     absl::Time deadline = absl::InfiniteFuture();
     for (;;) {
       launcher_->Wait(kPollPeriod);
       if (launcher_->stop_signal() != 0) return absl::CancelledError("stopped");
       const absl::Time now = absl::Now();
-      const bool was_finished = monitor_->finished();
-      if (!was_finished) monitor_->Poll(now);
+      if (!monitor_->finished()) monitor_->Poll(now);
+      if (launcher_->stop_signal() != 0) return absl::CancelledError("stopped");
       if (launcher_->FindFailure()) return absl::AbortedError("a process ended");
       if (monitor_->failed()) return absl::AbortedError("the run failed");
-      if (!monitor_->finished()) continue;
-      if (launcher_->workers_done()) return absl::OkStatus();
-      if (!was_finished) deadline = now + kExitPatience;
-      if (now > deadline)
-        return absl::DeadlineExceededError("the run is finished, but not all workers end");
+      if (monitor_->run().state() != v1::RUN_STATE_FINISHED) continue;
+      if (monitor_->finished() && launcher_->workers_done()) return absl::OkStatus();
+      deadline = std::min(deadline, now + kExitPatience);
+      if (now > deadline) {
+        return absl::DeadlineExceededError(
+            monitor_->finished() ? "the run is finished, but not all workers end"
+                                 : "the run is finished, but the service does not give all of its "
+                                   "decisions");
+      }
     }
   }
 
@@ -72,9 +82,11 @@ class LocalRun {
     while (launcher_->stop_signal() == 0 && absl::Now() < blame_until) {
       launcher_->Wait(blame_until - absl::Now() + absl::Milliseconds(1));
     }
-    const std::optional<LaunchFailure> failure = launcher_->FindFailure();
     if (monitor_ != nullptr && launcher_->stop_signal() == 0 && !monitor_->failed())
       monitor_->Poll(absl::Now());
+    // After the last poll, which may bring the service's sentence and see another exit; before
+    // StopAll, whose own signals say nothing.
+    const std::optional<LaunchFailure> failure = launcher_->FindFailure(ServiceSentence());
     display_.Clear();
     if (launcher_->stop_signal() == 0) {
       launcher_->StopAll();
@@ -86,6 +98,11 @@ class LocalRun {
       return absl::CancelledError(absl::StrCat("Stopped", StepText(), ". Files: ", run_dir_));
     }
     return absl::AbortedError(Explain(failure, why));
+  }
+
+  // Why the run failed, in the service's words; empty = it has not said so.
+  std::string ServiceSentence() const {
+    return monitor_ != nullptr && monitor_->failed() ? monitor_->run().message() : "";
   }
 
   std::string StepText() const {
@@ -106,18 +123,22 @@ class LocalRun {
   }
 
   std::string Explain(const std::optional<LaunchFailure>& failure, const absl::Status& why) const {
-    const bool service_knows =
-        monitor_ != nullptr && monitor_->failed() && !monitor_->run().message().empty();
+    const std::string sentence = ServiceSentence();
     std::string text = absl::StrCat("The run failed", StepText(), ": ");
     if (failure) {
-      absl::StrAppend(&text, failure->process, StageText(failure->log_path), " ", failure->how,
-                      ".");
+      const std::string exit =
+          absl::StrCat(failure->process, StageText(failure->log_path), " ", failure->how, ".");
+      // A signal tells the cause; an exit code only that the process knew one.
+      if (sentence.empty()) {
+        absl::StrAppend(&text, exit);
+      } else if (failure->killed) {
+        absl::StrAppend(&text, exit, "\nThe service says: ", sentence);
+      } else {
+        absl::StrAppend(&text, sentence, "\nThe process: ", exit);
+      }
     } else {
-      absl::StrAppend(&text,
-                      service_knows ? monitor_->run().message() : std::string(why.message()));
+      absl::StrAppend(&text, sentence.empty() ? std::string(why.message()) : sentence);
     }
-    if (failure && service_knows)
-      absl::StrAppend(&text, "\nThe service says: ", monitor_->run().message());
     if (failure && !failure->last_words.empty()) {
       absl::StrAppend(&text, "\nLast lines of ", failure->log_path, ":");
       for (const std::string& line : failure->last_words) absl::StrAppend(&text, "\n  ", line);

@@ -49,8 +49,8 @@ function(_smartpipe_resolve out)
   set(${out} "${resolved}" PARENT_SCOPE)
 endfunction()
 
-# Sets out to TRUE when every source file and target exists. A gap is an error, except where it is
-# expected: a target in a pure-only build, or anything when SMARTPIPE_ALLOW_MISSING is on.
+# Sets out to TRUE when every source file and target exists. A gap is an error, except a target that a
+# pure-only build leaves out: then out is FALSE.
 function(_smartpipe_complete out name)
   cmake_parse_arguments(PARSE_ARGV 2 arg "" "" "SRCS;DEPS")
   set(gap "")
@@ -76,8 +76,6 @@ function(_smartpipe_complete out name)
   list(JOIN gap ", " gap)
   if(SMARTPIPE_PURE_ONLY AND sources_exist)
     message(STATUS "Not in a pure-only build: ${name} (needs ${gap})")
-  elseif(SMARTPIPE_ALLOW_MISSING)
-    message(WARNING "Skipped ${name}: ${gap} does not exist (yet).")
   else()
     message(FATAL_ERROR "${name} cannot be built: ${gap} does not exist. "
                         "Check the spelling, or add the folder that defines it before this one.")
@@ -176,7 +174,7 @@ function(smartpipe_test)
   foreach(binary IN LISTS arg_BINARIES)
     if(TARGET ${binary}_bin)
       add_dependencies(${arg_NAME} ${binary}_bin)
-    elseif(NOT SMARTPIPE_ALLOW_MISSING)
+    else()
       message(FATAL_ERROR "Test ${arg_NAME}: the program `${binary}` that it starts does not exist.")
     endif()
   endforeach()

@@ -30,6 +30,9 @@ if(SMARTPIPE_MOLD AND NOT (CMAKE_CXX_COMPILER_ID STREQUAL "GNU" AND CMAKE_CXX_CO
   add_link_options(-fuse-ld=mold)
 endif()
 
+# Clang proves the ABSL_GUARDED_BY annotations; other compilers do not know the option.
+add_compile_options($<$<COMPILE_LANG_AND_ID:CXX,Clang>:-Wthread-safety>)
+
 if(SMARTPIPE_SANITIZE)
   add_compile_options(-fsanitize=${SMARTPIPE_SANITIZE} -fno-omit-frame-pointer -fno-sanitize-recover=all)
   add_link_options(-fsanitize=${SMARTPIPE_SANITIZE})

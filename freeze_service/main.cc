@@ -21,7 +21,6 @@ int main(int argc, char** argv) {
       ->required();
   app.add_option("--ready-fd", options.ready_fd,
                  "write the port to this file descriptor when serving");
-  app.add_option("--launcher-pid", options.launcher_pid, "die with this parent process");
   app.add_option("--linger-s", options.linger_s, "seconds to stay after the end of the run")
       ->capture_default_str();
   app.add_flag("--insecure", options.insecure, "allow addresses other than loopback, unencrypted");

@@ -3,7 +3,6 @@
 #include <algorithm>
 
 #include "absl/algorithm/container.h"
-#include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "pipeline/schedule.h"
@@ -40,12 +39,6 @@ absl::Status CheckCuts(const std::vector<LayerIndex>& cuts, int32_t num_layers) 
   return absl::OkStatus();
 }
 
-bool IsWorkerName(absl::string_view name) {
-  return !name.empty() && name.size() <= limits::kNameBytesMax && absl::c_all_of(name, [](char c) {
-    return absl::ascii_islower(c) || absl::ascii_isdigit(c) || c == '-';
-  });
-}
-
 absl::Status CheckPlacement(const std::vector<std::vector<WorkerId>>& placement) {
   for (size_t stage = 0; stage < placement.size(); ++stage) {
     const std::string field = absl::StrCat("plan.placement[", stage, "]");
@@ -53,7 +46,7 @@ absl::Status CheckPlacement(const std::vector<std::vector<WorkerId>>& placement)
       return absl::InvalidArgumentError(
           absl::StrCat(field, " has ", placement[stage].size(), " workers, not 1"));
     }
-    if (!IsWorkerName(placement[stage][0].value())) {
+    if (!IsWorkerId(placement[stage][0].value())) {
       return absl::InvalidArgumentError(absl::StrCat(field, " is `", placement[stage][0].value(),
                                                      "`, not a worker id: 1 to ",
                                                      limits::kNameBytesMax, " of a-z, 0-9 and -"));

@@ -1,7 +1,12 @@
 #include "worker/stage_worker.h"
 
+#include <algorithm>
+#include <exception>
+#include <functional>
 #include <memory>
+#include <new>
 #include <set>
+#include <thread>
 #include <utility>
 #include <vector>
 
@@ -10,6 +15,7 @@
 #include "services/base/status_macros.h"
 #include "services/config/run_config.h"
 #include "services/obs/log.h"
+#include "worker/comm/channel.h"
 #include "worker/comm/transport.h"
 #include "worker/control/control_session.h"
 #include "worker/data/dataset.h"
@@ -21,6 +27,21 @@
 
 namespace smartpipe {
 namespace {
+
+constexpr absl::Duration kTransferTimeoutMin = absl::Minutes(10);
+
+/// The one edge where Torch's exceptions become a status.
+absl::StatusOr<WorkerResult> CatchExceptions(
+    const std::function<absl::StatusOr<WorkerResult>()>& run) {
+  try {
+    return run();
+  } catch (const std::bad_alloc&) {
+    return absl::ResourceExhaustedError(
+        "out of memory; use a smaller train.batch_size, more train.microbatches or more stages");
+  } catch (const std::exception& error) {
+    return absl::InternalError(FirstLine(error));
+  }
+}
 
 /// What a worker builds from the config before it knows its stage.
 struct Workbench {
@@ -82,6 +103,30 @@ absl::Status BuildWorkbench(const RunWelcome& welcome, Workbench& bench) {
   return absl::OkStatus();
 }
 
+/// More threads change the bytes of a run, so it is for the user to say.
+void HintAtIdleCores(const RunConfig& config) {
+  const int64_t num_cores = std::thread::hardware_concurrency();
+  const int64_t num_busy = config.pipeline.stages * config.worker.threads;
+  if (num_busy >= num_cores) return;
+  LogInfo("hint: ", config.pipeline.stages,
+          " workers with worker.threads = ", config.worker.threads, " keep ", num_busy, " of ",
+          num_cores,
+          " cores busy; more threads are faster and give other, equally reproducible bytes");
+}
+
+/// The plan must put this worker where its rank is: today stage i runs on rank i.
+absl::Status CheckPlacement(const WorkerAssignment& assignment) {
+  for (size_t stage = 0; stage < assignment.plan.placement.size(); ++stage) {
+    if (stage < assignment.members.size() &&
+        assignment.plan.placement[stage] == std::vector{assignment.members[stage]}) {
+      continue;
+    }
+    return absl::InternalError(
+        absl::StrCat("the plan does not place stage ", stage, " on the worker of rank ", stage));
+  }
+  return absl::OkStatus();
+}
+
 absl::StatusOr<WorkerResult> RunSession(const StageWorkerOptions& options,
                                         ControlSession& session) {
   SP_ASSIGN_OR_RETURN(const RunWelcome welcome, session.WaitWelcome());
@@ -89,22 +134,28 @@ absl::StatusOr<WorkerResult> RunSession(const StageWorkerOptions& options,
   SP_RETURN_IF_ERROR(BuildWorkbench(welcome, bench));
   SP_RETURN_IF_ERROR(session.AnnounceLayers(bench.layers, bench.shape));
   SP_ASSIGN_OR_RETURN(const WorkerAssignment assignment, session.WaitAssignment());
+  SP_RETURN_IF_ERROR(CheckPlacement(assignment));
+  if (assignment.rank == Rank(0)) HintAtIdleCores(bench.config);
   LogInfo("generation ", assignment.generation.value(), ": rank ", assignment.rank.value(), " of ",
           assignment.members.size(), ", stages ",
           FormatCuts(assignment.plan.cuts, bench.model->num_layers()));
   std::vector<std::string> member_names;
   for (const WorkerId& member : assignment.members) member_names.push_back(member.value());
-  SP_ASSIGN_OR_RETURN(const std::shared_ptr<Transport> transport,
-                      MakeGlooTransport({.rank = assignment.rank,
-                                         .size = static_cast<int32_t>(assignment.members.size()),
-                                         .member_names = member_names,
-                                         .store = session.MakeKeyValueStore(assignment.generation),
-                                         .bind_address = options.bind_address}));
+  // Nobody's patience for a verdict may outlast his neighbours' patience for him.
+  const absl::Duration decision_timeout = absl::Seconds(bench.config.decision_timeout_s);
+  SP_ASSIGN_OR_RETURN(
+      const std::shared_ptr<Transport> transport,
+      MakeGlooTransport({.rank = assignment.rank,
+                         .size = static_cast<int32_t>(assignment.members.size()),
+                         .member_names = member_names,
+                         .store = session.MakeKeyValueStore(assignment.generation),
+                         .transfer_timeout = std::max(kTransferTimeoutMin, 2 * decision_timeout),
+                         .bind_address = options.bind_address}));
   session.OnEnd([transport](const absl::Status& why) {
     if (!why.ok()) transport->Abort(why);  // frees the compute thread from whatever it waits for
   });
   bench.context.transport = transport.get();
-  session.set_decision_timeout(absl::Seconds(bench.config.decision_timeout_s));
+  session.set_decision_timeout(decision_timeout);
   return Train({.context = bench.context,
                 .shape = bench.shape,
                 .assignment = assignment,
@@ -118,7 +169,8 @@ absl::Status RunStageWorker(const StageWorkerOptions& options) {
   SP_ASSIGN_OR_RETURN(const std::unique_ptr<ControlSession> session,
                       ControlSession::Start(
                           {.service_address = options.service_address, .worker = options.worker}));
-  absl::StatusOr<WorkerResult> result = RunSession(options, *session);
+  const absl::StatusOr<WorkerResult> result =
+      CatchExceptions([&] { return RunSession(options, *session); });
   if (result.ok()) return session->Finish(*result);
   session->Fail(result.status());
   return result.status();

@@ -58,11 +58,21 @@ absl::Status CheckCost(const std::string& label, const LayerCost& cost) {
       return absl::InvalidArgumentError(absl::StrCat(
           label, ": ", name, " is ", Rounded(cost.*field), ", it must be a time of at least 0"));
     }
+    if (cost.*field > limits::kSecondsMax) {
+      return absl::InvalidArgumentError(absl::StrCat(label, ": ", name, " is ",
+                                                     Rounded(cost.*field), ", it must be at most ",
+                                                     Rounded(limits::kSecondsMax), " seconds"));
+    }
   }
   for (const auto& [name, field] : kBytesFields) {
     if (cost.*field < 0) {
       return absl::InvalidArgumentError(
           absl::StrCat(label, ": ", name, " is ", cost.*field, ", it must be at least 0"));
+    }
+    if (cost.*field > limits::kTensorBytesMax) {
+      return absl::InvalidArgumentError(absl::StrCat(label, ": ", name, " is ", cost.*field,
+                                                     ", it must be at most ",
+                                                     limits::kTensorBytesMax));
     }
   }
   return absl::OkStatus();
@@ -122,11 +132,7 @@ bool SameJoin(const WorkerJoined& a, const WorkerJoined& b) {
 }
 
 absl::Status CheckWorkerId(const std::string& id) {
-  const bool good = !id.empty() && static_cast<int64_t>(id.size()) <= limits::kNameBytesMax &&
-                    std::all_of(id.begin(), id.end(), [](char c) {
-                      return absl::ascii_islower(c) || absl::ascii_isdigit(c) || c == '-';
-                    });
-  if (good) return absl::OkStatus();
+  if (IsWorkerId(id)) return absl::OkStatus();
   return absl::InvalidArgumentError(
       absl::StrCat("worker id \"", id.substr(0, limits::kNameBytesMax), "\" must be 1 to ",
                    limits::kNameBytesMax, " of a-z, 0-9 and -"));

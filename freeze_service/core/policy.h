@@ -37,7 +37,6 @@ struct PolicyInput {
   IntervalIndex boundary;
   Step step;  // boundary * K
   int64_t steps_per_epoch = 0;
-  int64_t interval_steps = 0;
   IntervalIndex interval;  // newest interval with reports; -1 = none yet (boundaries 0 and 1)
   /// [layer] statistic of the newest intervals, oldest first, at most kEtaHistory; NaN = no
   /// evidence (frozen, no previous interval, zero or non-finite norm).

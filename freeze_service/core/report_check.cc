@@ -6,6 +6,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "freeze_service/core/reason.h"
+#include "services/base/limits.h"
 #include "services/base/status_macros.h"
 
 namespace smartpipe {
@@ -17,15 +18,29 @@ absl::Status Bad(absl::string_view label, absl::string_view field, const std::st
       absl::StrCat(label, ": ", field, " is ", value, ", it must be ", wanted));
 }
 
+absl::Status CheckSecondsMax(absl::string_view label, absl::string_view field, double value) {
+  if (value <= limits::kSecondsMax) return absl::OkStatus();
+  return Bad(label, field, Rounded(value),
+             absl::StrCat("at most ", Rounded(limits::kSecondsMax), " seconds"));
+}
+
 absl::Status CheckSeconds(absl::string_view label, absl::string_view field, double value) {
-  if (std::isfinite(value) && value >= 0) return absl::OkStatus();
-  return Bad(label, field, Rounded(value), "a time of at least 0");
+  if (!std::isfinite(value) || value < 0)
+    return Bad(label, field, Rounded(value), "a time of at least 0");
+  return CheckSecondsMax(label, field, value);
 }
 
 // Below 0 means "not measured".
 absl::Status CheckMeasured(absl::string_view label, absl::string_view field, double value) {
-  if (std::isfinite(value)) return absl::OkStatus();
-  return Bad(label, field, Rounded(value), "a time, or below 0 for not measured");
+  if (!std::isfinite(value))
+    return Bad(label, field, Rounded(value), "a time, or below 0 for not measured");
+  return CheckSecondsMax(label, field, value);
+}
+
+// Below 0 means "not measured".
+absl::Status CheckBytesMax(absl::string_view label, absl::string_view field, int64_t value) {
+  if (value <= limits::kTensorBytesMax) return absl::OkStatus();
+  return Bad(label, field, absl::StrCat(value), absl::StrCat("at most ", limits::kTensorBytesMax));
 }
 
 absl::Status CheckNorm(absl::string_view label, absl::string_view field, double value) {
@@ -58,7 +73,11 @@ absl::Status CheckCosts(const std::string& label, const LayerCost& cost) {
   SP_RETURN_IF_ERROR(CheckMeasured(label, "forward_s", cost.forward_s));
   SP_RETURN_IF_ERROR(CheckMeasured(label, "input_grad_s", cost.input_grad_s));
   SP_RETURN_IF_ERROR(CheckMeasured(label, "weight_grad_s", cost.weight_grad_s));
-  return CheckMeasured(label, "optimize_s", cost.optimize_s);
+  SP_RETURN_IF_ERROR(CheckMeasured(label, "optimize_s", cost.optimize_s));
+  SP_RETURN_IF_ERROR(CheckBytesMax(label, "output_bytes", cost.output_bytes));
+  SP_RETURN_IF_ERROR(CheckBytesMax(label, "param_bytes", cost.param_bytes));
+  SP_RETURN_IF_ERROR(CheckBytesMax(label, "state_bytes", cost.state_bytes));
+  return CheckBytesMax(label, "activation_bytes", cost.activation_bytes);
 }
 
 bool SameBits(double a, double b) { return a == b || (std::isnan(a) && std::isnan(b)); }
@@ -108,7 +127,8 @@ absl::Status CheckReportContents(const IntervalReported& report, LayerRange stag
   SP_RETURN_IF_ERROR(CheckSeconds("report", "verdict_wait_s", report.verdict_wait_s));
   SP_RETURN_IF_ERROR(CheckSeconds("report", "switch_drain_s", report.switch_drain_s));
   SP_RETURN_IF_ERROR(CheckSeconds("report", "switch_move_s", report.switch_move_s));
-  return CheckCount("report", "switch_moved_bytes", report.switch_moved_bytes);
+  SP_RETURN_IF_ERROR(CheckCount("report", "switch_moved_bytes", report.switch_moved_bytes));
+  return CheckBytesMax("report", "switch_moved_bytes", report.switch_moved_bytes);
 }
 
 bool SameReport(const IntervalReported& a, const IntervalReported& b) {

@@ -30,7 +30,6 @@ PolicyDecision DecideFrontier(const VerdictContext& context, const Evidence& evi
   input.boundary = boundary;
   input.step = Step(boundary.value() * context.length.interval_steps);
   input.steps_per_epoch = context.length.steps_per_epoch;
-  input.interval_steps = context.length.interval_steps;
   input.interval = evidence.interval;
   input.eta_history = evidence.eta_history;
   input.no_evidence = evidence.no_evidence;

@@ -18,6 +18,8 @@ namespace smartpipe {
 namespace {
 
 constexpr int kPageDefault = 100;
+// A page ends once it is over this; one verdict is far smaller.
+constexpr size_t kPageBytesMax = limits::kGrpcMessageBytesMax / 2;
 
 template <typename Repeated>
 std::vector<std::string> Strings(const Repeated& repeated) {
@@ -139,7 +141,7 @@ grpc::Status FreezeServiceImpl::CountKeys(grpc::ServerContext*, const v1::CountK
 // ---- State of the run ---------------------------------------------------------------------------
 
 const Verdict* FreezeServiceImpl::VerdictAt(Step step) const {
-  const std::vector<Verdict>& verdicts = coordinator_->verdicts();
+  const absl::Span<const Verdict> verdicts = published();
   auto after =
       std::upper_bound(verdicts.begin(), verdicts.end(), step,
                        [](Step wanted, const Verdict& verdict) { return wanted < verdict.step; });
@@ -172,9 +174,9 @@ void FreezeServiceImpl::FillRun(v1::Run& run) const {
   const Step step(progress_->steps_done());
   if (const Verdict* current = VerdictAt(step); current != nullptr)
     *run.mutable_current() = EncodeVerdict(*current);
-  run.set_num_verdicts(static_cast<int64_t>(coordinator_->verdicts().size()));
+  run.set_num_verdicts(static_cast<int64_t>(published().size()));
   int64_t num_rebalances = 0, num_layers_moved = 0;
-  for (const Verdict& verdict : coordinator_->verdicts()) {
+  for (const Verdict& verdict : published()) {
     if (verdict.moves.empty() || step < verdict.step) continue;
     ++num_rebalances;
     num_layers_moved += static_cast<int64_t>(verdict.moves.size());
@@ -195,13 +197,17 @@ grpc::Status FreezeServiceImpl::ListDecisions(grpc::ServerContext*,
   }
   const int page_size = request->page_size() == 0 ? kPageDefault : request->page_size();
   absl::MutexLock lock(&mutex_);
-  const std::vector<Verdict>& verdicts = coordinator_->verdicts();
+  const absl::Span<const Verdict> verdicts = published();
   absl::StatusOr<size_t> next = DecodePageToken(request->page_token(), verdicts.size());
   if (!next.ok()) return ToGrpcStatus(next.status());
-  for (; *next < verdicts.size() && response->verdicts_size() < page_size; ++*next) {
+  size_t page_bytes = 0;
+  for (; *next < verdicts.size() && response->verdicts_size() < page_size &&
+         page_bytes <= kPageBytesMax;
+       ++*next) {
     const Verdict& verdict = verdicts[*next];
-    if (!request->changes_only() || IsChange(verdict))
-      *response->add_verdicts() = EncodeVerdict(verdict);
+    if (request->changes_only() && !IsChange(verdict)) continue;
+    *response->add_verdicts() = EncodeVerdict(verdict);
+    page_bytes += response->verdicts().rbegin()->ByteSizeLong();
   }
   if (*next < verdicts.size()) response->set_next_page_token(absl::StrCat(*next));
   return grpc::Status::OK;

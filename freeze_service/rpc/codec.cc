@@ -65,9 +65,7 @@ absl::Status CheckNotNegative(absl::string_view field, double value) {
 }
 
 absl::StatusOr<WorkerId> DecodeWorkerId(const std::string& id) {
-  bool good = !id.empty() && id.size() <= static_cast<size_t>(limits::kNameBytesMax);
-  for (char c : id) good = good && (absl::ascii_islower(c) || absl::ascii_isdigit(c) || c == '-');
-  if (good) return WorkerId(id);
+  if (IsWorkerId(id)) return WorkerId(id);
   return absl::InvalidArgumentError(
       absl::StrCat("worker_id \"", id.substr(0, limits::kNameBytesMax), "\" is not a name of 1 to ",
                    limits::kNameBytesMax, " characters of a-z, 0-9 and -"));

@@ -102,6 +102,7 @@ void FreezeServiceImpl::Publish(const StartGeneration& start) {
 }
 
 void FreezeServiceImpl::Publish(const Verdict& verdict) {
+  ++num_published_;
   v1::JoinResponse message;
   *message.mutable_verdict() = EncodeVerdict(verdict);
   LogInfo("boundary ", verdict.boundary.value(), " (step ", verdict.step.value(),
@@ -213,6 +214,10 @@ grpc::Status FreezeServiceImpl::AnnounceLayers(grpc::ServerContext*,
         "incarnation ", request->incarnation(), " of worker ", request->worker_id(),
         " is not the one that is connected (", member->second.stream->incarnation(), ")")));
   }
+  if (ended_workers_.contains(joined->worker)) {
+    return ToGrpcStatus(absl::FailedPreconditionError(
+        absl::StrCat("worker ", request->worker_id(), " has ended already; join again")));
+  }
   const bool was_announced = std::exchange(member->second.announced, true);
   const absl::Status status = ApplyEvent(*joined);
   if (!status.ok()) {
@@ -265,6 +270,12 @@ absl::Status FreezeServiceImpl::TakeEndWorker(const v1::EndWorkerRequest& reques
     if (std::exchange(member->second.announced, false)) {
       SP_RETURN_IF_ERROR(ApplyEvent(
           WorkerLost{.worker = worker, .incarnation = incarnation, .how = request.error()}));
+    }
+    if (ended_workers_.size() >= static_cast<size_t>(limits::kWorkersMax)) {
+      // Words of workers that have left; connected ones are fewer than the limit.
+      std::erase_if(ended_workers_, [this](const auto& ended) ABSL_NO_THREAD_SAFETY_ANALYSIS {
+        return !members_.contains(ended.first);
+      });
     }
     ended_workers_[worker] = request;
     SendWaiting();

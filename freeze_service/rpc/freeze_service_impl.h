@@ -13,6 +13,7 @@
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
+#include "absl/types/span.h"
 #include "freeze_service/core/coordinator.h"
 #include "freeze_service/rpc/join_stream.h"
 #include "freeze_service/rpc/key_value_space.h"
@@ -116,6 +117,11 @@ class FreezeServiceImpl final
   absl::Status CheckMember(const std::string& worker_id, int64_t generation) const
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::Status CheckNotEnded() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  /// The verdicts that are stored and sent; the Coordinator may hold newer ones after a failed
+  /// append.
+  absl::Span<const Verdict> published() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    return absl::MakeConstSpan(coordinator_->verdicts()).first(num_published_);
+  }
   /// Verdict in force at `step`; null before the start.
   const Verdict* VerdictAt(Step step) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void FillRun(v1::Run& run) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
@@ -129,6 +135,7 @@ class FreezeServiceImpl final
   const std::unique_ptr<DecisionStore> store_ ABSL_PT_GUARDED_BY(mutex_);
   const std::unique_ptr<ProgressLog> progress_ ABSL_PT_GUARDED_BY(mutex_);
   int64_t next_sequence_ ABSL_GUARDED_BY(mutex_) = 0;
+  size_t num_published_ ABSL_GUARDED_BY(mutex_) = 0;            // verdicts
   std::map<WorkerId, Member> members_ ABSL_GUARDED_BY(mutex_);  // with an open stream
   std::vector<WorkerId> ranks_ ABSL_GUARDED_BY(mutex_);         // [rank], since the start
   std::map<WorkerId, v1::EndWorkerRequest> ended_workers_ ABSL_GUARDED_BY(mutex_);

@@ -73,7 +73,10 @@ void JoinStream::Break() {
   if (!closing_) status_ = grpc::Status::CANCELLED;
 }
 
-// May be the last owner: nothing may touch *this after it.
-void JoinStream::OnDone() { std::shared_ptr<JoinStream> last = std::move(self_); }
+void JoinStream::OnDone() {
+  on_broken_(*this);
+  // May be the last owner: nothing may touch *this after it.
+  std::shared_ptr<JoinStream> last = std::move(self_);
+}
 
 }  // namespace smartpipe

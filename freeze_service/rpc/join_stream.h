@@ -21,8 +21,8 @@ class JoinStream final : public grpc::ServerWriteReactor<v1::JoinResponse> {
  public:
   using BrokenCallback = std::function<void(JoinStream&)>;
 
-  /// The stream of a worker; `on_broken` is called when the connection broke, also after Close,
-  /// maybe twice.
+  /// The stream of a worker; `on_broken` is called when the connection broke and when the stream
+  /// is done, so at least once, without a lock held.
   static std::shared_ptr<JoinStream> Create(WorkerId worker, int64_t incarnation,
                                             BrokenCallback on_broken);
 

@@ -37,6 +37,10 @@ absl::StatusOr<std::unique_ptr<ProgressLog>> ProgressLog::Create(const std::stri
   return log;
 }
 
+bool ProgressLog::IsNew(const v1::Evaluation& evaluation) const {
+  return evaluations_.empty() || evaluation.step() > evaluations_.back().step();
+}
+
 absl::Status ProgressLog::CheckRequest(const v1::ReportProgressRequest& request,
                                        const Length& length) const {
   int64_t previous = -1;
@@ -51,6 +55,7 @@ absl::Status ProgressLog::CheckRequest(const v1::ReportProgressRequest& request,
         CheckNotNegative(absl::StrCat("step_s of step ", step.step()), step.step_s()));
   }
   previous = -1;
+  size_t num_evaluations = evaluations_.size();
   for (const v1::Evaluation& evaluation : request.evaluations()) {
     if (evaluation.step() <= previous || evaluation.step() > length.num_steps) {
       return absl::InvalidArgumentError(
@@ -63,6 +68,10 @@ absl::Status ProgressLog::CheckRequest(const v1::ReportProgressRequest& request,
           absl::StrCat("accuracy is ", evaluation.accuracy(), "; the range is 0 to 1"));
     }
     SP_RETURN_IF_ERROR(CheckNotNegative("seconds", evaluation.seconds()));
+    if (IsNew(evaluation) && ++num_evaluations > kEvaluationsMax) {
+      return absl::ResourceExhaustedError(absl::StrCat("the run has more than ", kEvaluationsMax,
+                                                       " evaluations; that is the limit"));
+    }
   }
   return absl::OkStatus();
 }
@@ -89,11 +98,7 @@ absl::Status ProgressLog::Add(const v1::ReportProgressRequest& request, const Le
     absl::StrAppend(&lines, line.dump(), "\n");
   }
   for (const v1::Evaluation& evaluation : request.evaluations()) {
-    if (!evaluations_.empty() && evaluation.step() <= evaluations_.back().step()) continue;
-    if (evaluations_.size() >= kEvaluationsMax) {
-      return absl::ResourceExhaustedError(
-          absl::StrCat("the run has ", kEvaluationsMax, " evaluations; that is the limit"));
-    }
+    if (!IsNew(evaluation)) continue;
     evaluations_.push_back(evaluation);
     const nlohmann::json line = {{"evaluation",
                                   {{"step", evaluation.step()},

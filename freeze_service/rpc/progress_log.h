@@ -36,7 +36,8 @@ class ProgressLog {
 
   /// Steps and evaluations heard before are skipped, so a request may be repeated.
   /// `frontier_at` tells the frontier in force at a step.
-  /// Errors: INVALID_ARGUMENT (order, range, negative time); then nothing is taken over.
+  /// Errors: INVALID_ARGUMENT (order, range, negative time), RESOURCE_EXHAUSTED (too many
+  /// evaluations); then nothing is taken over.
   absl::Status Add(const v1::ReportProgressRequest& request, const Length& length,
                    const std::function<LayerIndex(Step)>& frontier_at);
 
@@ -50,6 +51,7 @@ class ProgressLog {
   ProgressLog(std::string path, int64_t batch_size)
       : path_(std::move(path)), batch_size_(batch_size) {}
   absl::Status CheckRequest(const v1::ReportProgressRequest& request, const Length& length) const;
+  bool IsNew(const v1::Evaluation& evaluation) const;
   void Write(const std::string& lines);
 
   const std::string path_;

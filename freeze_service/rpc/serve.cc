@@ -17,7 +17,6 @@
 #include "freeze_service/rpc/codec.h"
 #include "freeze_service/rpc/freeze_service_impl.h"
 #include "freeze_service/store/decision_store.h"
-#include "services/base/launcher_bond.h"
 #include "services/base/limits.h"
 #include "services/base/status_macros.h"
 #include "services/config/run_config.h"
@@ -57,7 +56,6 @@ absl::Status WaitForEnd(FreezeServiceImpl& service, const sigset_t& stop_signals
 }  // namespace
 
 absl::Status Serve(const ServeOptions& options, const sigset_t& stop_signals) {
-  SP_RETURN_IF_ERROR(BindToLauncher(options.launcher_pid));
   SP_ASSIGN_OR_RETURN(RunConfig config, ReadRunConfig(options.config));
   std::filesystem::path run_dir = std::filesystem::absolute(options.run_dir);
   if (!run_dir.has_filename()) run_dir = run_dir.parent_path();  // "runs/a/" means "runs/a"

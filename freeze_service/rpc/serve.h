@@ -2,7 +2,6 @@
 #pragma once
 
 #include <csignal>
-#include <cstdint>
 #include <string>
 
 #include "absl/status/status.h"
@@ -11,12 +10,11 @@ namespace smartpipe {
 
 struct ServeOptions {
   std::string listen = "127.0.0.1:50051";
-  std::string config;        // the run's TOML file
-  std::string run_dir;       // existing folder; decisions.jsonl and metrics.jsonl go there
-  int ready_fd = -1;         // "PORT\n" is written to it when serving; -1 = none
-  int64_t launcher_pid = 0;  // parent process to die with; 0 = none
-  double linger_s = 30;      // how long it answers after the end of the run
-  bool insecure = false;     // listen on other addresses than loopback
+  std::string config;     // the run's TOML file
+  std::string run_dir;    // existing folder; decisions.jsonl and metrics.jsonl go there
+  int ready_fd = -1;      // "PORT\n" is written to it when serving; -1 = none
+  double linger_s = 30;   // how long it answers after the end of the run
+  bool insecure = false;  // listen on other addresses than loopback
 };
 
 /// Serves until one of `stop_signals` (blocked in all threads) arrives, or linger_s after the end

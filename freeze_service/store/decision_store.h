@@ -28,13 +28,14 @@ class DecisionStore {
   /// Durable (as far as this store is) when it returns OK; after an error nothing was appended and
   /// the service must stop.
   virtual absl::Status Append(const DecisionRecord& record) = 0;
+  /// What the store keeps in memory, oldest first; may be empty.
   virtual const std::vector<DecisionRecord>& records() const = 0;
 };
 
-/// Keeps records in memory and appends one JSON line per decision to `path` ("" = memory only),
-/// flushed and checked. Line: {"sequence", "time", "type": "start_generation" | "verdict" |
-/// "end_run", ...}. A verdict line has boundary, step, verdict ("keep" | "plan"), plan_epoch,
-/// frontier, cuts, moves, moved_bytes, predicted times, eta, reason.
+/// Appends one JSON line per decision to `path`, flushed and checked, and keeps no records; with
+/// path "" it keeps them in memory only. Line: {"sequence", "time", "type": "start_generation" |
+/// "verdict" | "end_run", ...}. A verdict line has boundary, step, verdict ("keep" | "plan"),
+/// plan_epoch, frontier, cuts, moves, moved_bytes, predicted times, eta, reason.
 absl::StatusOr<std::unique_ptr<DecisionStore>> MakeMemoryDecisionStore(const std::string& path);
 
 /// The JSON line of one decision, without newline.

@@ -7,7 +7,10 @@
 #include <functional>
 #include <ostream>
 #include <string>
+#include <string_view>
 #include <utility>
+
+#include "services/base/limits.h"
 
 namespace smartpipe {
 
@@ -67,7 +70,16 @@ using PlanEpoch = StrongInt<struct PlanEpochTag, int64_t>;
 /// has 1.
 using Generation = StrongInt<struct GenerationTag, int64_t>;
 
-/// Stable name of a worker process, e.g. "w0".  [a-z0-9-]{1,63}
+/// Whether `name` may be a WorkerId: [a-z0-9-]{1,63}.
+constexpr bool IsWorkerId(std::string_view name) {
+  if (name.empty() || name.size() > static_cast<size_t>(limits::kNameBytesMax)) return false;
+  for (char c : name) {
+    if (!((c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '-')) return false;
+  }
+  return true;
+}
+
+/// Stable name of a worker process, e.g. "w0"; IsWorkerId is the rule for those from outside.
 class WorkerId {
  public:
   WorkerId() = default;

@@ -1,5 +1,6 @@
-// The one table of limits. Every queue, map, message and loop that input can grow is bounded by a
-// line here; what is over a limit is refused by name, never truncated.
+// The limits of what comes in from outside, in one table: what is over a limit is refused by name,
+// never truncated. Queues and caches of one module have their bounds beside them; the verdicts of a
+// run are kept all and grow with its length.
 #pragma once
 
 #include <cstdint>
@@ -19,5 +20,7 @@ inline constexpr int64_t kKeyValueEntriesMax = 65'536;
 inline constexpr int64_t kNameBytesMax = 63;
 inline constexpr int64_t kReasonBytesMax = 2048;
 inline constexpr int64_t kDecisionPageMax = 1000;
+inline constexpr double kSecondsMax = 1e6;                    // one measured time
+inline constexpr int64_t kTensorBytesMax = int64_t{1} << 44;  // one layer's, or one switch's
 
 }  // namespace smartpipe::limits

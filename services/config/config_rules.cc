@@ -249,6 +249,12 @@ absl::StatusOr<RunShape> MakeRunShape(const RunConfig& config, int64_t num_train
   shape.interval_steps = interval > 0 ? interval : std::max<int64_t>(1, shape.steps_per_epoch / 4);
   shape.num_boundaries = (shape.num_steps + shape.interval_steps - 1) / shape.interval_steps;
   for (const auto& [step, frontier] : config.freeze.schedule) {
+    if (step >= shape.num_steps) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("freeze.schedule: step ", step, " would never come: the run has ",
+                       shape.num_steps, " steps, 0 .. ", shape.num_steps - 1,
+                       "; give an earlier step, more epochs, or remove the entry"));
+    }
     if (step % shape.interval_steps == 0) continue;
     return absl::InvalidArgumentError(
         absl::StrCat("freeze.schedule: step ", step, " is not a multiple of the interval, ",

@@ -453,7 +453,7 @@ class ConfigReader {
 
 }  // namespace
 
-std::vector<ConfigProblem> CheckRunConfig(const std::string& toml, const std::string& /*source*/,
+std::vector<ConfigProblem> CheckRunConfig(const std::string& toml,
                                           const std::vector<std::string>& sets, RunConfig* config) {
   ConfigReader reader;
   reader.ReadText(toml);
@@ -466,7 +466,7 @@ std::vector<ConfigProblem> CheckRunConfig(const std::string& toml, const std::st
 absl::StatusOr<RunConfig> ParseRunConfig(const std::string& toml, const std::string& source,
                                          const std::vector<std::string>& sets) {
   RunConfig config;
-  const std::vector<ConfigProblem> problems = CheckRunConfig(toml, source, sets, &config);
+  const std::vector<ConfigProblem> problems = CheckRunConfig(toml, sets, &config);
   if (problems.empty()) return config;
   return absl::InvalidArgumentError(
       absl::StrJoin(problems, "\n", [&](std::string* out, const ConfigProblem& problem) {

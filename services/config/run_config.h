@@ -113,7 +113,7 @@ std::string FormatConfigProblem(const ConfigProblem& problem, const std::string&
 
 /// Same as ParseRunConfig, as a list; empty = the config is good. `config` (may be null) receives
 /// the parsed values.
-std::vector<ConfigProblem> CheckRunConfig(const std::string& toml, const std::string& source,
+std::vector<ConfigProblem> CheckRunConfig(const std::string& toml,
                                           const std::vector<std::string>& sets, RunConfig* config);
 
 /// Checks that need the file system: the weights file exists, a given data.path exists and holds
@@ -143,7 +143,7 @@ struct RunShape {
   int64_t num_boundaries = 0;  // boundaries 0..num_boundaries-1 have a verdict: ceil(num_steps / K)
 };
 /// Errors: INVALID_ARGUMENT when the training set has less than one batch, or a freeze.schedule
-/// step is not a multiple of the interval.
+/// step is not a multiple of the interval or not before the run's end.
 absl::StatusOr<RunShape> MakeRunShape(const RunConfig& config, int64_t num_train_samples);
 
 }  // namespace smartpipe

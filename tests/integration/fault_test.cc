@@ -60,6 +60,23 @@ TEST(FaultTest, AKilledWorkerEndsTheRunAndIsNamed) {
   }
 }
 
+TEST(FaultTest, AWorkerKilledBeforeTheFirstStepEndsTheRunToo) {
+  TrainRun run(LongRun(2));
+  ASSERT_TRUE(testutil::Eventually([&] { return run.Child("--worker-id w1") > 0; }, kEndWithin));
+  kill(run.Child("--worker-id w1"), SIGKILL);
+  EXPECT_EQ(run.process().Wait(kEndWithin).value_or(-1), 1) << run.process().output();
+  EXPECT_THAT(run.process().output(), HasSubstr("w1"));
+}
+
+TEST(FaultTest, AWorkerKilledDuringEvaluationsEndsTheRunToo) {
+  // Short epochs and a large test set: the run evaluates most of the time.
+  TrainRun run({"train.epochs=1000", "data.limit_train=32", "data.limit_test=10000"});
+  ASSERT_TRUE(run.WaitForSteps(RandomSteps())) << run.process().output();
+  kill(run.Child("--worker-id w0"), SIGKILL);
+  EXPECT_EQ(run.process().Wait(kEndWithin).value_or(-1), 1) << run.process().output();
+  EXPECT_THAT(run.process().output(), HasSubstr("w0"));
+}
+
 TEST(FaultTest, AKilledServiceEndsTheRunAndIsNamed) {
   TrainRun run(LongRun(2));
   const std::vector<ChildInfo> children = ChildrenOnceTraining(run, RandomSteps());

@@ -61,11 +61,14 @@ TEST(TrainTest, ForcedFreezeAndRebalanceChangeNoByte) {
     std::vector<std::string> sets = freeze;
     sets.push_back(absl::StrCat("pipeline.stages=", stages));
     sets.push_back("rebalance.min_gain=0");
+    if (stages == 2) sets.push_back("pipeline.cuts=[6]");  // so bad a start that layers must move
+    if (stages == 3) sets.push_back("pipeline.cuts=[5, 6]");
     TrainRun run(sets);
     const nlohmann::json summary = Finish(run);
     if (expected.empty()) expected = summary["weights_sha256"];
     EXPECT_EQ(summary["weights_sha256"], expected) << stages << " stages";
     EXPECT_EQ(summary["frozen_layers"], 5);
+    EXPECT_EQ(summary["layers_moved"] > 0, stages > 1);
     std::vector<std::pair<int, int>> frontiers;
     int last = 0;
     for (const nlohmann::json& decision : summary["decisions"]) {

@@ -1,8 +1,10 @@
 // Nothing is computed, recorded, sent or changed below the frontier, in whichever stage it lies.
+#include <memory>
 #include <thread>
 #include <vector>
 
 #include "ATen/Parallel.h"
+#include "ATen/record_function.h"
 #include "gtest/gtest.h"
 #include "tests/numeric/rank_threads.h"
 #include "worker/engine/interpreter.h"
@@ -10,8 +12,17 @@
 namespace smartpipe {
 namespace {
 
+/// Autograd nodes that ran on this thread, counted by Torch's own profiling hook.
+thread_local int64_t num_backward_nodes = 0;
+
+std::unique_ptr<at::ObserverContext> CountBackwardNode(const at::RecordFunction&) {
+  ++num_backward_nodes;
+  return nullptr;
+}
+
 struct Counts {
-  std::vector<LayerCounters> layers;  // [layer]
+  std::vector<int64_t> backward_nodes;  // [rank]
+  std::vector<LayerCounters> layers;    // [layer]
   int64_t gradient_messages = 0, gradient_bytes = 0;
   std::vector<int64_t> gradient_bytes_sent;  // [rank]
 };
@@ -35,6 +46,7 @@ Counts CountWork(const std::string& schedule, int64_t frontier, const std::vecto
   Counts counts;
   counts.layers.resize(model->num_layers());
   counts.gradient_bytes_sent.resize(size);
+  counts.backward_nodes.resize(size);
   std::vector<std::thread> threads;
   for (int32_t rank = 0; rank < size; ++rank) {
     threads.emplace_back([&, rank] {
@@ -57,6 +69,7 @@ Counts CountWork(const std::string& schedule, int64_t frontier, const std::vecto
       for (const auto& [index, runner] : interpreter->layers())
         counts.layers[index.value()] = runner->counters();
       counts.gradient_bytes_sent[rank] = interpreter->gradient_bytes_sent();
+      counts.backward_nodes[rank] = num_backward_nodes;
     });
   }
   for (std::thread& thread : threads) thread.join();
@@ -68,7 +81,10 @@ Counts CountWork(const std::string& schedule, int64_t frontier, const std::vecto
 TEST(FrontierTest, NoGradientBelowTheFrontierInAnyStage) {
   constexpr int64_t kNumSteps = 3, kMicrobatches = 4;
   const std::vector<int64_t> cuts = {2, 4};  // stages [0,2) [2,4) [4,7)
+  at::addGlobalCallback(
+      at::RecordFunctionCallback(CountBackwardNode).scopes({at::RecordScope::BACKWARD_FUNCTION}));
   for (const char* schedule : {"gpipe", "1f1b"}) {
+    std::vector<int64_t> nodes_before;
     for (int64_t frontier = 0; frontier < 7; ++frontier) {
       SCOPED_TRACE(testing::Message() << schedule << " frontier " << frontier);
       const Counts counts = CountWork(schedule, frontier, cuts, kNumSteps);
@@ -82,6 +98,15 @@ TEST(FrontierTest, NoGradientBelowTheFrontierInAnyStage) {
           EXPECT_GE(counter.num_gradient_tensors, kNumSteps * kMicrobatches) << "layer " << layer;
         }
       }
+      // A stage runs autograd nodes for its trainable layers only: fewer with each frozen layer.
+      for (size_t rank = 0; rank < 3; ++rank) {
+        const bool frozen = rank < cuts.size() && frontier >= cuts[rank];
+        EXPECT_EQ(counts.backward_nodes[rank] == 0, frozen) << "rank " << rank;
+        if (nodes_before.empty()) continue;
+        EXPECT_LE(counts.backward_nodes[rank], nodes_before[rank]) << "rank " << rank;
+      }
+      EXPECT_NE(counts.backward_nodes, nodes_before);
+      nodes_before = counts.backward_nodes;
       // Gradients cross an edge only if a layer before it is trainable.
       const int64_t live_edges = (frontier < 2) + (frontier < 4);
       EXPECT_EQ(counts.gradient_messages, live_edges * kNumSteps * kMicrobatches);

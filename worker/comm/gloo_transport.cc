@@ -14,6 +14,8 @@
 //   type: a mismatch never meets and ends in DEADLINE_EXCEEDED.
 // - Sockets live as long as the last Work or backend object; all must go before a peer sees the
 //   end.
+#include <signal.h>
+
 #include <algorithm>
 #include <array>
 #include <chrono>
@@ -414,6 +416,9 @@ absl::StatusOr<std::unique_ptr<Transport>> MakeGlooTransport(const TransportOpti
   SP_RETURN_IF_ERROR(CheckOptions(options));
   c10::intrusive_ptr<c10d::Backend> backend;
   if (options.size > 1) {
+    // Gloo writes to its sockets without MSG_NOSIGNAL: a peer that has just gone would end this
+    // process instead of giving an error.
+    signal(SIGPIPE, SIG_IGN);
     SP_ASSIGN_OR_RETURN(backend, ConnectGlooMesh(options));
   }
   return std::make_unique<GlooTransport>(std::make_shared<GlooGroup>(options, std::move(backend)));

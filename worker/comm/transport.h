@@ -65,7 +65,8 @@ struct TransportOptions {
   std::string bind_address = "127.0.0.1";  // interface of the data connections
 };
 
-/// Gloo over TCP. Connects all ranks; returns when the group is complete.
+/// Gloo over TCP. Connects all ranks; returns when the group is complete. From then on the process
+/// ignores SIGPIPE.
 absl::StatusOr<std::unique_ptr<Transport>> MakeGlooTransport(const TransportOptions& options);
 
 /// Ranks as threads of one process, for tests: copies through memory, rendezvous or buffered, with

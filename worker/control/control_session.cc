@@ -150,6 +150,7 @@ class ControlSessionImpl final : public ControlSession {
   bool flush_ ABSL_GUARDED_BY(mutex_) = false;
   bool sending_ ABSL_GUARDED_BY(mutex_) = false;
   // The end.
+  absl::Status refused_ ABSL_GUARDED_BY(mutex_);  // why a report was refused, if one was
   bool ended_ ABSL_GUARDED_BY(mutex_) = false;
   absl::Status end_ ABSL_GUARDED_BY(mutex_);        // OK = all workers finished
   absl::Status end_error_ ABSL_GUARDED_BY(mutex_);  // never OK after the end
@@ -177,23 +178,27 @@ ControlSessionImpl::~ControlSessionImpl() {
 void ControlSessionImpl::End(const absl::Status& why, const absl::Status& error) {
   std::function<void(const absl::Status&)> on_end;
   std::vector<std::weak_ptr<GrpcKeyValueStore>> stores;
+  absl::Status told, told_error;
   {
     Lock lock(&mutex_);
     if (ended_) return;
     ended_ = true;
-    end_ = why;
-    end_error_ = error;
+    // The end of the run that our own failure brought about does not take its place.
+    end_ = refused_.ok() ? why : refused_;
+    end_error_ = refused_.ok() ? error : refused_;
+    told_error = end_error_;
+    told = end_;
     on_end = std::exchange(on_end_, nullptr);
     stores = std::exchange(stores_, {});
     // After success the answers of our own last calls are still on their way.
     for (grpc::ClientContext* context : pending_) {
-      if (!why.ok()) context->TryCancel();
+      if (!end_.ok()) context->TryCancel();
     }
   }
   for (const std::weak_ptr<GrpcKeyValueStore>& weak : stores) {
-    if (std::shared_ptr<GrpcKeyValueStore> store = weak.lock()) store->CancelBecause(error);
+    if (std::shared_ptr<GrpcKeyValueStore> store = weak.lock()) store->CancelBecause(told_error);
   }
-  if (on_end) on_end(why);
+  if (on_end) on_end(told);
 }
 
 void ControlSessionImpl::OnEnd(std::function<void(const absl::Status& why)> callback) {
@@ -502,6 +507,11 @@ void ControlSessionImpl::SendLoop() {
       status = Call(&Stub::ReportProgress, *progress, &progress_response);
     if (!status.ok()) {
       const absl::Status why = Annotate(status, "the freeze service refused a report");
+      {
+        Lock lock(&mutex_);
+        if (!ended_) refused_ = why;
+      }
+      Fail(why);      // nobody can tell the service later
       End(why, why);  // ignored if the end is the reason
     }
     Lock lock(&mutex_);

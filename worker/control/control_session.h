@@ -27,11 +27,12 @@ namespace smartpipe {
 ///
 /// The end: as soon as the run ends, the service is gone or it refuses a message of ours, every
 /// wait and every later call returns why, and so does every key-value store made here:
-///   ABORTED      "the run ended: w1 is lost: its connection broke"   (OK inside OnEnd when all
-///   workers finished) UNAVAILABLE  "the freeze service at 127.0.0.1:1234 is gone: ..."  (at once
-///   when the connection breaks, within 3 s
-///                when the machine or process stands still)
-///   other codes  a refusal, with the service's own sentence.
+///
+/// - ABORTED: the run ended, "the run ended: w1 is lost: its connection broke"; inside OnEnd it is
+///   OK when all workers finished.
+/// - UNAVAILABLE: "the freeze service at 127.0.0.1:1234 is gone: ...", at once when the connection
+///   breaks, within 3 s when the machine or process stands still.
+/// - Other codes: a refusal, with the service's own sentence.
 ///
 /// Threads: all methods from any thread.  Test: tests/component/control/control_session_test.cc
 class ControlSession : public ControlPlane {

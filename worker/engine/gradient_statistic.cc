@@ -27,7 +27,7 @@ double SquaredNorm(const std::vector<at::Tensor>& tensors) {
 
 void GradientStatistic::AddMicrobatch(const std::vector<at::Tensor>& gradients) {
   if (!per_microbatch_) return;
-  microbatch_norm2_sum_ += SquaredNorm(gradients);
+  microbatch_norm2_sum_ += SquaredNorm(gradients) / (weight_ * weight_);
   ++num_microbatches_;
 }
 

@@ -31,8 +31,11 @@ struct GradientNorms {
 /// Threads: one.
 class GradientStatistic {
  public:
-  /// `per_microbatch`: also keep the mean squared norm of micro-batch gradients.
-  explicit GradientStatistic(bool per_microbatch) : per_microbatch_(per_microbatch) {}
+  /// `per_microbatch`: also keep the mean squared norm of micro-batch gradients. A micro-batch's
+  /// gradients arrive weighted by 1 / num_microbatches, its share of the global batch; its norm is
+  /// taken without that weight, as if the micro-batch were all there is.
+  GradientStatistic(bool per_microbatch, int64_t num_microbatches)
+      : per_microbatch_(per_microbatch), weight_(1.0 / static_cast<double>(num_microbatches)) {}
 
   bool per_microbatch() const { return per_microbatch_; }
   void AddMicrobatch(const std::vector<at::Tensor>& gradients);
@@ -44,7 +47,8 @@ class GradientStatistic {
   absl::Status LoadState(const std::vector<NamedTensor>& state);
 
  private:
-  bool per_microbatch_;
+  const bool per_microbatch_;
+  const double weight_;
   std::vector<at::Tensor> sum_, previous_mean_;  // one per parameter; empty = none yet
   int64_t num_steps_ = 0, num_microbatches_ = 0;
   double microbatch_norm2_sum_ = 0, previous_microbatch_norm2_ = 0;

@@ -26,7 +26,8 @@ absl::StatusOr<std::unique_ptr<LayerRunner>> MakeLayerRunner(const EngineContext
   return LayerRunner::Create(
       index, std::move(layer),
       {.optim = context.config->optim,
-       .per_microbatch_norms = context.config->freeze.statistic == "corrected"});
+       .per_microbatch_norms = context.config->freeze.statistic == "corrected",
+       .num_microbatches = context.config->train.microbatches});
 }
 
 absl::StatusOr<std::unique_ptr<Interpreter>> Interpreter::Create(const EngineContext& context,
@@ -128,7 +129,6 @@ absl::Status Interpreter::MoveLayers(const Plan& plan, SwitchCost& cost) {
   Transport& transport = *context_.transport;
   const int rank = transport.rank().value();
   for (const LayerMove& move : LayerMoves(plan_.cuts, plan.cuts, context_.model->num_layers())) {
-    ++cost.num_layers_moved;
     const int from = rank_of(move.from_stage.value()), to = rank_of(move.to_stage.value());
     const bool frozen = move.layer < plan.frontier;
     if (from == rank) {

@@ -47,7 +47,6 @@ struct TestScore {
 struct SwitchCost {
   double drain_s = 0, move_s = 0;
   int64_t moved_bytes = 0;  // sent and received by this rank
-  int32_t num_layers_moved = 0;
 };
 
 /// Owns the layers of this rank and runs them.

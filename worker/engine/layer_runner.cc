@@ -45,7 +45,7 @@ absl::StatusOr<std::unique_ptr<LayerRunner>> LayerRunner::Create(LayerIndex inde
   for (const NamedTensor& parameter : runner->layer_->parameters())
     runner->parameters_.push_back(parameter.tensor);
   SP_ASSIGN_OR_RETURN(runner->optimizer_, MakeOptimizer(options.optim, *runner->layer_));
-  runner->statistic_.emplace(options.per_microbatch_norms);
+  runner->statistic_.emplace(options.per_microbatch_norms, options.num_microbatches);
   return runner;
 }
 

@@ -37,6 +37,7 @@ class LayerRunner {
   struct Options {
     OptimConfig optim;
     bool per_microbatch_norms = false;  // freeze.statistic = "corrected"
+    int64_t num_microbatches = 1;
   };
   /// A trainable layer with fresh optimizer and statistic.
   static absl::StatusOr<std::unique_ptr<LayerRunner>> Create(LayerIndex index,
@@ -45,7 +46,6 @@ class LayerRunner {
 
   LayerIndex index() const { return index_; }
   const Layer& layer() const { return *layer_; }
-  Layer& mutable_layer() { return *layer_; }
   bool frozen() const { return frozen_; }
   /// From now on: forward without gradient, BatchNorm in eval mode, no optimizer state, no
   /// statistic.

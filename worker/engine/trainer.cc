@@ -25,6 +25,7 @@ class TrainLoop {
                         Interpreter::Create(options_.context, options_.assignment.plan));
     SP_RETURN_IF_ERROR(Barrier(transport()));
     Stopwatch train_watch;
+    step_watch_.Restart();
     for (Step step(0); step.value() < options_.shape.num_steps; ++step) {
       if (step.value() % options_.shape.interval_steps == 0) SP_RETURN_IF_ERROR(PassBoundary(step));
       SP_RETURN_IF_ERROR(RunStep(step));

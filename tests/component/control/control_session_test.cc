@@ -236,6 +236,12 @@ TEST(ControlSession, ARefusedReportEndsTheSessionWithTheReason) {
   EXPECT_EQ(end.code(), StatusCode::kInvalidArgument);
   EXPECT_THAT(std::string(end.message()), HasSubstr("the freeze service refused a report"));
   EXPECT_EQ(workers.w0->WaitVerdict(IntervalIndex(0), kSoon).status(), end);
+  // The service and the other worker hear it in this worker's words, not as a broken connection.
+  EXPECT_THAT(workers.w1->WaitEnd(kSoon).ToString(), HasSubstr(std::string(end.message())));
+  EXPECT_THAT(harness.GetRun().message(), HasSubstr(std::string(end.message())));
+  EXPECT_THAT(harness.GetRun().message(), HasSubstr("w0"));
+  workers.w0->Fail(end);  // as a worker does that hears of its end: says nothing more
+  ASSERT_EQ(harness.GetRun().ended_workers_size(), 1);
 }
 
 TEST(ControlSession, AnotherWorkersLossEndsEverythingAtOnce) {

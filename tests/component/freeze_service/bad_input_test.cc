@@ -113,6 +113,13 @@ TEST(BadInput, AnnounceLayers) {
        StatusCode::kInvalidArgument, "forward_s"},
       {"negative bytes", [](R& r) { r.mutable_layers(2)->mutable_cost()->set_param_bytes(-1); },
        StatusCode::kInvalidArgument, "param_bytes"},
+      {"endless time", [](R& r) { r.mutable_layers(2)->mutable_cost()->set_optimize_s(1e7); },
+       StatusCode::kInvalidArgument, "optimize_s is 1e+07, it must be at most 1e+06 seconds"},
+      {"too many bytes",
+       [](R& r) {
+         r.mutable_layers(2)->mutable_cost()->set_output_bytes(limits::kTensorBytesMax + 1);
+       },
+       StatusCode::kInvalidArgument, "output_bytes is 17592186044417, it must be at most"},
       {"no steps", [](R& r) { r.set_num_steps(0); }, StatusCode::kInvalidArgument,
        "num_steps is 0"},
       {"other length", [](R& r) { r.set_num_steps(50); }, StatusCode::kInvalidArgument,
@@ -165,6 +172,17 @@ TEST(BadInput, ReportInterval) {
        "moved_bytes"},
       {"NaN cost", [](R& r) { r.mutable_layers(0)->mutable_cost()->set_weight_grad_s(kNaN); },
        StatusCode::kInvalidArgument, "weight_grad_s"},
+      {"endless step", [](R& r) { r.set_step_s(1e7); }, StatusCode::kInvalidArgument,
+       "step_s is 1e+07, it must be at most"},
+      {"endless cost", [](R& r) { r.mutable_layers(0)->mutable_cost()->set_forward_s(1e300); },
+       StatusCode::kInvalidArgument, "forward_s is 1e+300"},
+      {"too many bytes",
+       [](R& r) {
+         r.mutable_layers(0)->mutable_cost()->set_activation_bytes(limits::kTensorBytesMax + 1);
+       },
+       StatusCode::kInvalidArgument, "activation_bytes is 17592186044417"},
+      {"too many bytes moved", [](R& r) { r.set_switch_moved_bytes(limits::kTensorBytesMax + 1); },
+       StatusCode::kInvalidArgument, "switch_moved_bytes is 17592186044417"},
       {"negative norm", [](R& r) { r.mutable_layers(0)->set_grad_norm_l2(-1); },
        StatusCode::kInvalidArgument, "grad_norm_l2"},
       {"negative count", [](R& r) { r.mutable_layers(0)->set_num_nonfinite_steps(-1); },
@@ -174,6 +192,7 @@ TEST(BadInput, ReportInterval) {
   // A gradient that is not a number is news, not a mistake.
   v1::ReportIntervalRequest diverged = good;
   diverged.mutable_layers(0)->set_grad_norm_l2(kNaN);
+  diverged.mutable_layers(0)->mutable_cost()->set_output_bytes(-1);  // not measured
   EXPECT_TRUE(run.w0.Report(diverged).ok());
 }
 

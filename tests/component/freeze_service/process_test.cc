@@ -142,26 +142,6 @@ TEST_F(FreezeServiceProcess, AFullDiskStopsItWithAMessage) {
   EXPECT_THAT(process.output(), HasSubstr("cannot record its decisions"));
 }
 
-TEST_F(FreezeServiceProcess, DiesWithItsLauncher) {
-  // A launcher that starts the service and is killed at once when it serves.
-  const std::string service = absl::StrCat(testutil::Binary("freeze_service"), " --config ",
-                                           dir_.File("run.toml"), " --run-dir ", dir_.path(),
-                                           " --listen 127.0.0.1:0 --ready-fd 1 --launcher-pid $$");
-  Process launcher({"/bin/sh", "-c", absl::StrCat(service, " & wait")});
-  Address(launcher);
-  const std::vector<testutil::ChildInfo> children = testutil::ChildrenOf(launcher.pid());
-  ASSERT_EQ(children.size(), 1u);
-  ASSERT_EQ(kill(launcher.pid(), SIGKILL), 0);
-  EXPECT_TRUE(
-      testutil::Eventually([&] { return !testutil::IsAlive(children[0].pid); }, absl::Seconds(10)));
-}
-
-TEST_F(FreezeServiceProcess, DoesNotStartForALauncherThatHasGone) {
-  Process process(Argv({"--launcher-pid", "999999"}));
-  EXPECT_EQ(process.Wait(absl::Seconds(10)), 1);
-  EXPECT_THAT(process.output(), HasSubstr("has gone"));
-}
-
 TEST_F(FreezeServiceProcess, TellsVersionAndHelp) {
   Process version({testutil::Binary("freeze_service"), "--version"});
   EXPECT_EQ(version.Wait(absl::Seconds(10)), 0);

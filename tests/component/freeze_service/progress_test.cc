@@ -63,6 +63,21 @@ TEST(ProgressLog, WritesOneLineForEachStepAndEvaluationOnce) {
   EXPECT_EQ(lines[6]["evaluation"]["accuracy"], 0.75);
 }
 
+TEST(ProgressLog, TooManyEvaluationsAreRefusedBeforeAnythingIsTaken) {
+  constexpr int kMany = 100'000;
+  const ProgressLog::Length length{
+      .num_steps = 2 * kMany, .steps_per_epoch = 4, .interval_steps = 10};
+  std::unique_ptr<ProgressLog> log = ProgressLog::Create("", 64).value();
+  v1::ReportProgressRequest request;
+  for (int step = 0; step < kMany; ++step) request.add_evaluations()->set_step(step);
+  ASSERT_TRUE(log->Add(request, length, FrontierAt).ok());
+  EXPECT_TRUE(log->Add(request, length, FrontierAt).ok());  // repeated
+  v1::ReportProgressRequest more = Steps(0, 3, 0.5);
+  more.add_evaluations()->set_step(kMany);
+  EXPECT_EQ(log->Add(more, length, FrontierAt).code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_EQ(log->steps_done(), 0);
+}
+
 TEST(ProgressLog, ShowsTheSpeedOfTheNewestTwoSeconds) {
   std::unique_ptr<ProgressLog> log = ProgressLog::Create("", 10).value();
   v1::Run run;

@@ -1,4 +1,5 @@
 // A run from the first join to its end, as workers and operators see it.
+#include <atomic>
 #include <memory>
 #include <string>
 #include <vector>
@@ -7,6 +8,7 @@
 #include "absl/strings/str_split.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "services/base/limits.h"
 #include "services/rpc/status.h"
 #include "tests/component/freeze_service/service_harness.h"
 
@@ -172,6 +174,52 @@ TEST_P(RunLife, AWorkerThatFailsBeforeTheStartIsRemovedAndItsWordsAreKept) {
   EXPECT_EQ(harness_.GetRun().state(), v1::RUN_STATE_WAITING);
   ASSERT_EQ(harness_.GetRun().ended_workers_size(), 1);
   EXPECT_EQ(harness_.GetRun().ended_workers(0).error(), "no such dataset");
+  // Its stream is open still, but the worker is not there any more.
+  const absl::Status refused = w0.Announce();
+  EXPECT_EQ(refused.code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_THAT(std::string(refused.message()), HasSubstr("w0 has ended already; join again"));
+  w0.Break();
+  w0.EndOfStream();
+  ASSERT_TRUE(testutil::Eventually([&] { return FakeWorker(Channel(), "w0", 2).Welcomed(); },
+                                   absl::Seconds(10)));
+}
+
+TEST(EndedWorkers, WordsFromBeforeTheStartAreBounded) {
+  ServiceHarness harness;
+  const auto fail = [&](int i) {
+    FakeWorker worker(harness.InProcessChannel(), absl::StrCat("w", i));
+    worker.Next();
+    EXPECT_TRUE(worker.EndWorker("no such dataset").ok());
+  };
+  for (int i = 0; i < limits::kWorkersMax; ++i) fail(i);
+  EXPECT_LE(harness.GetRun().ended_workers_size(), limits::kWorkersMax);
+  for (int i = 0; i < 10; ++i) fail(limits::kWorkersMax + i);
+  const v1::Run run = harness.GetRun();
+  EXPECT_LE(run.ended_workers_size(), limits::kWorkersMax);
+  EXPECT_GE(run.ended_workers_size(), 1);
+}
+
+/// Sends more than a stream keeps before the worker can read any of it.
+class FloodService final
+    : public v1::FreezeService::WithCallbackMethod_Join<v1::FreezeService::Service> {
+ public:
+  grpc::ServerWriteReactor<v1::JoinResponse>* Join(grpc::CallbackServerContext*,
+                                                   const v1::JoinRequest*) override {
+    std::shared_ptr<JoinStream> stream =
+        JoinStream::Create(WorkerId("w0"), 1, [this](JoinStream&) { ++num_broken; });
+    for (int i = 0; i < 5000; ++i) stream->Send({});
+    return stream.get();
+  }
+  std::atomic<int> num_broken = 0;
+};
+
+TEST(JoinStream, AnOverflowIsALoss) {
+  FloodService service;
+  const std::unique_ptr<RpcServer> server =
+      StartServer({}, {{FreezeServiceImpl::kName, &service}}).value();
+  FakeWorker w0(server->InProcessChannel(), "w0");
+  EXPECT_EQ(w0.EndOfStream().error_code(), grpc::StatusCode::RESOURCE_EXHAUSTED);
+  EXPECT_TRUE(testutil::Eventually([&] { return service.num_broken > 0; }, absl::Seconds(10)));
 }
 
 TEST_P(RunLife, AFinishedWorkerMayLeave) {
@@ -254,6 +302,22 @@ TEST(FullDisk, StopsTheRunBeforeAnyoneHearsOfADecision) {
   EXPECT_EQ(harness.GetRun().num_verdicts(), 2);
 }
 
+TEST(FullDisk, AVerdictThatIsNotOnDiskIsNotShown) {
+  HarnessOptions options;
+  options.store = std::make_unique<FullStore>(3);  // the two joins and one report fit
+  ServiceHarness harness(std::move(options));
+  StartedRun run(harness.InProcessChannel());
+  const v1::Verdict first = run.w0.Next().verdict();
+  ASSERT_TRUE(run.w0.Report(run.w0.MakeReport(0, 0, first)).ok());
+  EXPECT_FALSE(run.w1.Report(run.w1.MakeReport(1, 0, first)).ok());
+  EXPECT_EQ(harness.GetRun().num_verdicts(), 2);
+  v1::ListDecisionsResponse response;
+  ASSERT_TRUE(
+      CallStub(run.w0.stub(), &Stub::ListDecisions, v1::ListDecisionsRequest(), &response).ok());
+  EXPECT_EQ(response.verdicts_size(), 2);
+  EXPECT_TRUE(response.next_page_token().empty());
+}
+
 TEST(FullDisk, NoAssignmentIsSentThatIsNotOnDisk) {
   HarnessOptions options;
   options.store = std::make_unique<FullStore>(1);
@@ -263,6 +327,8 @@ TEST(FullDisk, NoAssignmentIsSentThatIsNotOnDisk) {
   ASSERT_TRUE(w0.Announce().ok());
   EXPECT_EQ(w1.Announce().code(), absl::StatusCode::kFailedPrecondition);
   EXPECT_TRUE(w0.NextBut(v1::JoinResponse::kWaiting).has_end_of_run());
+  EXPECT_EQ(harness.GetRun().num_verdicts(), 0);
+  EXPECT_FALSE(harness.GetRun().has_current());
 }
 
 }  // namespace

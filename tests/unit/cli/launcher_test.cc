@@ -38,8 +38,8 @@ done
 constexpr char kServe[] =
     "echo \"config $config\"; echo 4242 >&$fd; exec {fd}>&-; exec sleep 1000\n";
 
-std::string Blame(const Launcher& launcher) {
-  const std::optional<LaunchFailure> failure = launcher.FindFailure();
+std::string Blame(const Launcher& launcher, absl::string_view message = "") {
+  const std::optional<LaunchFailure> failure = launcher.FindFailure(message);
   return failure ? failure->process + " " + failure->how : "";
 }
 
@@ -107,6 +107,32 @@ TEST_F(LauncherTest, TheKilledOneIsToBlameNotThoseThatFollow) {
     return launcher_->FindFailure() && Blame(*launcher_) != "worker w0 exited with code 1";
   }));
   EXPECT_EQ(Blame(*launcher_), "worker w1 was killed by SIGKILL (signal 9)");
+}
+
+TEST_F(LauncherTest, OfTwoExitsTheOneThatTheServiceNamesIsToBlame) {
+  ASSERT_NO_FATAL_FAILURE(
+      Launch(kServe, "if [ $worker = w2 ]; then exec sleep 1000; fi; exit 1\n", 3));
+  ASSERT_TRUE(launcher_->StartAll().ok());
+  ASSERT_NO_FATAL_FAILURE(WaitUntil(
+      [&] { return Blame(*launcher_, "worker \"w0\"") != Blame(*launcher_, "worker \"w1\""); }));
+  EXPECT_EQ(Blame(*launcher_, "worker \"w0\" failed: no answer"), "worker w0 exited with code 1");
+  EXPECT_EQ(Blame(*launcher_, "worker \"w1\" failed: no answer"), "worker w1 exited with code 1");
+  // A worker may name another one in its own words: the first name counts.
+  EXPECT_EQ(Blame(*launcher_, "worker \"w1\" failed: worker \"w0\" is silent"),
+            "worker w1 exited with code 1");
+  // One that still runs is no reason to name nobody.
+  EXPECT_EQ(Blame(*launcher_, "worker \"w2\" is slow"), Blame(*launcher_));
+  EXPECT_FALSE(launcher_->FindFailure("worker \"w1\"")->killed);
+}
+
+TEST_F(LauncherTest, ASignalCountsMoreThanAName) {
+  ASSERT_NO_FATAL_FAILURE(
+      Launch(kServe, "if [ $worker = w1 ]; then kill -KILL $$; fi; exit 1\n", 2));
+  ASSERT_TRUE(launcher_->StartAll().ok());
+  ASSERT_NO_FATAL_FAILURE(WaitUntil(
+      [&] { return launcher_->FindFailure() && launcher_->FindFailure("\"w0\"")->killed; }));
+  EXPECT_EQ(Blame(*launcher_, "worker \"w0\" failed"),
+            "worker w1 was killed by SIGKILL (signal 9)");
 }
 
 TEST_F(LauncherTest, TheServicesOwnEndIsAFailure) {

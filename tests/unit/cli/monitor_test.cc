@@ -29,13 +29,16 @@ class RunMonitorTest : public testing::Test {
     ON_CALL(*stub, ListDecisions(_, _, _))
         .WillByDefault(Invoke([this](auto*, auto& request, auto* response) {
           EXPECT_TRUE(request.changes_only());
+          ++num_pages_asked_;
+          if (!lists_) return grpc::Status(grpc::StatusCode::DEADLINE_EXCEEDED, "busy");
           // One per page, to see that all pages are read.
           const size_t next = request.page_token().empty() ? 0 : std::stoul(request.page_token());
           if (next < verdicts_.size()) *response->add_verdicts() = verdicts_[next];
           if (next + 1 < verdicts_.size()) response->set_next_page_token(std::to_string(next + 1));
           return grpc::Status::OK;
         }));
-    monitor_ = std::make_unique<RunMonitor>(std::move(stub), display_.get());
+    monitor_ = std::make_unique<RunMonitor>(std::move(stub), display_.get(),
+                                            [this] { return stop_asked_; });
     run_.set_state(v1::RUN_STATE_RUNNING);
     run_.set_num_steps(20);
     run_.set_steps_per_epoch(10);
@@ -90,6 +93,9 @@ class RunMonitorTest : public testing::Test {
   v1::Run run_;
   std::vector<v1::Verdict> verdicts_;
   bool answers_ = true;
+  bool lists_ = true;  // ListDecisions answers
+  bool stop_asked_ = false;
+  int num_pages_asked_ = 0;
 };
 
 TEST_F(RunMonitorTest, SaysWhatTheRunWaitsFor) {
@@ -160,6 +166,31 @@ TEST_F(RunMonitorTest, ResultOfAFinishedRun) {
   EXPECT_EQ(result->weights_sha256, "ab");
   ASSERT_EQ(result->decisions.size(), 1u);
   EXPECT_EQ(result->decisions[0].reason, "in force");
+}
+
+TEST_F(RunMonitorTest, FinishedOnlyWhenAllDecisionsAreKnown) {
+  AddVerdict(2, 2, 4, "eta is low.");
+  Finish();
+  lists_ = false;
+  EXPECT_EQ(Poll(), "");
+  EXPECT_EQ(monitor_->run().state(), v1::RUN_STATE_FINISHED);
+  EXPECT_FALSE(monitor_->finished());
+  EXPECT_THAT(std::string(monitor_->Result(RunConfig(), "x", absl::Seconds(9)).status().message()),
+              HasSubstr("only 0 of its 3 decisions are known"));
+  lists_ = true;
+  EXPECT_THAT(Poll(), HasSubstr("eta is low."));
+  EXPECT_TRUE(monitor_->finished());
+  EXPECT_EQ(monitor_->Result(RunConfig(), "x", absl::Seconds(9))->decisions.size(), 1u);
+}
+
+TEST_F(RunMonitorTest, AfterAStopSignalNoFurtherRequestIsMade) {
+  AddVerdict(2, 2, 4, "eta is low.");
+  run_.set_step(5);
+  stop_asked_ = true;
+  Poll();
+  EXPECT_EQ(num_pages_asked_, 0);
+  stop_asked_ = false;
+  EXPECT_THAT(Poll(), HasSubstr("eta is low."));
 }
 
 TEST_F(RunMonitorTest, AResultWithoutWeightsIsNoResult) {

@@ -391,8 +391,7 @@ TEST(ConfigMistakesTest, AllAreReportedAtOnceInTheOrderOfLines) {
 }
 
 TEST(ConfigMistakesTest, ARefusedValueSilencesTheRulesOverIt) {
-  const auto problems =
-      CheckRunConfig("[train]\nbatch_size = -3\nmicrobatches = 2\n", "c.toml", {}, nullptr);
+  const auto problems = CheckRunConfig("[train]\nbatch_size = -3\nmicrobatches = 2\n", {}, nullptr);
   ASSERT_EQ(problems.size(), 1u);
   EXPECT_EQ(problems[0].line, 2);
   EXPECT_EQ(problems[0].key, "train.batch_size");
@@ -401,7 +400,7 @@ TEST(ConfigMistakesTest, ARefusedValueSilencesTheRulesOverIt) {
 TEST(ConfigMistakesTest, ManyProblemsAreCounted) {
   std::string toml = "[train]\n";
   for (int i = 0; i < 250; ++i) toml += "k" + std::to_string(i) + " = 1\n";
-  const auto problems = CheckRunConfig(toml, "c.toml", {}, nullptr);
+  const auto problems = CheckRunConfig(toml, {}, nullptr);
   ASSERT_EQ(problems.size(), 101u);
   EXPECT_EQ(problems.back().message, "and 150 more problems");
 }

@@ -257,5 +257,18 @@ TEST(RunShapeTest, ScheduleOffTheQuarterEpoch) {
       "freeze.interval_steps = 0); give 468 or 702");
 }
 
+TEST(RunShapeTest, AScheduledStepMustComeBeforeTheEnd) {
+  RunConfig config;
+  config.train.max_steps = 20;
+  config.freeze.interval_steps = 5;
+  config.freeze.policy = "schedule";
+  config.freeze.schedule = {{5, 1}, {15, 2}};
+  EXPECT_TRUE(MakeRunShape(config, 60'000).ok());
+  config.freeze.schedule.emplace_back(20, 3);
+  EXPECT_EQ(MakeRunShape(config, 60'000).status().message(),
+            "freeze.schedule: step 20 would never come: the run has 20 steps, 0 .. 19; give an "
+            "earlier step, more epochs, or remove the entry");
+}
+
 }  // namespace
 }  // namespace smartpipe

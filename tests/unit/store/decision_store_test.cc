@@ -98,7 +98,7 @@ TEST_F(DecisionStoreTest, AppendsOneLinePerDecisionAndKeepsWhatWasThere) {
   const auto store = *MakeMemoryDecisionStore(path_);
   ASSERT_TRUE(store->Append(MakeRecord(0)).ok());
   ASSERT_TRUE(store->Append({1, absl::UnixEpoch(), StopRequested{}, {}}).ok());
-  ASSERT_EQ(store->records().size(), 2);
+  EXPECT_TRUE(store->records().empty());  // they are in the file
   EXPECT_EQ(Contents(),
             absl::StrCat("{}\n", DecisionJson(0, MakeRecord(0).now, MakeVerdict()), "\n",
                          DecisionJson(0, MakeRecord(0).now, EndRun{false, "enough"}), "\n"));
@@ -116,7 +116,6 @@ TEST_F(DecisionStoreTest, SequenceMustBeGapless) {
   EXPECT_TRUE(store->Append(MakeRecord(0)).ok());
   EXPECT_EQ(store->Append(MakeRecord(0)).message(),
             "decision record 0 cannot be stored, the next is 1");
-  EXPECT_EQ(store->records().size(), 1);
 }
 
 TEST_F(DecisionStoreTest, FullDiskIsAnErrorAndNothingIsAppended) {
@@ -124,7 +123,7 @@ TEST_F(DecisionStoreTest, FullDiskIsAnErrorAndNothingIsAppended) {
   const absl::Status status = store->Append(MakeRecord(0));
   EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted);
   EXPECT_EQ(status.message(), "cannot write to /dev/full: No space left on device");
-  EXPECT_TRUE(store->records().empty());
+  EXPECT_EQ(store->Append(MakeRecord(1)).code(), absl::StatusCode::kInvalidArgument);
 }
 
 // The file may grow only to a part of the second record: the part that fitted is taken back.
@@ -142,7 +141,6 @@ TEST_F(DecisionStoreTest, HalfALineIsTakenBack) {
   setrlimit(RLIMIT_FSIZE, &old_limit);
   std::signal(SIGXFSZ, old_handler);
   EXPECT_THAT(status.message(), HasSubstr(absl::StrCat("cannot write to ", path_, ": ")));
-  EXPECT_EQ(store->records().size(), 1);
   EXPECT_EQ(Contents(), before);
   EXPECT_TRUE(store->Append(MakeRecord(1)).ok());
 }
