@@ -135,8 +135,13 @@ std::string ComparisonTable(const RunResult& full, const RunResult& frozen) {
     absl::StrAppend(
         &out,
         Wrap(absl::StrFormat("%s trained %.2f times as fast as %s, with %+.2f points of accuracy. "
-                             "Freezing these layers at these steps admits at most %.2f.",
-                             frozen.policy, speed_up, full.policy, points, frozen.speedup_limit),
+                             "Freezing these layers at these steps saves work by a factor of at "
+                             "most %.2f%s.",
+                             frozen.policy, speed_up, full.policy, points, frozen.speedup_limit,
+                             speed_up > frozen.speedup_limit
+                                 ? "; what is gained beyond it is idle time of the full run's "
+                                   "pipeline, or the machine's noise"
+                                 : ""),
              79, 0));
   }
   absl::StrAppend(&out, "Files: ", full.run_dir, "\n       ", frozen.run_dir, "\n");
