@@ -54,7 +54,9 @@ TEST(TrainTest, WeightsDoNotDependOnStagesScheduleAndCuts) {
 }
 
 TEST(TrainTest, ForcedFreezeAndRebalanceChangeNoByte) {
-  const std::vector<std::string> freeze = {"freeze.policy=schedule",
+  // Long enough that moving is worth its cost at any speed of the machine.
+  const std::vector<std::string> freeze = {"train.epochs=8", "eval.every_epochs=0",
+                                           "freeze.policy=schedule",
                                            "freeze.schedule=[[4,2],[8,3],[12,5]]"};
   std::string expected;
   for (int stages = 1; stages <= 3; ++stages) {
