@@ -12,7 +12,7 @@
 #include "cli/render.h"
 #include "cli/run_result.h"
 #include "cli/train.h"
-#include "services/config/nearest_name.h"
+#include "services/base/nearest_name.h"
 #include "services/rpc/quiet.h"
 
 namespace smartpipe {

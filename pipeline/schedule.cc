@@ -8,6 +8,7 @@
 #include "absl/strings/str_join.h"
 #include "pipeline/schedules/schedules.h"
 #include "services/base/limits.h"
+#include "services/base/nearest_name.h"
 #include "services/base/status_macros.h"
 
 namespace smartpipe {
@@ -29,33 +30,13 @@ absl::Status CheckRange(absl::string_view field, int32_t value, int32_t least, i
       absl::StrCat("shape.", field, " is ", value, ", not in ", least, "..", most));
 }
 
-// Levenshtein distance.
-size_t EditDistance(absl::string_view a, absl::string_view b) {
-  std::vector<size_t> row(b.size() + 1);
-  for (size_t j = 0; j <= b.size(); ++j) row[j] = j;
-  for (size_t i = 1; i <= a.size(); ++i) {
-    size_t diagonal = row[0];
-    row[0] = i;
-    for (size_t j = 1; j <= b.size(); ++j) {
-      const size_t replaced = diagonal + (a[i - 1] != b[j - 1]);
-      diagonal = row[j];
-      row[j] = std::min({replaced, row[j] + 1, row[j - 1] + 1});
-    }
-  }
-  return row[b.size()];
-}
-
 absl::StatusOr<CompileFunction> FindSchedule(absl::string_view name) {
   for (const ScheduleEntry& entry : kSchedules) {
     if (entry.name == name) return entry.compile;
   }
-  const ScheduleEntry* nearest =
-      absl::c_min_element(kSchedules, [&](const ScheduleEntry& a, const ScheduleEntry& b) {
-        return EditDistance(a.name, name) < EditDistance(b.name, name);
-      });
-  return absl::InvalidArgumentError(
-      absl::StrCat("unknown schedule `", name, "`; did you mean `", nearest->name,
-                   "`? There are: ", absl::StrJoin(ScheduleNames(), ", ")));
+  return absl::InvalidArgumentError(absl::StrCat(
+      "unknown schedule `", name, "`; did you mean `", NearestName(name, ScheduleNames()),
+      "`? There are: ", absl::StrJoin(ScheduleNames(), ", ")));
 }
 
 }  // namespace

@@ -13,9 +13,9 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "services/base/limits.h"
+#include "services/base/nearest_name.h"
 #include "services/config/config_rules.h"
 #include "services/config/key_table.h"
-#include "services/config/nearest_name.h"
 
 namespace smartpipe {
 namespace {

@@ -2,7 +2,7 @@
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
-#include "services/config/nearest_name.h"
+#include "services/base/nearest_name.h"
 #include "worker/data/datasets.h"
 
 namespace smartpipe {

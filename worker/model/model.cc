@@ -5,7 +5,7 @@
 #include "ATen/ops/cross_entropy_loss.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
-#include "services/config/nearest_name.h"
+#include "services/base/nearest_name.h"
 #include "worker/model/blocks.h"
 #include "worker/model/layer_list.h"
 #include "worker/model/models.h"

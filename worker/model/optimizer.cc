@@ -5,8 +5,8 @@
 
 #include "ATen/ops/full.h"
 #include "absl/strings/str_cat.h"
+#include "services/base/nearest_name.h"
 #include "services/base/status_macros.h"
-#include "services/config/nearest_name.h"
 #include "torch/optim/adamw.h"
 #include "torch/optim/sgd.h"
 

@@ -1,4 +1,4 @@
-#include "services/config/nearest_name.h"
+#include "services/base/nearest_name.h"
 
 #include "gtest/gtest.h"
 

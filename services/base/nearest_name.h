@@ -1,12 +1,18 @@
-#include "services/config/nearest_name.h"
+// "Did you mean ...?": the known name that is closest to a mistyped one.
+#pragma once
 
 #include <algorithm>
+#include <string>
+#include <vector>
 
 #include "absl/strings/ascii.h"
+#include "absl/strings/string_view.h"
 
 namespace smartpipe {
 
-int EditDistance(absl::string_view a, absl::string_view b) {
+/// Edit distance: insertions, deletions, replacements and swaps of neighbours, each counted 1;
+/// letters are compared without case.  Threads: pure.  Cost: O(|a| |b|).
+inline int EditDistance(absl::string_view a, absl::string_view b) {
   const size_t width = b.size() + 1;
   std::vector<int> before_last(width), last(width), row(width);
   for (size_t j = 0; j < width; ++j) last[j] = static_cast<int>(j);
@@ -28,7 +34,9 @@ int EditDistance(absl::string_view a, absl::string_view b) {
   return last[b.size()];
 }
 
-std::string NearestName(absl::string_view name, const std::vector<std::string>& names) {
+/// The entry of `names` with the smallest edit distance to `name`, the first of equals; empty if
+/// `names` is empty.
+inline std::string NearestName(absl::string_view name, const std::vector<std::string>& names) {
   // A name of many thousand letters is nobody's typing mistake; its head is enough.
   name = name.substr(0, 128);
   std::string nearest;
