@@ -34,7 +34,7 @@ class LocalRun {
                         Launcher::Create({.service_program = programs + "/freeze_service",
                                           .worker_program = programs + "/stage_worker",
                                           .run_dir = run_dir_,
-                                          .num_workers = checked_.config.pipeline.stages}));
+                                          .num_workers = checked_.config.pipeline.num_workers()}));
     const absl::Time start = absl::Now();
     if (absl::Status status = launcher_->StartAll(); !status.ok()) return End(status);
     monitor_ = std::make_unique<RunMonitor>(

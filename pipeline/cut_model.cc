@@ -34,7 +34,7 @@ CutModel::CutModel(const PlannerInput& input)
       num_microbatches_(input.num_microbatches),
       frontier_(input.frontier.value()),
       gpipe_(input.schedule == "gpipe"),
-      memory_limit_bytes_(input.memory_limit_bytes),
+      memory_limit_bytes_(input.stage_limit_bytes()),
       forward_(1, 0),
       backward_(1, 0),
       optimize_(1, 0),
@@ -56,14 +56,16 @@ CutModel::CutModel(const PlannerInput& input)
   fastest_of_rest_.assign(num_stages_ + 1, 0);
   inverse_speed_.assign(num_stages_, 1);
   for (int32_t s = num_stages_ - 1; s >= 0; --s) {
-    const double speed = input.worker_speed.empty() ? 1 : input.worker_speed[s];
+    const double speed = input.stage_speed(s);
     inverse_speed_[s] = 1 / speed;
-    speed_of_rest_[s] = speed_of_rest_[s + 1] + speed;
+    // Each worker counts once, with the last of its stages.
+    const bool counted = s + input.num_workers() < num_stages_;
+    speed_of_rest_[s] = speed_of_rest_[s + 1] + (counted ? 0 : speed);
     fastest_of_rest_[s] = std::max(fastest_of_rest_[s + 1], speed);
   }
   even_s_ = (num_microbatches_ * (forward_.back() + backward_.back()) + optimize_.back()) /
             speed_of_rest_[0];
-  const ScheduleShape shape{.num_stages = num_stages_, .num_microbatches = num_microbatches_};
+  const ScheduleShape shape = input.shape(0);
   credits_ = DefaultCredits(shape, input.schedule);
   credits_.insert(credits_.begin(), 0);
   in_flight_.assign(num_stages_, num_microbatches_);

@@ -59,17 +59,25 @@ absl::Status CheckInput(const PlannerInput& input) {
   SP_RETURN_IF_ERROR(CheckAmount("link_bytes_per_s", input.link_bytes_per_s));
   SP_RETURN_IF_ERROR(CheckAmount("link_latency_s", input.link_latency_s));
   SP_RETURN_IF_ERROR(CheckAmount("memory_limit_bytes", input.memory_limit_bytes));
+  SP_RETURN_IF_ERROR(
+      CheckRange("stages_per_worker", input.stages_per_worker, 1, input.num_stages));
+  if (input.num_stages % input.stages_per_worker != 0) {
+    return absl::InvalidArgumentError(absl::StrCat("num_stages is ", input.num_stages,
+                                                   ", no multiple of stages_per_worker = ",
+                                                   input.stages_per_worker));
+  }
   if (!input.worker_speed.empty() &&
-      input.worker_speed.size() != static_cast<size_t>(input.num_stages)) {
+      input.worker_speed.size() != static_cast<size_t>(input.num_workers())) {
     return absl::InvalidArgumentError(absl::StrCat("worker_speed has ", input.worker_speed.size(),
-                                                   " entries for ", input.num_stages, " stages"));
+                                                   " entries for ", input.num_workers(),
+                                                   " workers"));
   }
   for (size_t s = 0; s < input.worker_speed.size(); ++s) {
     if (std::isfinite(input.worker_speed[s]) && input.worker_speed[s] > 0) continue;
     return absl::InvalidArgumentError(absl::StrCat(
         "worker_speed[", s, "] is ", input.worker_speed[s], "; it must be finite and positive"));
   }
-  return Compile({}, input.schedule).status();
+  return Compile(input.shape(0), input.schedule).status();
 }
 
 absl::Status CheckCuts(const PlannerInput& input, const std::vector<LayerIndex>& cuts) {
@@ -109,13 +117,13 @@ class StepSimulator {
   absl::StatusOr<const Play*> GetPlay(int32_t num_frozen) {
     auto found = plays_.find(num_frozen);
     if (found != plays_.end()) return &found->second;
-    const ScheduleShape shape{.num_stages = input_.num_stages,
-                              .num_microbatches = input_.num_microbatches,
-                              .num_frozen_stages = num_frozen};
+    const ScheduleShape shape = input_.shape(num_frozen);
     SP_ASSIGN_OR_RETURN(const std::vector<Program> compute, Compile(shape, input_.schedule));
     SP_ASSIGN_OR_RETURN(const std::vector<Program> programs, Lower(shape, compute));
-    SP_ASSIGN_OR_RETURN(Play play, Play::Make(shape, programs, SendMode::kBuffered,
-                                              DefaultCredits(shape, input_.schedule)));
+    SP_ASSIGN_OR_RETURN(
+        Play play,
+        Play::Make(shape, programs, SendMode::kBuffered,
+                   DefaultCredits(shape, input_.schedule, input_.run_ahead), input_.run_ahead));
     work_ += kMakingCost * play.num_events();
     return &plays_.emplace(num_frozen, std::move(play)).first->second;
   }
@@ -138,7 +146,7 @@ absl::Status NoPlanFits(const PlannerInput& input, const CutModel& model) {
   return absl::ResourceExhaustedError(absl::StrCat(
       "no cuts fit memory_limit_bytes = ", input.memory_limit_bytes, ": with the least demanding, ",
       FormatCuts(ToCuts(borders), model.num_layers(), input.frontier), ", stage ", stage, " needs ",
-      bytes, " bytes, ", bytes - input.memory_limit_bytes,
+      bytes, " bytes, ", bytes - input.stage_limit_bytes(),
       " too many; use more stages, smaller micro-batches or a higher limit"));
 }
 
@@ -158,7 +166,7 @@ std::vector<StageCost> StageCosts(const PlannerInput& input, const std::vector<L
       cost.weight_grad_s += layer.weight_grad_s;
       cost.optimize_s += layer.optimize_s;
     }
-    const double speed = input.worker_speed.empty() ? 1 : input.worker_speed[s];
+    const double speed = input.stage_speed(s);
     cost.forward_s /= speed;
     cost.input_grad_s /= speed;
     cost.weight_grad_s /= speed;

@@ -31,10 +31,25 @@ struct PlannerInput {
   int32_t num_microbatches = 1;
   std::string schedule = "1f1b";
   LayerIndex frontier;
-  std::vector<double> worker_speed;  // [stage] relative, 1 = as measured; empty = all 1
+  int32_t stages_per_worker = 1;     // dealt out in turn, see DealStages
+  bool run_ahead = true;             // false: all workers meet at each step's end
+  std::vector<double> worker_speed;  // [rank] relative, 1 = as measured; empty = all 1
   double link_bytes_per_s = 0;       // 0 = free
   double link_latency_s = 0;
-  int64_t memory_limit_bytes = 0;  // 0 = none
+  int64_t memory_limit_bytes = 0;  // of each worker, shared evenly by its stages; 0 = none
+
+  int32_t num_workers() const { return num_stages / stages_per_worker; }
+  int64_t stage_limit_bytes() const { return memory_limit_bytes / stages_per_worker; }
+  /// Speed of the worker that runs `stage`.
+  double stage_speed(int32_t stage) const {
+    return worker_speed.empty() ? 1 : worker_speed[stage % num_workers()];
+  }
+  ScheduleShape shape(int32_t num_frozen_stages) const {
+    return {.num_stages = num_stages,
+            .num_microbatches = num_microbatches,
+            .num_frozen_stages = num_frozen_stages,
+            .stage_to_rank = DealStages(num_stages, num_workers())};
+  }
 };
 
 /// Stage costs of `cuts` (frozen layer: forward only; first trainable layer: no input gradient).

@@ -67,6 +67,22 @@ LayerRange StageLayers(const std::vector<LayerIndex>& cuts, int32_t num_layers, 
           s == cuts.size() ? LayerIndex(num_layers) : cuts[s]};
 }
 
+std::vector<int32_t> DealStages(int32_t num_stages, int32_t num_ranks) {
+  std::vector<int32_t> stage_to_rank(num_stages);
+  for (int32_t s = 0; s < num_stages; ++s) stage_to_rank[s] = s % num_ranks;
+  return stage_to_rank;
+}
+
+std::vector<LayerIndex> RankLayers(const std::vector<LayerIndex>& cuts, int32_t num_layers,
+                                   int32_t num_ranks, Rank rank) {
+  std::vector<LayerIndex> layers;
+  for (int32_t s = rank.value(); s <= static_cast<int32_t>(cuts.size()); s += num_ranks) {
+    const LayerRange range = StageLayers(cuts, num_layers, StageIndex(s));
+    for (LayerIndex i = range.first_layer; i < range.end_layer; ++i) layers.push_back(i);
+  }
+  return layers;
+}
+
 StageIndex StageOfLayer(const std::vector<LayerIndex>& cuts, LayerIndex layer) {
   return StageIndex(
       static_cast<int32_t>(std::upper_bound(cuts.begin(), cuts.end(), layer) - cuts.begin()));
@@ -98,11 +114,12 @@ absl::Status ValidatePlan(const Plan& plan, int32_t num_layers) {
 }
 
 std::vector<LayerMove> LayerMoves(const std::vector<LayerIndex>& old_cuts,
-                                  const std::vector<LayerIndex>& new_cuts, int32_t num_layers) {
+                                  const std::vector<LayerIndex>& new_cuts, int32_t num_layers,
+                                  int32_t num_ranks) {
   std::vector<LayerMove> moves;
   for (LayerIndex layer(0); layer.value() < num_layers; ++layer) {
     const StageIndex from = StageOfLayer(old_cuts, layer), to = StageOfLayer(new_cuts, layer);
-    if (from != to) moves.push_back({layer, from, to});
+    if (from.value() % num_ranks != to.value() % num_ranks) moves.push_back({layer, from, to});
   }
   return moves;
 }

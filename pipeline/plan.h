@@ -36,6 +36,12 @@ struct Plan {
 LayerRange StageLayers(const Plan& plan, int32_t num_layers, StageIndex stage);
 /// Same from cuts alone: num stages = cuts.size() + 1.
 LayerRange StageLayers(const std::vector<LayerIndex>& cuts, int32_t num_layers, StageIndex stage);
+/// [stage] -> rank when stages are dealt out in turn: s mod num_ranks. One stage each is the
+/// identity.
+std::vector<int32_t> DealStages(int32_t num_stages, int32_t num_ranks);
+/// All layers of the stages that DealStages gives to `rank`, ascending.
+std::vector<LayerIndex> RankLayers(const std::vector<LayerIndex>& cuts, int32_t num_layers,
+                                   int32_t num_ranks, Rank rank);
 /// Stage that holds `layer`.
 StageIndex StageOfLayer(const std::vector<LayerIndex>& cuts, LayerIndex layer);
 
@@ -50,9 +56,11 @@ struct LayerMove {
   friend bool operator==(const LayerMove&, const LayerMove&) = default;
 };
 /// The migration program: moves in ascending layer order. Every rank runs its own moves in this
-/// order, so rendezvous sends cannot deadlock.
+/// order, so rendezvous sends cannot deadlock. Moves between two stages of one of the `num_ranks`
+/// ranks (see DealStages) are none.
 std::vector<LayerMove> LayerMoves(const std::vector<LayerIndex>& old_cuts,
-                                  const std::vector<LayerIndex>& new_cuts, int32_t num_layers);
+                                  const std::vector<LayerIndex>& new_cuts, int32_t num_layers,
+                                  int32_t num_ranks);
 
 /// "[0,4) [4,7)"; with a frontier of 2 "[0,2|4) [4,7)", and a wholly frozen stage "[0,4|)". For
 /// messages and logs.

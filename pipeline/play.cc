@@ -225,11 +225,13 @@ class PlayMaker {
 };
 
 absl::StatusOr<Play> Play::Make(const ScheduleShape& shape, const std::vector<Program>& programs,
-                                SendMode send_mode, const std::vector<int32_t>& credits) {
+                                SendMode send_mode, const std::vector<int32_t>& credits,
+                                bool run_ahead) {
   SP_RETURN_IF_ERROR(CheckCells(shape, programs));
   Play play;
   play.shape_ = shape;
   play.send_mode_ = send_mode;
+  play.run_ahead_ = run_ahead;
   if (send_mode == SendMode::kBuffered) play.credits_ = credits;
   SP_RETURN_IF_ERROR(PlayMaker(shape, programs, &play).Make());
   return play;
@@ -332,6 +334,7 @@ SimulateResult Play::Run(const std::vector<StageCost>& costs, const std::vector<
       }
     }
     result.makespan_s = *absl::c_max_element(clockwork.now_s);
+    if (!run_ahead_) absl::c_fill(clockwork.now_s, result.makespan_s);
     if (step == 0) first_step_end_s = result.makespan_s;
   }
   result.step_s =

@@ -34,7 +34,8 @@ class Play {
   /// Errors: FAILED_PRECONDITION when the programs deadlock, or receive in another order than they
   /// send. credits as in SimulateOptions.  Cost: O(instructions).
   static absl::StatusOr<Play> Make(const ScheduleShape& shape, const std::vector<Program>& programs,
-                                   SendMode send_mode, const std::vector<int32_t>& credits);
+                                   SendMode send_mode, const std::vector<int32_t>& credits,
+                                   bool run_ahead = true);
 
   /// Times of num_steps >= 1 steps. Sizes as in Simulate, which checks them.
   /// trace: fills busy_s and trace; without it (for planning) both stay empty or zero.
@@ -57,6 +58,7 @@ class Play {
   ScheduleShape shape_;
   SendMode send_mode_ = SendMode::kBuffered;
   std::vector<int32_t> credits_;
+  bool run_ahead_ = true;
   std::vector<int32_t> num_sent_;  // [channel] messages per step
   std::vector<Event> events_;      // of one step; a step's order can follow the one before it
 

@@ -22,6 +22,7 @@ struct ScheduleEntry {
 constexpr ScheduleEntry kSchedules[] = {
     {"gpipe", CompileGpipe},
     {"1f1b", CompileOneFOneB},
+    {"interleaved_1f1b", CompileInterleaved},
 };
 
 absl::Status CheckRange(absl::string_view field, int32_t value, int32_t least, int32_t most) {
@@ -114,13 +115,16 @@ std::vector<int32_t> PeakInFlight(const ScheduleShape& shape,
   return peak;
 }
 
-std::vector<int32_t> DefaultCredits(const ScheduleShape& shape, absl::string_view schedule) {
+std::vector<int32_t> DefaultCredits(const ScheduleShape& shape, absl::string_view schedule,
+                                    bool run_ahead) {
+  ScheduleShape bounded = shape;  // frozen stages of `bounded` are those that run ahead
+  if (!run_ahead) bounded.num_frozen_stages = 0;
   std::vector<int32_t> credits(std::max(shape.num_stages - 1, 0), shape.num_microbatches);
-  const absl::StatusOr<std::vector<Program>> compute = Compile(shape, schedule);
+  const absl::StatusOr<std::vector<Program>> compute = Compile(bounded, schedule);
   if (!compute.ok()) return credits;
   // What stage s sent and stage s+1 has not consumed has no backward at s yet.
-  const std::vector<int32_t> peak = PeakInFlight(shape, *compute);
-  for (int32_t s = shape.num_frozen_stages; s < shape.num_stages - 1; ++s) credits[s] = peak[s];
+  const std::vector<int32_t> peak = PeakInFlight(bounded, *compute);
+  for (int32_t s = bounded.num_frozen_stages; s < shape.num_stages - 1; ++s) credits[s] = peak[s];
   return credits;
 }
 

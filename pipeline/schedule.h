@@ -65,7 +65,7 @@ absl::StatusOr<std::vector<Program>> MakePrograms(const ScheduleShape& shape,
 /// sends. The message shows the grid with the failing cell.
 absl::Status ValidatePrograms(const ScheduleShape& shape, const std::vector<Program>& programs);
 
-/// Names in the table, in order: "gpipe", "1f1b".
+/// Names in the table, in order: "gpipe", "1f1b", "interleaved_1f1b".
 std::vector<std::string> ScheduleNames();
 
 /// Most forwards without their backward at each stage, [num_stages]: what its memory holds. 0 at
@@ -74,7 +74,9 @@ std::vector<int32_t> PeakInFlight(const ScheduleShape& shape, const std::vector<
 
 /// Receive buffers to post on edge s -> s+1, [num_stages - 1]: for an edge that leaves a frozen
 /// stage M (run-ahead depth), else the depth the schedule can use, at most M. Without a (known)
-/// schedule M everywhere, which none exceeds.
-std::vector<int32_t> DefaultCredits(const ScheduleShape& shape, absl::string_view schedule = "");
+/// schedule M everywhere, which none exceeds. Without run-ahead frozen stages get no more than
+/// trainable ones in their place.
+std::vector<int32_t> DefaultCredits(const ScheduleShape& shape, absl::string_view schedule = "",
+                                    bool run_ahead = true);
 
 }  // namespace smartpipe

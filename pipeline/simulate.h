@@ -39,6 +39,8 @@ struct SimulateOptions {
   // [edge] sent but not yet consumed activations allowed, each >= 1; an activation is consumed when
   // the forward that reads it ends. Empty = unbounded. Rendezvous sends need none.
   std::vector<int32_t> credits = {};
+  // False: all ranks meet at each step's end.
+  bool run_ahead = true;
 };
 
 struct TimedInstruction {

@@ -15,6 +15,7 @@
 #include "services/base/status_macros.h"
 #include "services/config/run_config.h"
 #include "services/obs/log.h"
+#include "services/obs/trace_file.h"
 #include "worker/comm/channel.h"
 #include "worker/comm/transport.h"
 #include "worker/control/control_session.h"
@@ -106,25 +107,44 @@ absl::Status BuildWorkbench(const RunWelcome& welcome, Workbench& bench) {
 /// More threads change the bytes of a run, so it is for the user to say.
 void HintAtIdleCores(const RunConfig& config) {
   const int64_t num_cores = std::thread::hardware_concurrency();
-  const int64_t num_busy = config.pipeline.stages * config.worker.threads;
+  const int64_t num_busy = config.pipeline.num_workers() * config.worker.threads;
   if (num_busy >= num_cores) return;
-  LogInfo("hint: ", config.pipeline.stages,
+  LogInfo("hint: ", config.pipeline.num_workers(),
           " workers with worker.threads = ", config.worker.threads, " keep ", num_busy, " of ",
           num_cores,
           " cores busy; more threads are faster and give other, equally reproducible bytes");
 }
 
-/// The plan must put this worker where its rank is: today stage i runs on rank i.
+/// The plan must deal out the stages in turn, as the engine takes them.
 absl::Status CheckPlacement(const WorkerAssignment& assignment) {
-  for (size_t stage = 0; stage < assignment.plan.placement.size(); ++stage) {
-    if (stage < assignment.members.size() &&
-        assignment.plan.placement[stage] == std::vector{assignment.members[stage]}) {
-      continue;
-    }
-    return absl::InternalError(
-        absl::StrCat("the plan does not place stage ", stage, " on the worker of rank ", stage));
+  const std::vector<int32_t> ranks = DealStages(assignment.plan.num_stages(),
+                                                static_cast<int32_t>(assignment.members.size()));
+  for (size_t stage = 0; stage < ranks.size(); ++stage) {
+    if (assignment.plan.placement[stage] == std::vector{assignment.members[ranks[stage]]}) continue;
+    return absl::InternalError(absl::StrCat("the plan does not place stage ", stage,
+                                            " on the worker of rank ", ranks[stage]));
   }
   return absl::OkStatus();
+}
+
+/// Null, with a warning, when the file cannot be made: a trace never fails a run.
+std::unique_ptr<TraceWriter> MakeTrace(const std::string& run_dir, const WorkerId& worker,
+                                       const Workbench& bench, const WorkerAssignment& assignment) {
+  if (!bench.config.worker.trace) return nullptr;
+  absl::StatusOr<std::unique_ptr<TraceWriter>> trace = TraceWriter::Create(
+      absl::StrCat(run_dir, "/trace-", worker.value(), ".jsonl"),
+      {.worker = worker.value(),
+       .rank = assignment.rank.value(),
+       .num_ranks = static_cast<int32_t>(assignment.members.size()),
+       .generation = assignment.generation.value(),
+       .num_layers = bench.model->num_layers(),
+       .num_microbatches = static_cast<int32_t>(bench.config.train.microbatches),
+       .interval_steps = bench.shape.interval_steps,
+       .batch_size = bench.config.train.batch_size,
+       .run_ahead = bench.config.pipeline.run_ahead});
+  if (trace.ok()) return *std::move(trace);
+  LogWarning("no trace of this run: ", trace.status().message());
+  return nullptr;
 }
 
 absl::StatusOr<WorkerResult> RunSession(const StageWorkerOptions& options,
@@ -155,6 +175,12 @@ absl::StatusOr<WorkerResult> RunSession(const StageWorkerOptions& options,
     if (!why.ok()) transport->Abort(why);  // frees the compute thread from whatever it waits for
   });
   bench.context.transport = transport.get();
+  const std::shared_ptr<TraceWriter> trace =
+      MakeTrace(welcome.run_dir, options.worker, bench, assignment);
+  bench.context.trace = trace.get();
+  if (trace != nullptr) {
+    session.OnClock([trace](const ClockReading& reading) { trace->Add(reading); });
+  }
   session.set_decision_timeout(decision_timeout);
   return Train({.context = bench.context,
                 .shape = bench.shape,

@@ -55,6 +55,13 @@ absl::Status CheckRange(absl::string_view key, int64_t value, int64_t least, int
 
 absl::Status CheckOptions(const CoordinatorOptions& options) {
   SP_RETURN_IF_ERROR(CheckRange("pipeline.stages", options.num_stages, 1, limits::kStagesMax));
+  SP_RETURN_IF_ERROR(CheckRange("pipeline.stages_per_worker", options.stages_per_worker, 1,
+                                options.num_stages));
+  if (options.num_stages % options.stages_per_worker != 0) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("pipeline.stages is ", options.num_stages,
+                     ", no multiple of pipeline.stages_per_worker = ", options.stages_per_worker));
+  }
   SP_RETURN_IF_ERROR(
       CheckRange("train.microbatches", options.num_microbatches, 1, limits::kMicrobatchesMax));
   SP_RETURN_IF_ERROR(CheckName("pipeline.schedule", options.schedule, ScheduleNames()));
@@ -81,7 +88,7 @@ absl::Status CheckOptions(const CoordinatorOptions& options) {
 class CoordinatorImpl final : public Coordinator {
  public:
   CoordinatorImpl(const CoordinatorOptions& options, std::unique_ptr<Policy> policy)
-      : options_(options), policy_(std::move(policy)), membership_(options.num_stages) {}
+      : options_(options), policy_(std::move(policy)), membership_(options.num_workers()) {}
 
   absl::StatusOr<Decisions> Apply(const Event& event, absl::Time) override {
     return std::visit([this](const auto& fact) { return Handle(fact); }, event);
@@ -192,7 +199,7 @@ absl::StatusOr<Decisions> CoordinatorImpl::Start(Membership complete) {
   evidence_ = std::move(evidence);
   ++generation_;
   state_ = RunState::kRunning;
-  progress_.assign(options_.num_stages, Progress());
+  progress_.assign(options_.num_workers(), Progress());
   plan_ = first.plan;
   Decisions decisions = {StartGeneration{generation_, membership_.ids(), *plan_}};
   verdicts_.push_back(std::move(first));
@@ -248,7 +255,7 @@ absl::Status CoordinatorImpl::CheckNewReport(const IntervalReported& report, Ran
   }
   const int32_t num_layers = static_cast<int32_t>(evidence_.layers.size());
   return CheckReportContents(report,
-                             StageLayers(in_force.cuts, num_layers, StageIndex(rank.value())),
+                             RankLayers(in_force.cuts, num_layers, options_.num_workers(), rank),
                              in_force.frontier, evidence_.layers);
 }
 
@@ -276,14 +283,14 @@ absl::StatusOr<Decisions> CoordinatorImpl::Handle(const IntervalReported& report
 
   reports_[report.interval][rank] = report;
   ++progress_[rank.value()].next_interval;
-  if (static_cast<int32_t>(reports_[report.interval].size()) < options_.num_stages) {
+  if (static_cast<int32_t>(reports_[report.interval].size()) < options_.num_workers()) {
     return Decisions();
   }
   return DecideInterval(report.interval);
 }
 
 Decisions CoordinatorImpl::DecideInterval(IntervalIndex interval) {
-  std::vector<IntervalReported> reports;  // by rank, so by layer
+  std::vector<IntervalReported> reports;  // by rank
   for (const auto& [rank, report] : reports_[interval]) reports.push_back(report);
   evidence_ = Learn(std::move(evidence_), reports, options_.statistic);
   reports_.erase(reports_.begin(), reports_.find(interval));
@@ -300,12 +307,16 @@ Decisions CoordinatorImpl::DecideInterval(IntervalIndex interval) {
 std::string CoordinatorImpl::MemberLabel(Rank rank) const {
   const int64_t last = static_cast<int64_t>(verdicts_.size()) - 1;
   const int64_t boundary = std::min(progress_[rank.value()].next_interval.value(), last);
-  const LayerRange layers =
-      StageLayers(verdicts_[boundary].cuts, static_cast<int32_t>(evidence_.layers.size()),
-                  StageIndex(rank.value()));
-  return absl::StrCat(WorkerLabel(membership_.members()[rank.value()].worker), " (stage ",
-                      rank.value(), ", layers [", layers.first_layer.value(), ",",
-                      layers.end_layer.value(), "))");
+  std::vector<std::string> stages;
+  for (int32_t s = rank.value(); s < options_.num_stages; s += options_.num_workers()) {
+    const LayerRange layers =
+        StageLayers(verdicts_[boundary].cuts, static_cast<int32_t>(evidence_.layers.size()),
+                    StageIndex(s));
+    stages.push_back(absl::StrCat("stage ", s, ", layers [", layers.first_layer.value(), ",",
+                                  layers.end_layer.value(), ")"));
+  }
+  return absl::StrCat(WorkerLabel(membership_.members()[rank.value()].worker), " (",
+                      absl::StrJoin(stages, "; "), ")");
 }
 
 Decisions CoordinatorImpl::End(bool success, std::string reason) {
@@ -353,8 +364,8 @@ absl::StatusOr<Decisions> CoordinatorImpl::Handle(const WorkerFinished& finished
   const bool all = std::all_of(progress_.begin(), progress_.end(),
                                [](const Progress& progress) { return progress.finished; });
   if (!all) return Decisions();
-  if (options_.num_stages == 1) return End(true, "the worker finished");
-  return End(true, absl::StrCat("all ", options_.num_stages, " workers finished"));
+  if (options_.num_workers() == 1) return End(true, "the worker finished");
+  return End(true, absl::StrCat("all ", options_.num_workers(), " workers finished"));
 }
 
 absl::StatusOr<Decisions> CoordinatorImpl::Handle(const StopRequested& stop) {
@@ -367,8 +378,8 @@ absl::StatusOr<Decisions> CoordinatorImpl::Handle(const StopRequested& stop) {
 std::string CoordinatorImpl::state_message() const {
   if (state_ == RunState::kWaiting) return membership_.Message();
   if (ended()) return end_reason_;
-  return absl::StrCat(Counted(options_.num_stages, "worker"),
-                      options_.num_stages == 1 ? " trains " : " train ",
+  return absl::StrCat(Counted(options_.num_workers(), "worker"),
+                      options_.num_workers() == 1 ? " trains " : " train ",
                       Counted(evidence_.layers.size(), "layer"));
 }
 
@@ -413,7 +424,9 @@ std::string CoordinatorImpl::Dump() const {
     absl::StrAppend(&text, Describe(verdict, num_layers), "\n");
   }
   absl::StrAppend(&text, "evidence of interval ", evidence_.interval.value(), ", drain ",
-                  Exact(evidence_.drain_s), " s, ", Exact(evidence_.bytes_per_s), " bytes/s, ",
+                  Exact(evidence_.drain_s), " s, ", Exact(evidence_.bytes_per_s),
+                  " bytes/s, link ", Exact(evidence_.link_latency_s), " s, ",
+                  Exact(evidence_.link_bytes_per_s), " bytes/s, ",
                   Counted(num_proposals_, "proposal"), "\n");
   for (const LayerInfo& layer : evidence_.layers) {
     absl::StrAppend(&text, "  ", Describe(layer), "\n");

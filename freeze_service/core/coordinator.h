@@ -22,21 +22,25 @@
 namespace smartpipe {
 
 struct CoordinatorOptions {
-  int32_t num_stages = 2;  // = number of workers wanted
+  int32_t num_stages = 2;
+  int32_t stages_per_worker = 1;  // dealt out in turn, see DealStages
   int32_t num_microbatches = 4;
   std::string schedule = "1f1b";
+  bool run_ahead = true;
   std::vector<LayerIndex> cuts;  // start cuts; empty = planned from the workers' profiles
   std::string statistic = "norm";
   PolicyOptions policy;
   bool rebalance_enabled = true;
   double rebalance_min_gain = 0.03;
+
+  int32_t num_workers() const { return num_stages / stages_per_worker; }  // wanted
 };
 
 enum class RunState { kWaiting, kRunning, kFinished, kFailed };
 
 /// Decides freezes, cuts and membership of one run.
 ///
-/// Protocol (DESIGN section 4): joins until num_stages workers are there -> StartGeneration, then
+/// Protocol (DESIGN section 4): joins until num_workers() workers are there -> StartGeneration, then
 /// the verdicts of boundaries 0 and 1; when all reports of interval i are in -> the one verdict of
 /// boundary i+2, while i+2 is a boundary of the run. What freezes depends on gradient statistics
 /// and config alone; measured times only move cuts. A lost or failed worker ends the run (until

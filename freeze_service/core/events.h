@@ -71,6 +71,8 @@ struct IntervalReported {
   double switch_drain_s = 0;  // last plan switch, if one happened at the interval's start
   double switch_move_s = 0;
   int64_t switch_moved_bytes = 0;
+  double link_bytes_per_s = 0;  // from this worker to the next one; 0 = not measured
+  double link_latency_s = 0;
 };
 
 struct WorkerLost {

@@ -40,20 +40,34 @@ void LearnSwitch(const std::vector<IntervalReported>& reports, Evidence* evidenc
   if (bytes_per_s > 0) evidence->bytes_per_s = bytes_per_s;
 }
 
+void LearnLinks(const std::vector<IntervalReported>& reports, Evidence* evidence) {
+  double bytes_per_s = 0, latency_s = 0;
+  for (const IntervalReported& report : reports) {
+    if (report.link_bytes_per_s <= 0) continue;
+    bytes_per_s = bytes_per_s == 0 ? report.link_bytes_per_s
+                                   : std::min(bytes_per_s, report.link_bytes_per_s);
+    latency_s = std::max(latency_s, report.link_latency_s);
+  }
+  if (bytes_per_s == 0) return;
+  evidence->link_bytes_per_s = bytes_per_s;
+  evidence->link_latency_s = latency_s;
+}
+
 }  // namespace
 
 Evidence Learn(Evidence evidence, const std::vector<IntervalReported>& reports,
                absl::string_view statistic) {
   ++evidence.interval;
-  std::vector<double> etas;
-  evidence.no_evidence.clear();
+  std::vector<double> etas(evidence.layers.size());
+  evidence.no_evidence.resize(evidence.layers.size());
   for (const IntervalReported& report : reports) {
     for (size_t i = 0; i < report.statistics.size(); ++i) {
-      LayerInfo& layer = evidence.layers[report.statistics[i].layer.value()];
+      const int32_t index = report.statistics[i].layer.value();
+      LayerInfo& layer = evidence.layers[index];
       LearnCost(report.costs[i], &layer.cost);
       Eta eta = ComputeEta(report.statistics[i], layer.name, statistic);
-      etas.push_back(eta.value);
-      evidence.no_evidence.push_back(std::move(eta.no_evidence));
+      etas[index] = eta.value;
+      evidence.no_evidence[index] = std::move(eta.no_evidence);
     }
   }
   if (evidence.eta_history.size() == kEtaHistory) {
@@ -61,6 +75,7 @@ Evidence Learn(Evidence evidence, const std::vector<IntervalReported>& reports,
   }
   evidence.eta_history.push_back(std::move(etas));
   LearnSwitch(reports, &evidence);
+  LearnLinks(reports, &evidence);
   return evidence;
 }
 

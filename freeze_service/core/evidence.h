@@ -19,10 +19,12 @@ struct Evidence {
   std::vector<std::string> no_evidence;  // [layer] why the newest eta is NaN
   double drain_s = 0.05;                 // of the latest measured switch that moved layers
   double bytes_per_s = 500e6;            // likewise
+  // Slowest edge between neighbours, as the workers measured it; 0 = not measured, free.
+  double link_bytes_per_s = 0, link_latency_s = 0;
 };
 
-/// `evidence` after the reports of its next interval, one per rank, in order of rank (so in layer
-/// order).
+/// `evidence` after the reports of its next interval, one per rank; together they cover each layer
+/// once.
 /// Threads: pure.  Cost: O(layers * kEtaHistory).
 Evidence Learn(Evidence evidence, const std::vector<IntervalReported>& reports,
                absl::string_view statistic);

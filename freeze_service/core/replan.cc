@@ -23,7 +23,7 @@ ReplanResult Stay(ReplanResult result, absl::string_view why) {
 // move was proposed.
 ReplanResult Weigh(const ReplanInput& input, const PartitionResult& proposed, ReplanResult result) {
   const int32_t num_layers = static_cast<int32_t>(input.planner.layers.size());
-  std::vector<LayerMove> moves = LayerMoves(input.cuts, proposed.cuts, num_layers);
+  std::vector<LayerMove> moves = LayerMoves(input.cuts, proposed.cuts, num_layers, input.planner.num_workers());
   int64_t moved_bytes = 0;
   for (const LayerMove& move : moves) {
     moved_bytes += input.planner.layers[move.layer.value()].state_bytes;
@@ -89,6 +89,7 @@ ReplanResult Replan(const ReplanInput& input) {
 }
 
 std::string DescribeMoves(const std::vector<LayerMove>& moves) {
+  if (moves.empty()) return "layers between stages of the same worker";
   std::map<std::pair<StageIndex, StageIndex>, int32_t> counts;
   for (const LayerMove& move : moves) ++counts[{move.from_stage, move.to_stage}];
   return absl::StrJoin(counts, ", ", [](std::string* out, const auto& entry) {

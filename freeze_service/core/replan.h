@@ -37,7 +37,8 @@ struct ReplanResult {
 /// reason says why.  Threads: pure.
 ReplanResult Replan(const ReplanInput& input);
 
-/// "2 layers from stage 1 to stage 0"; several pairs of stages are listed.
+/// "2 layers from stage 1 to stage 0"; several pairs of stages are listed. No move: the cuts have
+/// changed inside workers.
 std::string DescribeMoves(const std::vector<LayerMove>& moves);
 
 }  // namespace smartpipe

@@ -102,18 +102,19 @@ bool SameCost(const LayerCost& a, const LayerCost& b) {
 
 }  // namespace
 
-absl::Status CheckReportContents(const IntervalReported& report, LayerRange stage_layers,
-                                 LayerIndex frontier, const std::vector<LayerInfo>& layers) {
-  const int64_t num_statistics = report.statistics.size(), num_costs = report.costs.size();
-  if (num_statistics != stage_layers.size() || num_costs != stage_layers.size()) {
+absl::Status CheckReportContents(const IntervalReported& report,
+                                 const std::vector<LayerIndex>& expected, LayerIndex frontier,
+                                 const std::vector<LayerInfo>& layers) {
+  const size_t num_statistics = report.statistics.size(), num_costs = report.costs.size();
+  if (num_statistics != expected.size() || num_costs != expected.size()) {
     return absl::InvalidArgumentError(absl::StrCat(
         "the report has statistics of ", Counted(num_statistics, "layer"), " and costs of ",
-        num_costs, ", its stage has ", Counted(stage_layers.size(), "layer"), ": [",
-        stage_layers.first_layer.value(), ",", stage_layers.end_layer.value(), ")"));
+        num_costs, ", its worker has ", Counted(expected.size(), "layer"), ", from ",
+        expected.front().value(), " to ", expected.back().value()));
   }
-  for (int32_t i = 0; i < stage_layers.size(); ++i) {
+  for (size_t i = 0; i < expected.size(); ++i) {
     const LayerStatistics& statistics = report.statistics[i];
-    const LayerIndex layer = stage_layers.first_layer + i;
+    const LayerIndex layer = expected[i];
     if (statistics.layer != layer) {
       return absl::InvalidArgumentError(absl::StrCat("entry ", i, " of the report is layer ",
                                                      statistics.layer.value(), ", not layer ",
@@ -127,15 +128,23 @@ absl::Status CheckReportContents(const IntervalReported& report, LayerRange stag
   SP_RETURN_IF_ERROR(CheckSeconds("report", "verdict_wait_s", report.verdict_wait_s));
   SP_RETURN_IF_ERROR(CheckSeconds("report", "switch_drain_s", report.switch_drain_s));
   SP_RETURN_IF_ERROR(CheckSeconds("report", "switch_move_s", report.switch_move_s));
+  SP_RETURN_IF_ERROR(CheckSeconds("report", "link_latency_s", report.link_latency_s));
+  if (!(std::isfinite(report.link_bytes_per_s) && report.link_bytes_per_s >= 0)) {
+    return absl::InvalidArgumentError(absl::StrCat("report: link_bytes_per_s is ",
+                                                   report.link_bytes_per_s,
+                                                   ", it must be finite and at least 0"));
+  }
   SP_RETURN_IF_ERROR(CheckCount("report", "switch_moved_bytes", report.switch_moved_bytes));
   return CheckBytesMax("report", "switch_moved_bytes", report.switch_moved_bytes);
 }
 
 bool SameReport(const IntervalReported& a, const IntervalReported& b) {
   if (std::tie(a.worker, a.generation, a.plan_epoch, a.interval, a.step_s, a.verdict_wait_s,
-               a.switch_drain_s, a.switch_move_s, a.switch_moved_bytes) !=
+               a.switch_drain_s, a.switch_move_s, a.switch_moved_bytes, a.link_bytes_per_s,
+               a.link_latency_s) !=
           std::tie(b.worker, b.generation, b.plan_epoch, b.interval, b.step_s, b.verdict_wait_s,
-                   b.switch_drain_s, b.switch_move_s, b.switch_moved_bytes) ||
+                   b.switch_drain_s, b.switch_move_s, b.switch_moved_bytes, b.link_bytes_per_s,
+                   b.link_latency_s) ||
       a.statistics.size() != b.statistics.size() || a.costs.size() != b.costs.size()) {
     return false;
   }

@@ -9,11 +9,12 @@
 
 namespace smartpipe {
 
-/// `stage_layers`: what the worker ran; `frontier`: in force in the interval. NaN and infinite
-/// norms pass.
+/// `expected`: the layers that the worker ran, ascending; `frontier`: in force in the interval. NaN
+/// and infinite norms pass.
 /// Errors: INVALID_ARGUMENT naming layer, field and value.  Threads: pure.
-absl::Status CheckReportContents(const IntervalReported& report, LayerRange stage_layers,
-                                 LayerIndex frontier, const std::vector<LayerInfo>& layers);
+absl::Status CheckReportContents(const IntervalReported& report,
+                                 const std::vector<LayerIndex>& expected, LayerIndex frontier,
+                                 const std::vector<LayerInfo>& layers);
 
 /// Same bits in every field, NaN included.
 bool SameReport(const IntervalReported& a, const IntervalReported& b);

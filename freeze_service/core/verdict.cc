@@ -52,16 +52,21 @@ PlannerInput MakePlannerInput(const CoordinatorOptions& options, const Evidence&
   input.num_microbatches = options.num_microbatches;
   input.schedule = options.schedule;
   input.frontier = frontier;
+  input.stages_per_worker = options.stages_per_worker;
+  input.run_ahead = options.run_ahead;
+  input.link_bytes_per_s = evidence.link_bytes_per_s;
+  input.link_latency_s = evidence.link_latency_s;
   return input;
 }
 
 std::vector<int32_t> Credits(const CoordinatorOptions& options, const Plan& plan,
                              int32_t num_layers) {
-  ScheduleShape shape;
-  shape.num_stages = options.num_stages;
-  shape.num_microbatches = options.num_microbatches;
-  shape.num_frozen_stages = NumFrozenStages(plan.cuts, num_layers, plan.frontier);
-  return DefaultCredits(shape, options.schedule);
+  const ScheduleShape shape{
+      .num_stages = options.num_stages,
+      .num_microbatches = options.num_microbatches,
+      .num_frozen_stages = NumFrozenStages(plan.cuts, num_layers, plan.frontier),
+      .stage_to_rank = DealStages(options.num_stages, options.num_workers())};
+  return DefaultCredits(shape, options.schedule, options.run_ahead);
 }
 
 std::string FreezeSentence(const Evidence& evidence, LayerIndex old_frontier,
@@ -105,7 +110,9 @@ absl::StatusOr<Verdict> FirstVerdict(const VerdictContext& context, const Eviden
   plan.effective_step = Step(0);
   plan.frontier = decision.frontier;
   plan.cuts = options.cuts.empty() ? best.cuts : options.cuts;
-  for (const WorkerId& member : members) plan.placement.push_back({member});
+  for (int32_t rank : DealStages(options.num_stages, options.num_workers())) {
+    plan.placement.push_back({members[rank]});
+  }
   plan.schedule = options.schedule;
   if (static_cast<int32_t>(plan.cuts.size()) == options.num_stages - 1) {
     plan.credits = Credits(options, plan, num_layers);
@@ -152,7 +159,7 @@ Verdict NextVerdict(const VerdictContext& context, const Evidence& evidence, con
   *num_proposals = replan.num_proposals;
 
   Plan next = plan;
-  const bool moves = !replan.moves.empty();
+  const bool moves = replan.cuts != plan.cuts;
   if (rises || moves) {
     next.plan_epoch = plan.plan_epoch + 1;
     next.effective_step = step;

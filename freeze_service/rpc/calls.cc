@@ -12,6 +12,7 @@
 #include "services/base/limits.h"
 #include "services/base/status_macros.h"
 #include "services/obs/log.h"
+#include "services/obs/trace_file.h"
 #include "services/rpc/status.h"
 
 namespace smartpipe {
@@ -44,11 +45,14 @@ absl::StatusOr<size_t> DecodePageToken(const std::string& token, size_t num_verd
 
 grpc::Status FreezeServiceImpl::ReportInterval(grpc::ServerContext*,
                                                const v1::ReportIntervalRequest* request,
-                                               v1::ReportIntervalResponse*) {
+                                               v1::ReportIntervalResponse* response) {
+  response->set_service_received_ns(MonotonicNs());
   absl::StatusOr<IntervalReported> reported = DecodeReport(*request);
   if (!reported.ok()) return ToGrpcStatus(reported.status());
   absl::MutexLock lock(&mutex_);
-  return ToGrpcStatus(ApplyEvent(*reported));
+  const absl::Status status = ApplyEvent(*reported);
+  response->set_service_replied_ns(MonotonicNs());
+  return ToGrpcStatus(status);
 }
 
 grpc::Status FreezeServiceImpl::ReportProgress(grpc::ServerContext*,

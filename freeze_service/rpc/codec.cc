@@ -134,7 +134,9 @@ absl::StatusOr<IntervalReported> DecodeReport(const v1::ReportIntervalRequest& r
                             .verdict_wait_s = request.verdict_wait_s(),
                             .switch_drain_s = request.switch_drain_s(),
                             .switch_move_s = request.switch_move_s(),
-                            .switch_moved_bytes = request.switch_moved_bytes()};
+                            .switch_moved_bytes = request.switch_moved_bytes(),
+                            .link_bytes_per_s = request.link_bytes_per_s(),
+                            .link_latency_s = request.link_latency_s()};
   for (const v1::LayerReport& layer : request.layers()) {
     const std::string where = absl::StrCat("layers[", reported.statistics.size(), "]");
     if (layer.num_microbatches() < 0 || layer.num_nonfinite_steps() < 0) {
@@ -208,8 +210,10 @@ v1::RunState EncodeState(RunState state) {
 CoordinatorOptions MakeCoordinatorOptions(const RunConfig& config) {
   CoordinatorOptions options;
   options.num_stages = static_cast<int32_t>(config.pipeline.stages);
+  options.stages_per_worker = static_cast<int32_t>(config.pipeline.stages_per_worker);
   options.num_microbatches = static_cast<int32_t>(config.train.microbatches);
   options.schedule = config.pipeline.schedule;
+  options.run_ahead = config.pipeline.run_ahead;
   for (int64_t cut : config.pipeline.cuts)
     options.cuts.push_back(LayerIndex(static_cast<int32_t>(cut)));
   options.statistic = config.freeze.statistic;

@@ -15,6 +15,7 @@ using CompileFunction = absl::StatusOr<std::vector<Program>> (*)(const ScheduleS
 
 absl::StatusOr<std::vector<Program>> CompileGpipe(const ScheduleShape& shape);
 absl::StatusOr<std::vector<Program>> CompileOneFOneB(const ScheduleShape& shape);
+absl::StatusOr<std::vector<Program>> CompileInterleaved(const ScheduleShape& shape);
 
 /// INVALID_ARGUMENT unless every rank has at most one stage; `schedule` is named in the message.
 absl::Status RequireOneStagePerRank(const ScheduleShape& shape, absl::string_view schedule);

@@ -60,6 +60,25 @@ void CheckCuts(const RunConfig& config, const Report& report) {
   }
 }
 
+void CheckStages(const RunConfig& config, const Report& report) {
+  const PipelineConfig& pipeline = config.pipeline;
+  const int64_t each = pipeline.stages_per_worker;
+  if (pipeline.stages % each != 0) {
+    report("pipeline.stages", absl::StrCat(pipeline.stages,
+                                           " is not a multiple of pipeline.stages_per_worker = ",
+                                           each, "; give ", NextMultiples(pipeline.stages, each)));
+  }
+  if ((each > 1) == (pipeline.schedule == "interleaved_1f1b")) return;
+  report("pipeline.schedule",
+         absl::StrCat(pipeline.schedule,
+                      each > 1 ? " runs one stage on each worker, but pipeline.stages_per_worker = "
+                               : " is for several stages on each worker, but "
+                                 "pipeline.stages_per_worker = ",
+                      each,
+                      each > 1 ? "; set it to 1, or pipeline.schedule = interleaved_1f1b"
+                               : "; give at least 2, or pipeline.schedule = 1f1b"));
+}
+
 void CheckSchedule(const RunConfig& config, const Report& report) {
   const FreezeConfig& freeze = config.freeze;
   if (freeze.policy == "schedule" && freeze.schedule.empty()) {
@@ -182,6 +201,7 @@ void CheckRules(const RunConfig& config, const std::function<bool(absl::string_v
   static const Rule kRules[] = {
       {{"train.batch_size", "train.microbatches"}, CheckBatch},
       {{"optim.name", "optim.momentum"}, CheckMomentum},
+      {{"pipeline.stages", "pipeline.stages_per_worker", "pipeline.schedule"}, CheckStages},
       {{"pipeline.stages", "pipeline.cuts", "model.name"}, CheckCuts},
       {{"freeze.policy", "freeze.schedule"}, CheckSchedule},
       {{"freeze.interval_steps", "freeze.schedule"}, CheckScheduleSteps},

@@ -12,7 +12,7 @@
 namespace smartpipe {
 
 const std::vector<std::string> kPolicyNames = {"full", "fixed", "linear", "smartpipe", "schedule"};
-const std::vector<std::string> kScheduleNames = {"gpipe", "1f1b"};
+const std::vector<std::string> kScheduleNames = {"gpipe", "1f1b", "interleaved_1f1b"};
 const std::vector<std::string> kModelNames = {"convnet", "resnet18", "blocknet"};
 const std::vector<std::string> kDatasetNames = {"fashion_mnist", "synthetic"};
 const std::vector<std::string> kOptimizerNames = {"sgd", "adamw"};
@@ -56,9 +56,16 @@ std::vector<KeySpec> MakeKeyTable() {
        "measure test accuracy every so many epochs; 0 = only at the end"},
 
       {"pipeline.stages", [](C& c) { return &c.pipeline.stages; }, IntRange{1, limits::kStagesMax},
-       "pipeline stages, one worker process each"},
+       "pipeline stages; one worker process each, or each pipeline.stages_per_worker"},
+      {"pipeline.stages_per_worker", [](C& c) { return &c.pipeline.stages_per_worker; },
+       IntRange{1, limits::kStagesMax},
+       "stages of each worker, dealt out in turn (stage s runs on worker s modulo the number of "
+       "workers); more than 1 for schedule interleaved_1f1b only"},
       {"pipeline.schedule", [](C& c) { return &c.pipeline.schedule; }, Choice{&kScheduleNames},
        "order of forwards and backwards"},
+      {"pipeline.run_ahead", [](C& c) { return &c.pipeline.run_ahead; }, AnyValue{},
+       "frozen stages go on to the next micro-batches and steps; false: all workers meet at each "
+       "step's end, for comparison"},
       {"pipeline.cuts", [](C& c) { return &c.pipeline.cuts; }, IntRange{1, limits::kLayersMax - 1},
        "first layer of stage 1, 2, ...; empty = found from measured costs"},
 
@@ -110,6 +117,8 @@ std::vector<KeySpec> MakeKeyTable() {
 
       {"worker.threads", [](C& c) { return &c.worker.threads; }, IntRange{1, kThreadsMax},
        "compute threads of each worker; results are comparable only at the same number"},
+      {"worker.trace", [](C& c) { return &c.worker.trace; }, AnyValue{},
+       "record every instruction's start and end, for smartpipe timeline and explain"},
   };
 }
 

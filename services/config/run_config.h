@@ -37,8 +37,11 @@ struct EvalConfig {
 
 struct PipelineConfig {
   int64_t stages = 2;
+  int64_t stages_per_worker = 1;  // stage s runs on worker s mod (stages / stages_per_worker)
   std::string schedule = "1f1b";
+  bool run_ahead = true;
   std::vector<int64_t> cuts;  // first layer of stages 1..S-1; empty = the planner chooses
+  int64_t num_workers() const { return stages / stages_per_worker; }
 };
 
 struct FreezeConfig {
@@ -75,6 +78,7 @@ struct DataConfig {
 
 struct WorkerConfig {
   int64_t threads = 1;
+  bool trace = true;
 };
 
 struct RunConfig {

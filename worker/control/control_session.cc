@@ -86,6 +86,10 @@ class ControlSessionImpl final : public ControlSession {
   void Fail(const absl::Status& why) override;
   absl::Status WaitEnd(absl::Duration timeout) override;
   void OnEnd(std::function<void(const absl::Status& why)> callback) override;
+  void OnClock(std::function<void(const ClockReading&)> callback) override {
+    Lock lock(&mutex_);
+    on_clock_ = std::move(callback);
+  }
   std::shared_ptr<KeyValueStore> MakeKeyValueStore(Generation generation) override;
 
  private:
@@ -94,6 +98,8 @@ class ControlSessionImpl final : public ControlSession {
   void ReadLoop();
   absl::Status Handle(const v1::JoinResponse& message) ABSL_LOCKS_EXCLUDED(mutex_);
   absl::Status KeepVerdict(const v1::Verdict& proto) ABSL_LOCKS_EXCLUDED(mutex_);
+  void ReadClock(const v1::ReportIntervalResponse& response, int64_t sent_ns, int64_t answered_ns)
+      ABSL_LOCKS_EXCLUDED(mutex_);
   void SendLoop();
   v1::ReportProgressRequest TakeProgress() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
@@ -155,6 +161,7 @@ class ControlSessionImpl final : public ControlSession {
   absl::Status end_ ABSL_GUARDED_BY(mutex_);        // OK = all workers finished
   absl::Status end_error_ ABSL_GUARDED_BY(mutex_);  // never OK after the end
   std::function<void(const absl::Status&)> on_end_ ABSL_GUARDED_BY(mutex_);
+  std::function<void(const ClockReading&)> on_clock_ ABSL_GUARDED_BY(mutex_);
   std::set<grpc::ClientContext*> pending_ ABSL_GUARDED_BY(mutex_);
   std::vector<std::weak_ptr<GrpcKeyValueStore>> stores_ ABSL_GUARDED_BY(mutex_);
 
@@ -480,6 +487,23 @@ v1::ReportProgressRequest ControlSessionImpl::TakeProgress() {
   return request;
 }
 
+// The call's times on both clocks: the way there and the way back are taken to be equally long.
+void ControlSessionImpl::ReadClock(const v1::ReportIntervalResponse& response, int64_t sent_ns,
+                                   int64_t answered_ns) {
+  std::function<void(const ClockReading&)> on_clock;
+  {
+    Lock lock(&mutex_);
+    on_clock = on_clock_;
+  }
+  const int64_t received_ns = response.service_received_ns();
+  const int64_t replied_ns = response.service_replied_ns();
+  if (!on_clock || received_ns == 0) return;
+  const int64_t on_the_way_ns = (answered_ns - sent_ns) - (replied_ns - received_ns);
+  on_clock({.local_ns = sent_ns + (answered_ns - sent_ns) / 2,
+            .offset_ns = ((received_ns - sent_ns) + (replied_ns - answered_ns)) / 2,
+            .error_ns = std::max<int64_t>(0, on_the_way_ns / 2)});
+}
+
 void ControlSessionImpl::SendLoop() {
   while (true) {
     std::optional<v1::ReportIntervalRequest> report;
@@ -502,7 +526,11 @@ void ControlSessionImpl::SendLoop() {
     absl::Status status;
     v1::ReportIntervalResponse report_response;
     v1::ReportProgressResponse progress_response;
-    if (report) status = Call(&Stub::ReportInterval, *report, &report_response);
+    if (report) {
+      const int64_t sent_ns = MonotonicNs();
+      status = Call(&Stub::ReportInterval, *report, &report_response);
+      if (status.ok()) ReadClock(report_response, sent_ns, MonotonicNs());
+    }
     if (status.ok() && progress)
       status = Call(&Stub::ReportProgress, *progress, &progress_response);
     if (!status.ok()) {

@@ -13,6 +13,7 @@
 #include "services/base/ids.h"
 #include "services/base/key_value_store.h"
 #include "services/config/run_config.h"
+#include "services/obs/trace_file.h"
 #include "worker/control/control_plane.h"
 #include "worker/control/messages.h"
 
@@ -90,6 +91,10 @@ class ControlSession : public ControlPlane {
   /// when the end comes, or at once on this thread if it has come already. It must not block and
   /// not destroy the session; one callback.
   virtual void OnEnd(std::function<void(const absl::Status& why)> callback) = 0;
+
+  /// `callback` is called on a control thread for each reading of the service's clock, one per
+  /// report, while the session lives. It must not block; one callback, before the first report.
+  virtual void OnClock(std::function<void(const ClockReading&)> callback) = 0;
 
   /// Rendezvous store of one generation. It may outlive the session, which cancels it at the end.
   virtual std::shared_ptr<KeyValueStore> MakeKeyValueStore(Generation generation) = 0;

@@ -72,6 +72,8 @@ v1::ReportIntervalRequest EncodeReport(const IntervalReportInfo& report) {
   request.set_switch_drain_s(report.switch_drain_s);
   request.set_switch_move_s(report.switch_move_s);
   request.set_switch_moved_bytes(report.switch_moved_bytes);
+  request.set_link_bytes_per_s(report.link_bytes_per_s);
+  request.set_link_latency_s(report.link_latency_s);
   return request;
 }
 

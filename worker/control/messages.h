@@ -73,6 +73,8 @@ struct IntervalReportInfo {
   double switch_drain_s = 0;  // plan switch at the interval's start, if there was one
   double switch_move_s = 0;
   int64_t switch_moved_bytes = 0;
+  double link_bytes_per_s = 0;  // from this worker to the next one; 0 = not measured
+  double link_latency_s = 0;
 };
 
 /// One optimizer step (told by the last stage only).

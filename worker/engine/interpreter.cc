@@ -15,6 +15,22 @@
 
 namespace smartpipe {
 
+namespace {
+
+TracePlan DescribePlan(const Plan& plan, const ScheduleShape& shape) {
+  TracePlan traced{.step = plan.effective_step.value(),
+                   .plan_epoch = plan.plan_epoch.value(),
+                   .frontier = plan.frontier.value(),
+                   .cuts = {},
+                   .stage_to_rank = shape.stage_to_rank,
+                   .credits = plan.credits,
+                   .schedule = plan.schedule};
+  for (LayerIndex cut : plan.cuts) traced.cuts.push_back(cut.value());
+  return traced;
+}
+
+}  // namespace
+
 absl::StatusOr<std::unique_ptr<LayerRunner>> MakeLayerRunner(const EngineContext& context,
                                                              LayerIndex index) {
   std::unique_ptr<Layer> layer = context.model->MakeLayer(index, context.config->train.seed);
@@ -38,14 +54,13 @@ absl::StatusOr<std::unique_ptr<Interpreter>> Interpreter::Create(const EngineCon
       train.seed, context.dataset->size(Split::kTrain), train.batch_size, train.microbatches);
   const int32_t num_layers = context.model->num_layers();
   SP_RETURN_IF_ERROR(ValidatePlan(plan, num_layers));
-  if (plan.num_stages() != context.transport->size()) {
+  if (plan.num_stages() % context.transport->size() != 0) {
     return absl::InvalidArgumentError(absl::StrCat("the plan has ", plan.num_stages(),
                                                    " stages but the group has ",
                                                    context.transport->size(), " ranks"));
   }
-  const LayerRange range =
-      StageLayers(plan, num_layers, StageIndex(context.transport->rank().value()));
-  for (LayerIndex layer = range.first_layer; layer < range.end_layer; ++layer) {
+  for (LayerIndex layer :
+       RankLayers(plan.cuts, num_layers, context.transport->size(), context.transport->rank())) {
     SP_ASSIGN_OR_RETURN(interpreter->layers_[layer], MakeLayerRunner(context, layer));
   }
   SP_RETURN_IF_ERROR(interpreter->Adopt(plan));
@@ -61,7 +76,7 @@ absl::Status Interpreter::Adopt(const Plan& plan) {
   shape_ = {.num_stages = plan.num_stages(),
             .num_microbatches = static_cast<int32_t>(context_.config->train.microbatches),
             .num_frozen_stages = NumFrozenStages(plan.cuts, num_layers, plan.frontier),
-            .stage_to_rank = {}};
+            .stage_to_rank = DealStages(plan.num_stages(), context_.transport->size())};
   SP_ASSIGN_OR_RETURN(std::vector<Program> programs, MakePrograms(shape_, plan.schedule));
   program_ = std::move(programs[context_.transport->rank().value()]);
   for (auto& [index, runner] : layers_) {
@@ -72,12 +87,23 @@ absl::Status Interpreter::Adopt(const Plan& plan) {
   } else {
     MakeMailboxes();
   }
+  if (context_.trace != nullptr) context_.trace->Add(DescribePlan(plan_, shape_));
   return absl::OkStatus();
+}
+
+Inbox* Interpreter::InboxOf(Rank from, ChannelKind kind) {
+  return &inboxes_.try_emplace({from, kind}, context_.transport, from, kind).first->second;
+}
+
+Outbox* Interpreter::OutboxOf(Rank to, ChannelKind kind) {
+  return &outboxes_.try_emplace({to, kind}, context_.transport, to, kind).first->second;
 }
 
 void Interpreter::MakeMailboxes() {
   past_gradient_bytes_sent_ = gradient_bytes_sent();
   stages_.clear();
+  inboxes_.clear();
+  outboxes_.clear();
   Transport* transport = context_.transport;
   for (int s = 0; s < plan_.num_stages(); ++s) {
     if (rank_of(s) != transport->rank().value()) continue;
@@ -85,26 +111,33 @@ void Interpreter::MakeMailboxes() {
     stage.range = StageLayers(plan_, context_.model->num_layers(), StageIndex(s));
     if (s > 0 && rank_of(s - 1) != rank_of(s)) {
       const Rank before(rank_of(s - 1));
-      stage.activation_inbox.emplace(transport, before, ChannelKind::kActivation);
-      stage.gradient_outbox.emplace(transport, before, ChannelKind::kGradient);
+      stage.activation_inbox = InboxOf(before, ChannelKind::kActivation);
+      stage.gradient_outbox = OutboxOf(before, ChannelKind::kGradient);
     }
     if (s + 1 < plan_.num_stages() && rank_of(s + 1) != rank_of(s)) {
       const Rank after(rank_of(s + 1));
-      stage.activation_outbox.emplace(transport, after, ChannelKind::kActivation);
-      stage.gradient_inbox.emplace(transport, after, ChannelKind::kGradient);
+      stage.activation_outbox = OutboxOf(after, ChannelKind::kActivation);
+      stage.gradient_inbox = InboxOf(after, ChannelKind::kGradient);
     }
   }
   SetCredits();
 }
 
 void Interpreter::SetCredits() {
+  std::map<Inbox*, int32_t> inbox_credits;
+  std::map<Outbox*, int32_t> outbox_credits;
   for (auto& [index, stage] : stages_) {
-    if (stage.activation_inbox)
-      stage.activation_inbox->set_credits(plan_.credits[index.value() - 1]);
-    if (stage.gradient_outbox) stage.gradient_outbox->set_credits(plan_.credits[index.value() - 1]);
-    if (stage.activation_outbox) stage.activation_outbox->set_credits(plan_.credits[index.value()]);
-    if (stage.gradient_inbox) stage.gradient_inbox->set_credits(plan_.credits[index.value()]);
+    if (stage.activation_inbox != nullptr) {
+      inbox_credits[stage.activation_inbox] += plan_.credits[index.value() - 1];
+      outbox_credits[stage.gradient_outbox] += plan_.credits[index.value() - 1];
+    }
+    if (stage.activation_outbox != nullptr) {
+      outbox_credits[stage.activation_outbox] += plan_.credits[index.value()];
+      inbox_credits[stage.gradient_inbox] += plan_.credits[index.value()];
+    }
   }
+  for (auto& [inbox, credits] : inbox_credits) inbox->set_credits(credits);
+  for (auto& [outbox, credits] : outbox_credits) outbox->set_credits(credits);
 }
 
 absl::StatusOr<SwitchCost> Interpreter::SwitchPlan(const Plan& plan) {
@@ -116,10 +149,14 @@ absl::StatusOr<SwitchCost> Interpreter::SwitchPlan(const Plan& plan) {
   }
   if (plan.cuts != plan_.cuts) {
     Stopwatch watch;
+    int64_t start_ns = MonotonicNs();
     SP_RETURN_IF_ERROR(Drain());
     cost.drain_s = watch.Restart();
+    TraceSpanFrom("drain", start_ns);
+    start_ns = MonotonicNs();
     SP_RETURN_IF_ERROR(MoveLayers(plan, cost));
     cost.move_s = watch.seconds();
+    TraceSpanFrom("move", start_ns);
   }
   SP_RETURN_IF_ERROR(Adopt(plan));
   return cost;
@@ -128,7 +165,8 @@ absl::StatusOr<SwitchCost> Interpreter::SwitchPlan(const Plan& plan) {
 absl::Status Interpreter::MoveLayers(const Plan& plan, SwitchCost& cost) {
   Transport& transport = *context_.transport;
   const int rank = transport.rank().value();
-  for (const LayerMove& move : LayerMoves(plan_.cuts, plan.cuts, context_.model->num_layers())) {
+  for (const LayerMove& move : LayerMoves(plan_.cuts, plan.cuts, context_.model->num_layers(),
+                                         transport.size())) {
     const int from = rank_of(move.from_stage.value()), to = rank_of(move.to_stage.value());
     const bool frozen = move.layer < plan.frontier;
     if (from == rank) {
@@ -163,21 +201,14 @@ std::vector<int64_t> Interpreter::BatchShape(LayerIndex edge, int64_t num_sample
 }
 
 absl::Status Interpreter::ExpectMessages() {
-  for (auto& [index, stage] : stages_) {
-    int64_t num_activations = 0, num_gradients = 0;
-    for (const Instruction& instruction : program_) {
-      if (instruction.stage != index) continue;
-      num_activations += instruction.op == Op::kRecvForward;
-      num_gradients += instruction.op == Op::kRecvBackward;
-    }
-    if (stage.activation_inbox) {
-      SP_RETURN_IF_ERROR(stage.activation_inbox->Expect(
-          num_activations, BatchShape(stage.range.first_layer, microbatch_size())));
-    }
-    if (stage.gradient_inbox) {
-      SP_RETURN_IF_ERROR(stage.gradient_inbox->Expect(
-          num_gradients, BatchShape(stage.range.end_layer, microbatch_size())));
-    }
+  for (const Instruction& cell : program_) {
+    const bool forward = cell.op == Op::kRecvForward;
+    if (!forward && cell.op != Op::kRecvBackward) continue;
+    const StageState& stage = stages_.at(cell.stage);
+    Inbox* inbox = forward ? stage.activation_inbox : stage.gradient_inbox;
+    const LayerIndex edge = forward ? stage.range.first_layer : stage.range.end_layer;
+    SP_RETURN_IF_ERROR(
+        inbox->Expect(cell.stage, cell.microbatch, BatchShape(edge, microbatch_size())));
   }
   return absl::OkStatus();
 }
@@ -186,15 +217,39 @@ absl::StatusOr<std::optional<double>> Interpreter::RunStep(Step step, bool probe
   step_ = step;
   probe_ = probe;
   loss_ = 0;
+  traced_ = {.step = step.value(), .events = {}};
+  if (context_.trace != nullptr) mark_ns_ = MonotonicNs();
   SP_RETURN_IF_ERROR(ExpectMessages());
   for (const Instruction& instruction : program_) {
     if (absl::Status status = Execute(instruction); !status.ok()) {
       return Annotate(status,
                       absl::StrCat("step ", step.value(), ", instruction ", Format(instruction)));
     }
+    const bool posted_ahead =
+        instruction.op == Op::kRecvForward || instruction.op == Op::kRecvBackward;
+    if (!posted_ahead) Mark(instruction);
+  }
+  if (context_.trace != nullptr) context_.trace->Add(std::move(traced_));
+  if (!context_.config->pipeline.run_ahead) {
+    const int64_t start_ns = MonotonicNs();
+    SP_RETURN_IF_ERROR(Barrier(*context_.transport));
+    TraceSpanFrom("barrier", start_ns);
   }
   if (!is_last()) return std::nullopt;
   return loss_;
+}
+
+void Interpreter::Mark(const Instruction& instruction) {
+  if (context_.trace == nullptr) return;
+  const int64_t now_ns = MonotonicNs();
+  traced_.events.push_back({Format(instruction), mark_ns_, now_ns});
+  mark_ns_ = now_ns;
+}
+
+void Interpreter::TraceSpanFrom(const char* name, int64_t start_ns) {
+  if (context_.trace == nullptr) return;
+  context_.trace->Add(
+      TraceSpan{.name = name, .step = (step_ + 1).value(), .start_ns = start_ns, .end_ns = MonotonicNs()});
 }
 
 absl::Status Interpreter::Execute(const Instruction& instruction) {
@@ -240,7 +295,10 @@ absl::StatusOr<at::Tensor> Interpreter::ForwardInput(StageState& stage,
   if (owns_stage(before.value())) {  // same rank: the edge needs no message
     return std::move(stages_.at(before).outputs.extract(instruction.microbatch).mapped());
   }
-  return stage.activation_inbox->Next();
+  SP_ASSIGN_OR_RETURN(at::Tensor x, stage.activation_inbox->Take(instruction.stage,
+                                                                 instruction.microbatch));
+  Mark({Op::kRecvForward, instruction.stage, instruction.microbatch});
+  return x;
 }
 
 absl::StatusOr<at::Tensor> Interpreter::OutputGrad(StageState& stage,
@@ -252,7 +310,10 @@ absl::StatusOr<at::Tensor> Interpreter::OutputGrad(StageState& stage,
   if (owns_stage(after.value())) {
     return std::move(stages_.at(after).input_grads.extract(instruction.microbatch).mapped());
   }
-  return stage.gradient_inbox->Next();
+  SP_ASSIGN_OR_RETURN(at::Tensor grad, stage.gradient_inbox->Take(instruction.stage,
+                                                                  instruction.microbatch));
+  Mark({Op::kRecvBackward, instruction.stage, instruction.microbatch});
+  return grad;
 }
 
 absl::Status Interpreter::Forward(StageState& stage, const Instruction& instruction) {
@@ -303,19 +364,24 @@ absl::Status Interpreter::Backward(StageState& stage, const Instruction& instruc
 }
 
 absl::Status Interpreter::Drain() {
-  for (auto& [index, stage] : stages_) {
-    if (stage.activation_outbox) SP_RETURN_IF_ERROR(stage.activation_outbox->Drain());
-    if (stage.gradient_outbox) SP_RETURN_IF_ERROR(stage.gradient_outbox->Drain());
-  }
+  for (auto& [channel, outbox] : outboxes_) SP_RETURN_IF_ERROR(outbox.Drain());
   return absl::OkStatus();
 }
 
 int64_t Interpreter::gradient_bytes_sent() const {
   int64_t bytes = past_gradient_bytes_sent_;
-  for (const auto& [index, stage] : stages_) {
-    if (stage.gradient_outbox) bytes += stage.gradient_outbox->bytes_sent();
+  for (const auto& [channel, outbox] : outboxes_) {
+    if (channel.second == ChannelKind::kGradient) bytes += outbox.bytes_sent();
   }
   return bytes;
+}
+
+int64_t Interpreter::peak_receive_buffers() const {
+  int64_t peak = 0;
+  for (const auto& [channel, inbox] : inboxes_) {
+    if (channel.second == ChannelKind::kActivation) peak += inbox.peak_buffers();
+  }
+  return peak;
 }
 
 }  // namespace smartpipe

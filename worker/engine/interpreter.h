@@ -16,6 +16,7 @@
 #include "pipeline/plan.h"
 #include "pipeline/schedule.h"
 #include "services/base/ids.h"
+#include "services/obs/trace_file.h"
 #include "worker/comm/transport.h"
 #include "worker/data/dataset.h"
 #include "worker/data/sampler.h"
@@ -33,6 +34,7 @@ struct EngineContext {
   Transport* transport = nullptr;
   std::vector<NamedTensor> start_weights;         // of model.weights; empty = keyed initialisation
   std::vector<std::vector<int64_t>> edge_shapes;  // [num_layers + 1] shape of one sample
+  TraceWriter* trace = nullptr;                   // null = nothing is recorded
 };
 
 /// A trainable layer with its start weights, ready to run; also what profiling uses.
@@ -51,9 +53,9 @@ struct SwitchCost {
 
 /// Owns the layers of this rank and runs them.
 ///
-/// Sends are asynchronous and receives are posted ahead, both within the plan's credits. A stage
-/// that is wholly frozen waits for no gradient, so it runs ahead into the next step until its
-/// credits are used up. Errors of a transfer end the step; the interpreter is then only good for
+/// Sends are asynchronous and receives are posted ahead, both within the plan's credits. A rank
+/// whose stages are wholly frozen waits for no gradient, so it runs ahead into the next steps until
+/// its credits are used up; with pipeline.run_ahead = false all ranks meet at each step's end. Errors of a transfer end the step; the interpreter is then only good for
 /// destruction.  Threads: the compute thread.
 class Interpreter {
  public:
@@ -88,6 +90,8 @@ class Interpreter {
   const std::map<LayerIndex, std::unique_ptr<LayerRunner>>& layers() const { return layers_; }
   /// Bytes of gradients sent upstream over the life of the interpreter.
   int64_t gradient_bytes_sent() const;
+  /// Most receive buffers of activations held at once since the cuts changed.
+  int64_t peak_receive_buffers() const;
 
  private:
   struct StageState {
@@ -97,18 +101,26 @@ class Interpreter {
     std::map<MicrobatchIndex, at::Tensor>
         loss_grads;  // last stage: gradients of the logits, not yet used
     std::map<MicrobatchIndex, at::Tensor> input_grads;  // not yet sent or used
-    std::optional<Inbox> activation_inbox, gradient_inbox;
-    std::optional<Outbox> activation_outbox, gradient_outbox;
+    // Null at the ends of the pipeline and on edges inside the rank; shared by the edges between
+    // two ranks.
+    Inbox *activation_inbox = nullptr, *gradient_inbox = nullptr;
+    Outbox *activation_outbox = nullptr, *gradient_outbox = nullptr;
   };
+  using ChannelId = std::pair<Rank, ChannelKind>;
 
   explicit Interpreter(const EngineContext& context) : context_(context) {}
   int rank_of(int stage) const { return shape_.rank_of(stage); }
   bool owns_stage(int stage) const { return stages_.contains(StageIndex(stage)); }
   absl::Status Adopt(const Plan& plan);
   void MakeMailboxes();
+  Inbox* InboxOf(Rank from, ChannelKind kind);
+  Outbox* OutboxOf(Rank to, ChannelKind kind);
   void SetCredits();
   absl::Status ExpectMessages();
   absl::Status Execute(const Instruction& instruction);
+  /// Records what was done since the last mark.
+  void Mark(const Instruction& instruction);
+  void TraceSpanFrom(const char* name, int64_t start_ns);
   absl::Status Forward(StageState& stage, const Instruction& instruction);
   absl::Status Backward(StageState& stage, const Instruction& instruction);
   absl::StatusOr<at::Tensor> ForwardInput(StageState& stage, const Instruction& instruction);
@@ -123,12 +135,16 @@ class Interpreter {
   ScheduleShape shape_;
   Program program_;
   std::map<StageIndex, StageState> stages_;
+  std::map<ChannelId, Inbox> inboxes_;
+  std::map<ChannelId, Outbox> outboxes_;
   std::map<LayerIndex, std::unique_ptr<LayerRunner>> layers_;
   std::unique_ptr<Sampler> sampler_;
   Step step_;
   bool probe_ = false;
   double loss_ = 0;
   int64_t past_gradient_bytes_sent_ = 0;
+  int64_t mark_ns_ = 0;
+  TraceStep traced_;  // of the step so far
 };
 
 }  // namespace smartpipe

@@ -71,6 +71,7 @@ at::Tensor LayerRunner::Forward(MicrobatchIndex microbatch, const at::Tensor& x,
     output = recorded.detach();
     activation_bytes_ = static_cast<int64_t>(leaf.nbytes() + recorded.nbytes());
     saved_[microbatch] = {std::move(leaf), std::move(recorded), {}};
+    counters_.peak_saved = std::max(counters_.peak_saved, static_cast<int64_t>(saved_.size()));
   }
   output_bytes_ = static_cast<int64_t>(output.nbytes());
   forward_s_.push_back(watch.seconds());

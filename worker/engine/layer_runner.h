@@ -25,6 +25,7 @@ namespace smartpipe {
 struct LayerCounters {
   int64_t num_graphs = 0;            // forwards that recorded an autograd graph
   int64_t num_gradient_tensors = 0;  // gradients computed, of parameters and of the input
+  int64_t peak_saved = 0;            // most micro-batches whose activations were held at once
 };
 
 /// One layer with its own autograd graph per micro-batch.

@@ -1,32 +1,54 @@
 #include "worker/engine/mailbox.h"
 
+#include <algorithm>
+
 #include "ATen/ops/empty.h"
 #include "ATen/ops/zeros.h"
 #include "services/base/status_macros.h"
+#include "worker/engine/stopwatch.h"
 
 namespace smartpipe {
 
-absl::Status Inbox::Expect(int64_t count, const std::vector<int64_t>& shape) {
-  if (count > 0) expected_.push_back({count, shape});
+absl::Status Inbox::Expect(StageIndex stage, MicrobatchIndex microbatch,
+                           std::vector<int64_t> shape) {
+  expected_.push_back({{stage, microbatch}, std::move(shape)});
   return Post();
 }
 
+// What has arrived before its turn holds its credit: the messages before the awaited one on other
+// edges are never more than those edges' own credits, so the awaited one is always posted.
 absl::Status Inbox::Post() {
-  while (!expected_.empty() && posted_.size() < credits_) {
-    at::Tensor buffer = at::empty(expected_.front().shape, at::kFloat);
+  while (!expected_.empty() && posted_.size() + arrived_.size() < credits_) {
+    at::Tensor buffer = at::empty(expected_.front().second, at::kFloat);
     SP_ASSIGN_OR_RETURN(std::unique_ptr<Transfer> transfer,
                         transport_->Receive(from_, kind_, buffer));
-    posted_.emplace_back(std::move(buffer), std::move(transfer));
-    if (--expected_.front().count == 0) expected_.pop_front();
+    posted_.push_back({expected_.front().first, std::move(buffer), std::move(transfer)});
+    expected_.pop_front();
   }
+  peak_buffers_ =
+      std::max(peak_buffers_, static_cast<int64_t>(posted_.size() + arrived_.size()));
   return absl::OkStatus();
 }
 
-absl::StatusOr<at::Tensor> Inbox::Next() {
-  if (posted_.empty()) return absl::InternalError("a message is awaited that was never announced");
-  SP_RETURN_IF_ERROR(posted_.front().second->Wait());
-  at::Tensor tensor = std::move(posted_.front().first);
-  posted_.pop_front();
+absl::StatusOr<at::Tensor> Inbox::Take(StageIndex stage, MicrobatchIndex microbatch) {
+  const Key key(stage, microbatch);
+  at::Tensor tensor;
+  while (!tensor.defined()) {
+    if (auto found = arrived_.extract(key); !found.empty()) {
+      tensor = std::move(found.mapped());
+      break;
+    }
+    if (posted_.empty())
+      return absl::InternalError("a message is awaited that was never announced");
+    SP_RETURN_IF_ERROR(posted_.front().transfer->Wait());
+    Posted next = std::move(posted_.front());
+    posted_.pop_front();
+    if (next.key == key) {
+      tensor = std::move(next.buffer);
+    } else {
+      arrived_[next.key] = std::move(next.buffer);
+    }
+  }
   SP_RETURN_IF_ERROR(Post());
   return tensor;
 }
@@ -72,6 +94,49 @@ absl::StatusOr<at::Tensor> ReceivePacked(Transport& transport, Rank from) {
                       transport.Receive(from, ChannelKind::kState, packed));
   SP_RETURN_IF_ERROR(body->Wait());
   return packed;
+}
+
+namespace {
+
+constexpr int kLinkRounds = 4;  // the first one warms up
+constexpr int64_t kSmallBytes = 64, kLargeBytes = int64_t{1} << 20;
+
+// Best time of one message there and back.
+absl::StatusOr<double> RoundTrip(Transport& transport, Rank peer, int64_t num_bytes, bool asks) {
+  double best_s = 0;
+  for (int round = 0; round < kLinkRounds; ++round) {
+    const Stopwatch watch;
+    for (bool send : {asks, !asks}) {
+      at::Tensor tensor = at::zeros({num_bytes}, at::kByte);
+      SP_ASSIGN_OR_RETURN(const std::unique_ptr<Transfer> transfer,
+                          send ? transport.Send(peer, ChannelKind::kState, tensor)
+                               : transport.Receive(peer, ChannelKind::kState, tensor));
+      SP_RETURN_IF_ERROR(transfer->Wait());
+    }
+    const double round_s = watch.seconds();
+    if (round == 1 || (round > 1 && round_s < best_s)) best_s = round_s;
+  }
+  return best_s;
+}
+
+}  // namespace
+
+absl::StatusOr<LinkSpeed> MeasureLink(Transport& transport) {
+  LinkSpeed speed;
+  const Rank rank = transport.rank();
+  if (rank.value() > 0) {
+    for (int64_t num_bytes : {kSmallBytes, kLargeBytes}) {
+      SP_RETURN_IF_ERROR(RoundTrip(transport, rank - 1, num_bytes, /*asks=*/false).status());
+    }
+  }
+  if (rank.value() + 1 == transport.size()) return speed;
+  SP_ASSIGN_OR_RETURN(const double small_s, RoundTrip(transport, rank + 1, kSmallBytes, true));
+  SP_ASSIGN_OR_RETURN(const double large_s, RoundTrip(transport, rank + 1, kLargeBytes, true));
+  speed.latency_s = small_s / 2;
+  // At worst all of the large message's time is transfer.
+  const double transfer_s = large_s > small_s ? (large_s - small_s) / 2 : large_s / 2;
+  speed.bytes_per_s = static_cast<double>(kLargeBytes) / transfer_s;
+  return speed;
 }
 
 absl::Status Barrier(Transport& transport) {

@@ -1,9 +1,11 @@
-// Ordered one-way edges as the interpreter uses them: receives posted ahead, sends under way, both
-// bounded by credits.
+// Ordered one-way channels between ranks as the interpreter uses them: receives posted ahead, sends
+// under way, both bounded by credits. All stage edges between two ranks share a channel per
+// direction and kind; its order is that of the programs.
 #pragma once
 
 #include <cstdint>
 #include <deque>
+#include <map>
 #include <memory>
 #include <utility>
 #include <vector>
@@ -23,25 +25,32 @@ class Inbox {
  public:
   Inbox(Transport* transport, Rank from, ChannelKind kind)
       : transport_(transport), from_(from), kind_(kind) {}
-  /// >= 1; takes effect with the next post.
+  /// >= 1, the sum over the channel's edges; takes effect with the next post.
   void set_credits(int32_t credits) { credits_ = static_cast<size_t>(credits); }
-  /// Announces `count` more float32 messages of `shape`, and posts as many as the credits allow.
-  absl::Status Expect(int64_t count, const std::vector<int64_t>& shape);
-  /// The next message; its tensor owns 64-byte aligned storage.
-  absl::StatusOr<at::Tensor> Next();
+  /// Announces the next float32 message of the channel, for `stage`, and posts as many receives as
+  /// the credits allow.
+  absl::Status Expect(StageIndex stage, MicrobatchIndex microbatch, std::vector<int64_t> shape);
+  /// Waits for a message that was announced; its tensor owns 64-byte aligned storage.
+  absl::StatusOr<at::Tensor> Take(StageIndex stage, MicrobatchIndex microbatch);
+  /// Most buffers held at once so far: posted, or arrived and not yet taken.
+  int64_t peak_buffers() const { return peak_buffers_; }
 
  private:
+  using Key = std::pair<StageIndex, MicrobatchIndex>;
   absl::Status Post();
   Transport* const transport_;
   const Rank from_;
   const ChannelKind kind_;
   size_t credits_ = 1;
-  struct Expected {
-    int64_t count;
-    std::vector<int64_t> shape;
+  int64_t peak_buffers_ = 0;
+  struct Posted {
+    Key key;
+    at::Tensor buffer;
+    std::unique_ptr<Transfer> transfer;
   };
-  std::deque<Expected> expected_;
-  std::deque<std::pair<at::Tensor, std::unique_ptr<Transfer>>> posted_;
+  std::deque<std::pair<Key, std::vector<int64_t>>> expected_;  // with the shape
+  std::deque<Posted> posted_;
+  std::map<Key, at::Tensor> arrived_;  // before their turn
 };
 
 /// Sending end: at most `credits` sends under way; one more waits for the oldest.  Threads: the
@@ -70,6 +79,14 @@ class Outbox {
 /// One-message conversations on the state channel, for migration, gathering and barriers.
 absl::Status SendPacked(Transport& transport, Rank to, const at::Tensor& packed);
 absl::StatusOr<at::Tensor> ReceivePacked(Transport& transport, Rank from);
+/// What a channel between neighbours can do.
+struct LinkSpeed {
+  double bytes_per_s = 0;  // 0 = not measured: the last rank, or a group of one
+  double latency_s = 0;    // of a small message
+};
+/// Measures the way from this rank to the next. Every rank calls it.  Cost: some milliseconds for
+/// each pair of neighbours, one pair after the other.
+absl::StatusOr<LinkSpeed> MeasureLink(Transport& transport);
 /// Returns when all ranks have called it.  Cost: two small messages per rank over rank 0.
 absl::Status Barrier(Transport& transport);
 

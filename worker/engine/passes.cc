@@ -20,30 +20,34 @@ constexpr int64_t kEvalBatchSize =
 absl::StatusOr<std::optional<TestScore>> Interpreter::Evaluate() {
   SP_RETURN_IF_ERROR(Drain());
   const int64_t num_samples = context_.dataset->size(Split::kTest);
-  const int64_t num_full = num_samples / kEvalBatchSize;
-  const int64_t rest = num_samples % kEvalBatchSize;
-  for (auto& [index, stage] : stages_) {
-    if (!stage.activation_inbox) continue;
-    const LayerIndex edge = stage.range.first_layer;
-    SP_RETURN_IF_ERROR(stage.activation_inbox->Expect(num_full, BatchShape(edge, kEvalBatchSize)));
-    SP_RETURN_IF_ERROR(stage.activation_inbox->Expect(rest > 0, BatchShape(edge, rest)));
+  auto batch_size = [&](int64_t begin) { return std::min(kEvalBatchSize, num_samples - begin); };
+  auto batch_index = [](int64_t begin) {
+    return MicrobatchIndex(static_cast<int32_t>(begin / kEvalBatchSize));
+  };
+  for (int64_t begin = 0; begin < num_samples; begin += kEvalBatchSize) {
+    for (auto& [index, stage] : stages_) {
+      if (stage.activation_inbox == nullptr) continue;
+      SP_RETURN_IF_ERROR(
+          stage.activation_inbox->Expect(index, batch_index(begin),
+                                         BatchShape(stage.range.first_layer, batch_size(begin))));
+    }
   }
   int64_t num_right = 0;
   double loss_sum = 0;
   for (int64_t begin = 0; begin < num_samples; begin += kEvalBatchSize) {
-    std::vector<int64_t> indices(std::min(kEvalBatchSize, num_samples - begin));
+    std::vector<int64_t> indices(batch_size(begin));
     std::iota(indices.begin(), indices.end(), begin);
     at::Tensor x;
     for (auto& [index, stage] :
          stages_) {  // ascending, so a stage's neighbour on this rank has run before it
       if (index == StageIndex(0)) x = context_.dataset->Images(Split::kTest, indices);
-      if (stage.activation_inbox) {
-        SP_ASSIGN_OR_RETURN(x, stage.activation_inbox->Next());
+      if (stage.activation_inbox != nullptr) {
+        SP_ASSIGN_OR_RETURN(x, stage.activation_inbox->Take(index, batch_index(begin)));
       }
       for (LayerIndex layer = stage.range.first_layer; layer < stage.range.end_layer; ++layer) {
         x = layers_.at(layer)->Evaluate(x);
       }
-      if (stage.activation_outbox) SP_RETURN_IF_ERROR(stage.activation_outbox->Send(x));
+      if (stage.activation_outbox != nullptr) SP_RETURN_IF_ERROR(stage.activation_outbox->Send(x));
       if (index.value() + 1 != plan_.num_stages()) continue;
       const at::Tensor labels = context_.dataset->Labels(Split::kTest, indices);
       num_right += x.argmax(1).eq(labels).sum().item<int64_t>();

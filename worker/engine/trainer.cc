@@ -23,6 +23,7 @@ class TrainLoop {
   absl::StatusOr<WorkerResult> Run() {
     SP_ASSIGN_OR_RETURN(interpreter_,
                         Interpreter::Create(options_.context, options_.assignment.plan));
+    SP_ASSIGN_OR_RETURN(link_, MeasureLink(transport()));
     SP_RETURN_IF_ERROR(Barrier(transport()));
     Stopwatch train_watch;
     step_watch_.Restart();
@@ -48,6 +49,14 @@ class TrainLoop {
  private:
   Transport& transport() { return *options_.context.transport; }
 
+  // `step` is the next one to run.
+  void Record(const char* name, Step step, int64_t start_ns) {
+    TraceWriter* trace = options_.context.trace;
+    if (trace == nullptr) return;
+    trace->Add(TraceSpan{
+        .name = name, .step = step.value(), .start_ns = start_ns, .end_ns = MonotonicNs()});
+  }
+
   bool EvaluationDue(Step done) const {
     if (done.value() == options_.shape.num_steps) return true;
     const int64_t every_epochs = options_.context.config->eval.every_epochs;
@@ -57,8 +66,10 @@ class TrainLoop {
   absl::Status PassBoundary(Step step) {
     const IntervalIndex boundary(step.value() / options_.shape.interval_steps);
     Stopwatch watch;
+    const int64_t start_ns = MonotonicNs();
     SP_ASSIGN_OR_RETURN(WorkerVerdict verdict, control_.WaitVerdict(boundary));
-    report_ = {};
+    Record("verdict_wait", step, start_ns);
+    report_ = {.link_bytes_per_s = link_.bytes_per_s, .link_latency_s = link_.latency_s};
     report_.verdict_wait_s = watch.Restart();
     result_.verdict_wait_s += report_.verdict_wait_s;
     if (!verdict.plan || verdict.plan->plan_epoch == interpreter_->plan().plan_epoch)
@@ -92,6 +103,7 @@ class TrainLoop {
 
   void ReportInterval(Step done) {
     Stopwatch watch;
+    const int64_t start_ns = MonotonicNs();
     report_.generation = options_.assignment.generation;
     report_.plan_epoch = interpreter_->plan().plan_epoch;
     report_.interval = IntervalIndex(done.value() / options_.shape.interval_steps - 1);
@@ -115,11 +127,14 @@ class TrainLoop {
     }
     control_.Report(std::move(report_));
     result_.report_s += watch.seconds();
+    Record("report", done, start_ns);
   }
 
   absl::Status Evaluate(Step done) {
     Stopwatch watch;
+    const int64_t start_ns = MonotonicNs();
     SP_ASSIGN_OR_RETURN(std::optional<TestScore> score, interpreter_->Evaluate());
+    Record("evaluate", done, start_ns);
     if (score) {
       control_.ReportEvaluation({.step = done,
                                  .accuracy = score->accuracy,
@@ -150,6 +165,7 @@ class TrainLoop {
   std::unique_ptr<Interpreter> interpreter_;
   WorkerResult result_;
   IntervalReportInfo report_;
+  LinkSpeed link_;
   Stopwatch step_watch_;
   std::vector<double> step_s_;
   double last_epoch_loss_sum_ = 0;

@@ -79,11 +79,11 @@ TEST(Plan, StagesAndLayersAgree) {
 }
 
 TEST(Plan, MovesAreTheLayersThatChangeTheirStageInOrder) {
-  const auto moves = LayerMoves(Cuts({3, 6}), Cuts({5, 6}), 8);
+  const auto moves = LayerMoves(Cuts({3, 6}), Cuts({5, 6}), 8, 3);
   ASSERT_EQ(moves.size(), 2u);
   EXPECT_EQ(moves[0], (LayerMove{LayerIndex(3), StageIndex(1), StageIndex(0)}));
   EXPECT_EQ(moves[1], (LayerMove{LayerIndex(4), StageIndex(1), StageIndex(0)}));
-  EXPECT_TRUE(LayerMoves(Cuts({3}), Cuts({3}), 8).empty());
+  EXPECT_TRUE(LayerMoves(Cuts({3}), Cuts({3}), 8, 2).empty());
 }
 
 TEST(Plan, CutsPrintWithTheFrontier) {
