@@ -1,59 +1,11 @@
 #include "cli/files.h"
 
-#include <fcntl.h>
-#include <sys/stat.h>
-#include <unistd.h>
-
-#include <cerrno>
-#include <cstdio>
 #include <filesystem>
 #include <system_error>
 
 #include "absl/strings/str_cat.h"
 
 namespace smartpipe {
-
-absl::StatusOr<std::string> ReadSmallFile(const std::string& path, int64_t bytes_max) {
-  const int fd = open(path.c_str(), O_RDONLY | O_CLOEXEC);
-  if (fd < 0) return absl::ErrnoToStatus(errno, absl::StrCat("cannot open ", path));
-  std::string text;
-  char buffer[65'536];
-  ssize_t num_read = 0;
-  while ((num_read = read(fd, buffer, sizeof(buffer))) > 0) {
-    text.append(buffer, static_cast<size_t>(num_read));
-    if (static_cast<int64_t>(text.size()) > bytes_max) break;
-  }
-  const int error = errno;
-  close(fd);
-  if (num_read < 0) return absl::ErrnoToStatus(error, absl::StrCat("cannot read ", path));
-  if (static_cast<int64_t>(text.size()) > bytes_max) {
-    return absl::InvalidArgumentError(
-        absl::StrCat(path, " has more than ", bytes_max, " bytes; is it the right file?"));
-  }
-  return text;
-}
-
-absl::Status WriteFileAtomically(const std::string& path, const std::string& text) {
-  const std::string temporary = absl::StrCat(path, ".", getpid(), ".tmp");
-  const int fd = open(temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
-  if (fd < 0) return absl::ErrnoToStatus(errno, absl::StrCat("cannot create ", temporary));
-  size_t written = 0;
-  int error = 0;
-  while (error == 0 && written < text.size()) {
-    const ssize_t count = write(fd, text.data() + written, text.size() - written);
-    if (count >= 0) {
-      written += static_cast<size_t>(count);
-    } else if (errno != EINTR) {
-      error = errno;
-    }
-  }
-  if (error == 0 && fsync(fd) != 0) error = errno;
-  if (close(fd) != 0 && error == 0) error = errno;
-  if (error == 0 && rename(temporary.c_str(), path.c_str()) != 0) error = errno;
-  if (error == 0) return absl::OkStatus();
-  unlink(temporary.c_str());
-  return absl::ErrnoToStatus(error, absl::StrCat("cannot write ", path));
-}
 
 absl::StatusOr<std::string> ProgramFolder() {
   std::error_code error;

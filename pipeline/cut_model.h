@@ -81,9 +81,10 @@ class CutModel {
   // Prefix sums over layers, [num_layers + 1]; what the frontier saves is left out.
   std::vector<double> forward_, backward_, optimize_;
   std::vector<int64_t> fixed_bytes_, activation_bytes_;
-  std::vector<int64_t> output_bytes_;         // [layer]
-  std::vector<double> inverse_speed_;         // [stage]
-  std::vector<double> speed_of_rest_;         // [stage] sum of the speeds of the workers of stages stage..S-1
+  std::vector<int64_t> output_bytes_;  // [layer]
+  std::vector<double> inverse_speed_;  // [stage]
+  std::vector<double>
+      speed_of_rest_;  // [stage] sum of the speeds of the workers of stages stage..S-1
   std::vector<double> fastest_of_rest_;       // [stage] the largest of them
   std::vector<int32_t> in_flight_, credits_;  // [stage]: of it; of the edge that comes in
 };

@@ -59,12 +59,11 @@ absl::Status CheckInput(const PlannerInput& input) {
   SP_RETURN_IF_ERROR(CheckAmount("link_bytes_per_s", input.link_bytes_per_s));
   SP_RETURN_IF_ERROR(CheckAmount("link_latency_s", input.link_latency_s));
   SP_RETURN_IF_ERROR(CheckAmount("memory_limit_bytes", input.memory_limit_bytes));
-  SP_RETURN_IF_ERROR(
-      CheckRange("stages_per_worker", input.stages_per_worker, 1, input.num_stages));
+  SP_RETURN_IF_ERROR(CheckRange("stages_per_worker", input.stages_per_worker, 1, input.num_stages));
   if (input.num_stages % input.stages_per_worker != 0) {
-    return absl::InvalidArgumentError(absl::StrCat("num_stages is ", input.num_stages,
-                                                   ", no multiple of stages_per_worker = ",
-                                                   input.stages_per_worker));
+    return absl::InvalidArgumentError(
+        absl::StrCat("num_stages is ", input.num_stages,
+                     ", no multiple of stages_per_worker = ", input.stages_per_worker));
   }
   if (!input.worker_speed.empty() &&
       input.worker_speed.size() != static_cast<size_t>(input.num_workers())) {

@@ -15,6 +15,8 @@ namespace {
 constexpr int kNumOps = static_cast<int>(Op::kOptimize) + 1;
 
 bool IsSend(Op op) { return op == Op::kSendForward || op == Op::kSendBackward; }
+// What brings the data that F, B or I reads.
+Op ReceiveFor(Op op) { return op == Op::kForward ? Op::kRecvForward : Op::kRecvBackward; }
 
 }  // namespace
 
@@ -129,6 +131,7 @@ class PlayMaker {
       const Instruction& cell = programs_[rank][next_[rank]];
       Play::Event event{.instruction = cell, .rank = rank, .channel = ChannelOf(shape_, cell)};
       if (IsCompute(cell.op)) {
+        event.awaits = AwaitedChannel(cell);
         Consume(&event);
       } else if (play_.send_mode_ == SendMode::kRendezvous) {
         if (!CanMeet(cell, &event)) break;
@@ -145,6 +148,18 @@ class PlayMaker {
       moved = true;
     }
     return moved;
+  }
+
+  // Of the message that a buffered run waits for when its data are used; -1 = none.
+  int32_t AwaitedChannel(const Instruction& cell) const {
+    const int32_t s = cell.stage.value();
+    const bool forward = cell.op == Op::kForward;
+    const int32_t other = forward ? s - 1 : s + 1;
+    if (play_.send_mode_ != SendMode::kBuffered || other < 0 || other >= shape_.num_stages)
+      return -1;
+    if (!forward && cell.op != Op::kBackward && cell.op != Op::kInputGrad) return -1;
+    if (shape_.rank_of(other) == shape_.rank_of(s)) return -1;
+    return ChannelOf(shape_, {ReceiveFor(cell.op), cell.stage, cell.microbatch});
   }
 
   void Consume(Play::Event* event) {
@@ -279,6 +294,7 @@ struct Play::Clockwork {
     const Instruction& cell = event.instruction;
     double start = now;
     if (IsCompute(cell.op)) {
+      if (event.awaits >= 0) now = start = std::max(now, arrival_s[Slot(event, event.awaits)]);
       now += cost_s[cell.stage.value()][static_cast<int>(cell.op)];
       if (event.edge_in >= 0) consumed_s[event.edge_in].push_back(now);
     } else if (play.send_mode_ == SendMode::kRendezvous) {
@@ -289,16 +305,14 @@ struct Play::Clockwork {
       if (cell.op == Op::kSendForward) now = std::max(now, CreditTime(event));
       const double send = std::max(now, link_free_s[event.channel]);
       link_free_s[event.channel] = send + transfer_s[event.channel];
-      arrival_s[Slot(event)] = send + latency_s[event.channel] + transfer_s[event.channel];
-    } else {
-      now = std::max(now, arrival_s[Slot(event)]);
+      arrival_s[Slot(event, event.channel)] =
+          send + latency_s[event.channel] + transfer_s[event.channel];
     }
     return start;
   }
 
-  size_t Slot(const Event& event) const {
-    return static_cast<size_t>(event.channel) * num_microbatches +
-           event.instruction.microbatch.value();
+  size_t Slot(const Event& event, int32_t channel) const {
+    return static_cast<size_t>(channel) * num_microbatches + event.instruction.microbatch.value();
   }
 
   // When the activation whose credit this send takes over was consumed.
@@ -324,9 +338,19 @@ SimulateResult Play::Run(const std::vector<StageCost>& costs, const std::vector<
       const double start_s = clockwork.Step(event);
       if (!trace) continue;
       const double end_s = clockwork.now_s[event.rank];
-      if (IsCompute(event.instruction.op)) result.busy_s[event.rank] += end_s - start_s;
-      // A message waits from the moment its end reached it.
-      result.trace[event.rank].push_back({event.instruction, step, before_s, end_s});
+      const Instruction& cell = event.instruction;
+      auto& row = result.trace[event.rank];
+      if (IsCompute(cell.op)) {
+        result.busy_s[event.rank] += end_s - start_s;
+        if (event.awaits >= 0) {
+          row.push_back(
+              {{ReceiveFor(cell.op), cell.stage, cell.microbatch}, step, before_s, start_s});
+        }
+        row.push_back({cell, step, start_s, end_s});
+      } else if (send_mode_ == SendMode::kRendezvous || IsSend(cell.op)) {
+        // A message waits from the moment its end reached it.
+        row.push_back({cell, step, before_s, end_s});
+      }
       if (send_mode_ == SendMode::kRendezvous && IsSend(event.instruction.op)) {
         auto& peer = result.trace[event.peer_rank];
         const double peer_before_s = peer.empty() ? 0 : peer.back().end_s;

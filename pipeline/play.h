@@ -51,6 +51,7 @@ class Play {
     int32_t peer_rank = 0;   // of SEND with rendezvous: both ends are one event
     int32_t channel = 0;     // of SEND and RECV
     int32_t edge_in = -1;    // of F: the edge whose activation it consumes, if that has credits
+    int32_t awaits = -1;     // of F, B and I: the channel whose message it reads
     int32_t send_index = 0;  // of SF: how many this step sent before it on its edge
   };
   struct Clockwork;  // the moving parts of Run

@@ -69,8 +69,8 @@ absl::StatusOr<SimulateResult> Simulate(const ScheduleShape& shape,
   SP_RETURN_IF_ERROR(ValidateShape(shape));
   SP_RETURN_IF_ERROR(CheckCosts(shape, costs, links));
   SP_RETURN_IF_ERROR(CheckOptions(shape, options));
-  SP_ASSIGN_OR_RETURN(const Play play,
-                      Play::Make(shape, programs, options.send_mode, options.credits, options.run_ahead));
+  SP_ASSIGN_OR_RETURN(const Play play, Play::Make(shape, programs, options.send_mode,
+                                                  options.credits, options.run_ahead));
   return play.Run(costs, links, options.num_steps, /*trace=*/true);
 }
 

@@ -24,8 +24,9 @@ struct LinkCost {
 };
 
 enum class SendMode {
-  // A send waits for nothing but a credit; a receive waits at its place for the arrival. Transfers
-  // overlap compute; on one edge and direction they follow each other.
+  // A send waits for nothing but a credit; receives are posted ahead, and what reads their data
+  // waits for the arrival. Transfers overlap compute; on one edge and direction they follow each
+  // other.
   kBuffered,
   // A send waits until its receive starts, and the receive until the send; both take the transfer.
   kRendezvous,
@@ -53,8 +54,10 @@ struct SimulateResult {
   double makespan_s = 0;
   double step_s = 0;  // steady state: (end of last step - end of first step) / (num_steps - 1);
                       // makespan for one step
-  std::vector<double> busy_s;                        // [rank] compute time
-  std::vector<std::vector<TimedInstruction>> trace;  // [rank], in program order
+  std::vector<double> busy_s;  // [rank] compute time
+  // [rank], in the order in which they ran; with buffered sends a receive is the wait for it, right
+  // before what reads its data.
+  std::vector<std::vector<TimedInstruction>> trace;
 };
 
 /// Plays lowered programs.  costs: one per stage; links: one per edge (empty = free).

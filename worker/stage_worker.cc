@@ -117,8 +117,8 @@ void HintAtIdleCores(const RunConfig& config) {
 
 /// The plan must deal out the stages in turn, as the engine takes them.
 absl::Status CheckPlacement(const WorkerAssignment& assignment) {
-  const std::vector<int32_t> ranks = DealStages(assignment.plan.num_stages(),
-                                                static_cast<int32_t>(assignment.members.size()));
+  const std::vector<int32_t> ranks =
+      DealStages(assignment.plan.num_stages(), static_cast<int32_t>(assignment.members.size()));
   for (size_t stage = 0; stage < ranks.size(); ++stage) {
     if (assignment.plan.placement[stage] == std::vector{assignment.members[ranks[stage]]}) continue;
     return absl::InternalError(absl::StrCat("the plan does not place stage ", stage,

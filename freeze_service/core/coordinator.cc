@@ -55,8 +55,8 @@ absl::Status CheckRange(absl::string_view key, int64_t value, int64_t least, int
 
 absl::Status CheckOptions(const CoordinatorOptions& options) {
   SP_RETURN_IF_ERROR(CheckRange("pipeline.stages", options.num_stages, 1, limits::kStagesMax));
-  SP_RETURN_IF_ERROR(CheckRange("pipeline.stages_per_worker", options.stages_per_worker, 1,
-                                options.num_stages));
+  SP_RETURN_IF_ERROR(
+      CheckRange("pipeline.stages_per_worker", options.stages_per_worker, 1, options.num_stages));
   if (options.num_stages % options.stages_per_worker != 0) {
     return absl::InvalidArgumentError(
         absl::StrCat("pipeline.stages is ", options.num_stages,
@@ -100,6 +100,9 @@ class CoordinatorImpl final : public Coordinator {
   const std::optional<Plan>& plan() const override { return plan_; }
   const std::vector<Verdict>& verdicts() const override { return verdicts_; }
   const std::vector<LayerInfo>& layers() const override { return evidence_.layers; }
+  PlannerInput planner_input() const override {
+    return MakePlannerInput(options_, evidence_, plan_->frontier);
+  }
   const RunLength& length() const override {
     static constexpr RunLength kNone;
     return membership_.members().empty() ? kNone : membership_.members().front().length;
@@ -309,9 +312,8 @@ std::string CoordinatorImpl::MemberLabel(Rank rank) const {
   const int64_t boundary = std::min(progress_[rank.value()].next_interval.value(), last);
   std::vector<std::string> stages;
   for (int32_t s = rank.value(); s < options_.num_stages; s += options_.num_workers()) {
-    const LayerRange layers =
-        StageLayers(verdicts_[boundary].cuts, static_cast<int32_t>(evidence_.layers.size()),
-                    StageIndex(s));
+    const LayerRange layers = StageLayers(
+        verdicts_[boundary].cuts, static_cast<int32_t>(evidence_.layers.size()), StageIndex(s));
     stages.push_back(absl::StrCat("stage ", s, ", layers [", layers.first_layer.value(), ",",
                                   layers.end_layer.value(), ")"));
   }
@@ -424,10 +426,9 @@ std::string CoordinatorImpl::Dump() const {
     absl::StrAppend(&text, Describe(verdict, num_layers), "\n");
   }
   absl::StrAppend(&text, "evidence of interval ", evidence_.interval.value(), ", drain ",
-                  Exact(evidence_.drain_s), " s, ", Exact(evidence_.bytes_per_s),
-                  " bytes/s, link ", Exact(evidence_.link_latency_s), " s, ",
-                  Exact(evidence_.link_bytes_per_s), " bytes/s, ",
-                  Counted(num_proposals_, "proposal"), "\n");
+                  Exact(evidence_.drain_s), " s, ", Exact(evidence_.bytes_per_s), " bytes/s, link ",
+                  Exact(evidence_.link_latency_s), " s, ", Exact(evidence_.link_bytes_per_s),
+                  " bytes/s, ", Counted(num_proposals_, "proposal"), "\n");
   for (const LayerInfo& layer : evidence_.layers) {
     absl::StrAppend(&text, "  ", Describe(layer), "\n");
   }

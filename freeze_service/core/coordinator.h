@@ -16,6 +16,7 @@
 #include "absl/time/time.h"
 #include "freeze_service/core/events.h"
 #include "freeze_service/core/policy.h"
+#include "pipeline/partition.h"
 #include "pipeline/plan.h"
 #include "services/base/ids.h"
 
@@ -40,11 +41,11 @@ enum class RunState { kWaiting, kRunning, kFinished, kFailed };
 
 /// Decides freezes, cuts and membership of one run.
 ///
-/// Protocol (DESIGN section 4): joins until num_workers() workers are there -> StartGeneration, then
-/// the verdicts of boundaries 0 and 1; when all reports of interval i are in -> the one verdict of
-/// boundary i+2, while i+2 is a boundary of the run. What freezes depends on gradient statistics
-/// and config alone; measured times only move cuts. A lost or failed worker ends the run (until
-/// recovery exists); before the start it is only removed.
+/// Protocol (DESIGN section 4): joins until num_workers() workers are there -> StartGeneration,
+/// then the verdicts of boundaries 0 and 1; when all reports of interval i are in -> the one
+/// verdict of boundary i+2, while i+2 is a boundary of the run. What freezes depends on gradient
+/// statistics and config alone; measured times only move cuts. A lost or failed worker ends the run
+/// (until recovery exists); before the start it is only removed.
 ///
 /// Threads: not thread-safe, the caller locks.
 class Coordinator {
@@ -69,6 +70,8 @@ class Coordinator {
   virtual const std::vector<Verdict>& verdicts() const = 0;
   /// Empty before the start; costs are the newest measured ones.
   virtual const std::vector<LayerInfo>& layers() const = 0;
+  /// What the planner is asked now: newest costs, links, newest frontier. Requires a start.
+  virtual PlannerInput planner_input() const = 0;
   /// From the first join on; zeros before.
   virtual const RunLength& length() const = 0;
   /// Work of the whole run without freezing over its work with the frontiers decided so far: the

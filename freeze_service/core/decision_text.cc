@@ -72,8 +72,8 @@ std::string Describe(const IntervalReported& report) {
       "report of ", report.worker.value(), ", generation ", report.generation.value(), ", epoch ",
       report.plan_epoch.value(), ", interval ", report.interval.value(), ", seconds ",
       Exact({report.step_s, report.verdict_wait_s, report.switch_drain_s, report.switch_move_s}),
-      ", moved bytes ", report.switch_moved_bytes,
-      ", link ", Exact(report.link_latency_s), " s ", Exact(report.link_bytes_per_s), " bytes/s");
+      ", moved bytes ", report.switch_moved_bytes, ", link ", Exact(report.link_latency_s), " s ",
+      Exact(report.link_bytes_per_s), " bytes/s");
   for (size_t i = 0; i < report.statistics.size(); ++i) {
     absl::StrAppend(&text, "\n  ", Describe(report.statistics[i]), "; ", Describe(report.costs[i]));
   }

@@ -44,8 +44,8 @@ void LearnLinks(const std::vector<IntervalReported>& reports, Evidence* evidence
   double bytes_per_s = 0, latency_s = 0;
   for (const IntervalReported& report : reports) {
     if (report.link_bytes_per_s <= 0) continue;
-    bytes_per_s = bytes_per_s == 0 ? report.link_bytes_per_s
-                                   : std::min(bytes_per_s, report.link_bytes_per_s);
+    bytes_per_s =
+        bytes_per_s == 0 ? report.link_bytes_per_s : std::min(bytes_per_s, report.link_bytes_per_s);
     latency_s = std::max(latency_s, report.link_latency_s);
   }
   if (bytes_per_s == 0) return;

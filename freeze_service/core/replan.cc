@@ -23,7 +23,8 @@ ReplanResult Stay(ReplanResult result, absl::string_view why) {
 // move was proposed.
 ReplanResult Weigh(const ReplanInput& input, const PartitionResult& proposed, ReplanResult result) {
   const int32_t num_layers = static_cast<int32_t>(input.planner.layers.size());
-  std::vector<LayerMove> moves = LayerMoves(input.cuts, proposed.cuts, num_layers, input.planner.num_workers());
+  std::vector<LayerMove> moves =
+      LayerMoves(input.cuts, proposed.cuts, num_layers, input.planner.num_workers());
   int64_t moved_bytes = 0;
   for (const LayerMove& move : moves) {
     moved_bytes += input.planner.layers[move.layer.value()].state_bytes;

@@ -141,10 +141,10 @@ absl::Status CheckReportContents(const IntervalReported& report,
 bool SameReport(const IntervalReported& a, const IntervalReported& b) {
   if (std::tie(a.worker, a.generation, a.plan_epoch, a.interval, a.step_s, a.verdict_wait_s,
                a.switch_drain_s, a.switch_move_s, a.switch_moved_bytes, a.link_bytes_per_s,
-               a.link_latency_s) !=
-          std::tie(b.worker, b.generation, b.plan_epoch, b.interval, b.step_s, b.verdict_wait_s,
-                   b.switch_drain_s, b.switch_move_s, b.switch_moved_bytes, b.link_bytes_per_s,
-                   b.link_latency_s) ||
+               a.link_latency_s) != std::tie(b.worker, b.generation, b.plan_epoch, b.interval,
+                                             b.step_s, b.verdict_wait_s, b.switch_drain_s,
+                                             b.switch_move_s, b.switch_moved_bytes,
+                                             b.link_bytes_per_s, b.link_latency_s) ||
       a.statistics.size() != b.statistics.size() || a.costs.size() != b.costs.size()) {
     return false;
   }

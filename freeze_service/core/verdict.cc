@@ -44,21 +44,6 @@ PolicyDecision DecideFrontier(const VerdictContext& context, const Evidence& evi
   return decision;
 }
 
-PlannerInput MakePlannerInput(const CoordinatorOptions& options, const Evidence& evidence,
-                              LayerIndex frontier) {
-  PlannerInput input;
-  for (const LayerInfo& layer : evidence.layers) input.layers.push_back(layer.cost);
-  input.num_stages = options.num_stages;
-  input.num_microbatches = options.num_microbatches;
-  input.schedule = options.schedule;
-  input.frontier = frontier;
-  input.stages_per_worker = options.stages_per_worker;
-  input.run_ahead = options.run_ahead;
-  input.link_bytes_per_s = evidence.link_bytes_per_s;
-  input.link_latency_s = evidence.link_latency_s;
-  return input;
-}
-
 std::vector<int32_t> Credits(const CoordinatorOptions& options, const Plan& plan,
                              int32_t num_layers) {
   const ScheduleShape shape{
@@ -95,6 +80,21 @@ Verdict MakeVerdict(const VerdictContext& context, const Evidence& evidence, con
 }
 
 }  // namespace
+
+PlannerInput MakePlannerInput(const CoordinatorOptions& options, const Evidence& evidence,
+                              LayerIndex frontier) {
+  PlannerInput input;
+  for (const LayerInfo& layer : evidence.layers) input.layers.push_back(layer.cost);
+  input.num_stages = options.num_stages;
+  input.num_microbatches = options.num_microbatches;
+  input.schedule = options.schedule;
+  input.frontier = frontier;
+  input.stages_per_worker = options.stages_per_worker;
+  input.run_ahead = options.run_ahead;
+  input.link_bytes_per_s = evidence.link_bytes_per_s;
+  input.link_latency_s = evidence.link_latency_s;
+  return input;
+}
 
 absl::StatusOr<Verdict> FirstVerdict(const VerdictContext& context, const Evidence& evidence,
                                      const std::vector<WorkerId>& members) {

@@ -18,8 +18,11 @@ struct VerdictContext {
   const RunLength& length;
 };
 
-/// Plan and verdict of boundary 0, from the workers' profiles in `evidence`. members: [rank] =
-/// [stage].
+/// What the planner is asked about a frontier.
+PlannerInput MakePlannerInput(const CoordinatorOptions& options, const Evidence& evidence,
+                              LayerIndex frontier);
+
+/// Plan and verdict of boundary 0, from the workers' profiles in `evidence`. members: [rank].
 /// Errors: INVALID_ARGUMENT when options.cuts do not fit the layers, or the planner fails.
 absl::StatusOr<Verdict> FirstVerdict(const VerdictContext& context, const Evidence& evidence,
                                      const std::vector<WorkerId>& members);

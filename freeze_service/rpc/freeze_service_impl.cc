@@ -7,6 +7,8 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "freeze_service/rpc/codec.h"
+#include "freeze_service/store/cost_file.h"
+#include "services/base/files.h"
 #include "services/base/limits.h"
 #include "services/base/status_macros.h"
 #include "services/obs/log.h"
@@ -74,7 +76,18 @@ absl::Status FreezeServiceImpl::ApplyEvent(const Event& event) {
     std::visit([this](const auto& order) ABSL_NO_THREAD_SAFETY_ANALYSIS { Publish(order); },
                decision);
   }
+  if (!decisions.empty()) WriteCosts();
   return absl::OkStatus();
+}
+
+void FreezeServiceImpl::WriteCosts() {
+  if (options_.costs_path.empty() || !coordinator_->plan()) return;
+  const absl::Status written = WriteFileAtomically(
+      options_.costs_path, CostFileJson(coordinator_->layers(), coordinator_->planner_input()));
+  if (!written.ok() && !costs_failed_) {
+    LogWarning("the costs are not written: ", written.message(), "; the run goes on without them");
+  }
+  costs_failed_ = !written.ok();
 }
 
 void FreezeServiceImpl::SendToAll(const v1::JoinResponse& message) {

@@ -39,6 +39,7 @@ class FreezeServiceImpl final
     std::string config_toml;   // canonical, served to the workers
     std::string run_dir;       // told to the workers
     std::string metrics_path;  // metrics.jsonl; "" = none
+    std::string costs_path;    // costs.json; "" = none
     int64_t batch_size = 1;
   };
   /// `clock` must outlive the service.  Errors: those of opening metrics_path.
@@ -106,6 +107,8 @@ class FreezeServiceImpl final
   void Publish(const Verdict& verdict) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Publish(const EndRun& end) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void SendToAll(const v1::JoinResponse& message) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  /// The measured costs so far, for `smartpipe plan`; a failure is only logged.
+  void WriteCosts() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   /// Tells what the run waits for, if that has changed.
   void SendWaiting() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
@@ -142,6 +145,7 @@ class FreezeServiceImpl final
   std::string waiting_message_ ABSL_GUARDED_BY(mutex_);  // newest one sent
   std::optional<EndRun> end_ ABSL_GUARDED_BY(mutex_);
   absl::Status failure_ ABSL_GUARDED_BY(mutex_);
+  bool costs_failed_ ABSL_GUARDED_BY(mutex_) = false;
 };
 
 }  // namespace smartpipe

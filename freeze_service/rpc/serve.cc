@@ -66,6 +66,7 @@ absl::Status Serve(const ServeOptions& options, const sigset_t& stop_signals) {
                                                    .config_toml = ToToml(config),
                                                    .run_dir = run_dir,
                                                    .metrics_path = run_dir / "metrics.jsonl",
+                                                   .costs_path = run_dir / "costs.json",
                                                    .batch_size = config.train.batch_size};
   SP_ASSIGN_OR_RETURN(
       auto service,

@@ -39,8 +39,8 @@ Program CompileRank(const ScheduleShape& shape, int32_t rank) {
   const int32_t stages_per_rank = shape.num_stages / num_ranks;
   // Forwards before the first backward: the way through the other stages of the rank, and to the
   // last rank and back.
-  const int32_t warm_up = std::min(
-      num_own, (stages_per_rank - 1) * num_ranks + 2 * (num_ranks - 1 - rank) + 1);
+  const int32_t warm_up =
+      std::min(num_own, (stages_per_rank - 1) * num_ranks + 2 * (num_ranks - 1 - rank) + 1);
   Program program;
   int32_t next = 0;
   auto forward = [&] {

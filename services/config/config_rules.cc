@@ -64,9 +64,9 @@ void CheckStages(const RunConfig& config, const Report& report) {
   const PipelineConfig& pipeline = config.pipeline;
   const int64_t each = pipeline.stages_per_worker;
   if (pipeline.stages % each != 0) {
-    report("pipeline.stages", absl::StrCat(pipeline.stages,
-                                           " is not a multiple of pipeline.stages_per_worker = ",
-                                           each, "; give ", NextMultiples(pipeline.stages, each)));
+    report("pipeline.stages",
+           absl::StrCat(pipeline.stages, " is not a multiple of pipeline.stages_per_worker = ",
+                        each, "; give ", NextMultiples(pipeline.stages, each)));
   }
   if ((each > 1) == (pipeline.schedule == "interleaved_1f1b")) return;
   report("pipeline.schedule",

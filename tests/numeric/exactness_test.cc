@@ -123,6 +123,45 @@ TEST_F(ExactnessTest, ForcedFreezingIsTheSameForAllStagesSchedulesAndCuts) {
   }
 }
 
+TEST_F(ExactnessTest, InterleavedStagesAreTheSameWithFreezingAndRebalancing) {
+  Use(SmallConfig(), "convnet");
+  options_.config.pipeline.schedule = "interleaved_1f1b";
+  const ReferenceResult full = Reference(), freezing = Reference({{2, 2}, {4, 5}});
+  std::mt19937_64 random(testutil::TestSeed());
+  for (const auto& [stages, each] :
+       std::vector<std::pair<int64_t, int64_t>>{{2, 2}, {4, 2}, {6, 2}, {6, 3}}) {
+    options_.config.pipeline.stages_per_worker = each;
+    const std::vector<std::vector<int64_t>> all = AllCuts(model_->num_layers(), stages);
+    for (int round = 0; round < 4; ++round) {
+      auto any = [&] { return all[random() % all.size()]; };
+      const std::vector<int64_t> cuts = any();
+      options_.plans = {{.step = 0, .frontier = 0, .cuts = cuts}};
+      ExpectSame(full, absl::StrCat(each, " per worker, ", Show(cuts)));
+      options_.plans = {{.step = 0, .frontier = 0, .cuts = cuts},
+                        {.step = 2, .frontier = 2, .cuts = any()},
+                        {.step = 4, .frontier = 5, .cuts = any()}};
+      ExpectSame(freezing,
+                 absl::StrCat(each, " per worker, freezing, ", Show(cuts), " -> ",
+                              Show(options_.plans[1].cuts), " -> ", Show(options_.plans[2].cuts)));
+    }
+  }
+}
+
+TEST_F(ExactnessTest, RunAheadChangesNoByte) {
+  Use(SmallConfig(), "convnet");
+  const ReferenceResult reference = Reference({{2, 3}, {4, 6}});
+  for (const bool run_ahead : {true, false}) {
+    for (const char* schedule : {"gpipe", "1f1b"}) {
+      options_.config.pipeline.run_ahead = run_ahead;
+      options_.config.pipeline.schedule = schedule;
+      options_.plans = {{.step = 0, .frontier = 0, .cuts = {2, 4}},
+                        {.step = 2, .frontier = 3, .cuts = {2, 4}},
+                        {.step = 4, .frontier = 6, .cuts = {2, 4}}};
+      ExpectSame(reference, absl::StrCat(schedule, run_ahead ? ", run-ahead" : ""));
+    }
+  }
+}
+
 TEST_F(ExactnessTest, RebalancingInMidRunChangesNoByte) {
   for (const char* optimizer : {"sgd", "adamw"}) {
     RunConfig config = SmallConfig();

@@ -118,5 +118,69 @@ TEST(FrontierTest, NoGradientBelowTheFrontierInAnyStage) {
   }
 }
 
+/// One rank with its interpreter, made on this thread and run on its own.
+struct RankRun {
+  std::unique_ptr<Transport> transport;
+  EngineContext context;
+  std::unique_ptr<Interpreter> interpreter;
+};
+
+// Two frozen stages before a trainable one that has not begun: the last frozen one goes through one
+// step, the first through two, and nobody holds more than the credits.
+TEST(FrontierTest, FrozenStagesRunAheadAcrossStepsWithinTheirCredits) {
+  constexpr int64_t kMicrobatches = 4, kNumSteps = 3;
+  RankThreadsOptions options;
+  options.config.train = {
+      .epochs = 1, .batch_size = 8, .microbatches = kMicrobatches, .seed = 3, .max_steps = 0};
+  options.config.data = {.name = "fashion_mnist", .path = "", .limit_train = 64, .limit_test = 8};
+  const auto dataset = OpenDataset(options.config).value();
+  const auto model = MakeModel("convnet", dataset->sample_shape(), 10).value();
+  options.model = model.get();
+  std::vector<std::unique_ptr<Layer>> layers;
+  for (LayerIndex layer(0); layer.value() < model->num_layers(); ++layer)
+    layers.push_back(model->MakeLayer(layer, 3));
+  const Plan plan = MakePlan(options, {.step = 0, .frontier = 4, .cuts = {2, 4}}, 0);
+  ASSERT_EQ(plan.credits, std::vector<int32_t>({kMicrobatches, kMicrobatches}));
+  LoopbackHub hub(3);
+  std::vector<RankRun> ranks(3);
+  for (int32_t rank = 0; rank < 3; ++rank) {
+    ranks[rank].transport = hub.MakeTransport(Rank(rank));
+    ranks[rank].context = {.config = &options.config,
+                           .model = model.get(),
+                           .dataset = dataset.get(),
+                           .transport = ranks[rank].transport.get(),
+                           .start_weights = {},
+                           .edge_shapes = EdgeShapes(layers, dataset->sample_shape())};
+    ranks[rank].interpreter = Interpreter::Create(ranks[rank].context, plan).value();
+  }
+  auto run = [&ranks](int rank, int64_t first_step, int64_t end_step) {
+    return std::thread([&ranks, rank, first_step, end_step] {
+      at::set_num_threads(1);
+      for (Step step(first_step); step.value() < end_step; ++step) {
+        const auto loss = ranks[rank].interpreter->RunStep(step, /*probe=*/false);
+        ASSERT_TRUE(loss.ok()) << loss.status();
+      }
+    });
+  };
+  std::thread first = run(0, 0, 2), second = run(1, 0, 1);
+  second.join();
+  // Rank 0 needs the receives that rank 1 posts for its second step.
+  std::thread rest_of_second = run(1, 1, kNumSteps);
+  first.join();
+  EXPECT_EQ(hub.num_messages(ChannelKind::kActivation) > 0, true);
+  EXPECT_EQ(ranks[2].interpreter->peak_receive_buffers(), 0) << "rank 2 has begun";
+  std::thread rest_of_first = run(0, 2, kNumSteps), third = run(2, 0, kNumSteps);
+  for (std::thread* thread : {&rest_of_second, &rest_of_first, &third}) thread->join();
+  for (int rank : {1, 2}) {
+    EXPECT_EQ(ranks[rank].interpreter->peak_receive_buffers(), kMicrobatches) << "rank " << rank;
+  }
+  for (int rank = 0; rank < 3; ++rank) {
+    for (const auto& [index, runner] : ranks[rank].interpreter->layers()) {
+      // The trainable stage is the last of a 1F1B: one micro-batch at a time.
+      EXPECT_EQ(runner->counters().peak_saved, rank == 2 ? 1 : 0) << "layer " << index.value();
+    }
+  }
+}
+
 }  // namespace
 }  // namespace smartpipe

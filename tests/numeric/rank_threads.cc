@@ -67,6 +67,10 @@ absl::StatusOr<WorkerResult> TrainRank(const RankThreadsOptions& options, Rank r
   return Train(trainer, control);
 }
 
+int32_t NumRanks(const RankThreadsOptions& options, int32_t num_stages) {
+  return num_stages / static_cast<int32_t>(options.config.pipeline.stages_per_worker);
+}
+
 }  // namespace
 
 Plan MakePlan(const RankThreadsOptions& options, const PlanChange& change, int64_t epoch) {
@@ -78,19 +82,20 @@ Plan MakePlan(const RankThreadsOptions& options, const PlanChange& change, int64
             .schedule = options.config.pipeline.schedule,
             .credits = {}};
   for (int64_t cut : change.cuts) plan.cuts.push_back(LayerIndex(static_cast<int32_t>(cut)));
-  for (size_t s = 0; s <= plan.cuts.size(); ++s)
-    plan.placement.push_back({WorkerId(absl::StrCat("w", s))});
+  const int32_t num_stages = static_cast<int32_t>(plan.cuts.size()) + 1;
+  const std::vector<int32_t> ranks = DealStages(num_stages, NumRanks(options, num_stages));
+  for (int32_t rank : ranks) plan.placement.push_back({WorkerId(absl::StrCat("w", rank))});
   plan.credits = DefaultCredits(
       {.num_stages = plan.num_stages(),
        .num_microbatches = static_cast<int32_t>(options.config.train.microbatches),
        .num_frozen_stages = NumFrozenStages(plan.cuts, options.model->num_layers(), plan.frontier),
-       .stage_to_rank = {}},
-      plan.schedule);
+       .stage_to_rank = ranks},
+      plan.schedule, options.config.pipeline.run_ahead);
   return plan;
 }
 
 absl::StatusOr<RankThreadsResult> TrainOnThreads(const RankThreadsOptions& options) {
-  const int32_t size = static_cast<int32_t>(options.plans[0].cuts.size()) + 1;
+  const int32_t size = NumRanks(options, static_cast<int32_t>(options.plans[0].cuts.size()) + 1);
   LoopbackHub own_hub(size);
   LoopbackHub& hub = options.hub != nullptr ? *options.hub : own_hub;
   auto store = std::make_shared<MemoryKeyValueStore>();

@@ -42,7 +42,7 @@ struct RankThreadsResult {
   std::vector<EvaluationInfo> evaluations;
 };
 
-/// The plan that `change` asks for, with one worker "w<i>" per stage.
+/// The plan that `change` asks for, stages dealt out to workers "w<rank>".
 Plan MakePlan(const RankThreadsOptions& options, const PlanChange& change, int64_t epoch);
 
 absl::StatusOr<RankThreadsResult> TrainOnThreads(const RankThreadsOptions& options);

@@ -165,8 +165,8 @@ absl::StatusOr<SwitchCost> Interpreter::SwitchPlan(const Plan& plan) {
 absl::Status Interpreter::MoveLayers(const Plan& plan, SwitchCost& cost) {
   Transport& transport = *context_.transport;
   const int rank = transport.rank().value();
-  for (const LayerMove& move : LayerMoves(plan_.cuts, plan.cuts, context_.model->num_layers(),
-                                         transport.size())) {
+  for (const LayerMove& move :
+       LayerMoves(plan_.cuts, plan.cuts, context_.model->num_layers(), transport.size())) {
     const int from = rank_of(move.from_stage.value()), to = rank_of(move.to_stage.value());
     const bool frozen = move.layer < plan.frontier;
     if (from == rank) {
@@ -248,8 +248,8 @@ void Interpreter::Mark(const Instruction& instruction) {
 
 void Interpreter::TraceSpanFrom(const char* name, int64_t start_ns) {
   if (context_.trace == nullptr) return;
-  context_.trace->Add(
-      TraceSpan{.name = name, .step = (step_ + 1).value(), .start_ns = start_ns, .end_ns = MonotonicNs()});
+  context_.trace->Add(TraceSpan{
+      .name = name, .step = (step_ + 1).value(), .start_ns = start_ns, .end_ns = MonotonicNs()});
 }
 
 absl::Status Interpreter::Execute(const Instruction& instruction) {
@@ -295,8 +295,8 @@ absl::StatusOr<at::Tensor> Interpreter::ForwardInput(StageState& stage,
   if (owns_stage(before.value())) {  // same rank: the edge needs no message
     return std::move(stages_.at(before).outputs.extract(instruction.microbatch).mapped());
   }
-  SP_ASSIGN_OR_RETURN(at::Tensor x, stage.activation_inbox->Take(instruction.stage,
-                                                                 instruction.microbatch));
+  SP_ASSIGN_OR_RETURN(at::Tensor x,
+                      stage.activation_inbox->Take(instruction.stage, instruction.microbatch));
   Mark({Op::kRecvForward, instruction.stage, instruction.microbatch});
   return x;
 }
@@ -310,8 +310,8 @@ absl::StatusOr<at::Tensor> Interpreter::OutputGrad(StageState& stage,
   if (owns_stage(after.value())) {
     return std::move(stages_.at(after).input_grads.extract(instruction.microbatch).mapped());
   }
-  SP_ASSIGN_OR_RETURN(at::Tensor grad, stage.gradient_inbox->Take(instruction.stage,
-                                                                  instruction.microbatch));
+  SP_ASSIGN_OR_RETURN(at::Tensor grad,
+                      stage.gradient_inbox->Take(instruction.stage, instruction.microbatch));
   Mark({Op::kRecvBackward, instruction.stage, instruction.microbatch});
   return grad;
 }

@@ -55,8 +55,9 @@ struct SwitchCost {
 ///
 /// Sends are asynchronous and receives are posted ahead, both within the plan's credits. A rank
 /// whose stages are wholly frozen waits for no gradient, so it runs ahead into the next steps until
-/// its credits are used up; with pipeline.run_ahead = false all ranks meet at each step's end. Errors of a transfer end the step; the interpreter is then only good for
-/// destruction.  Threads: the compute thread.
+/// its credits are used up; with pipeline.run_ahead = false all ranks meet at each step's end.
+/// Errors of a transfer end the step; the interpreter is then only good for destruction.  Threads:
+/// the compute thread.
 class Interpreter {
  public:
   /// Builds the layers that `plan` gives to `context.transport->rank()`.

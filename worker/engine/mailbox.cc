@@ -25,8 +25,7 @@ absl::Status Inbox::Post() {
     posted_.push_back({expected_.front().first, std::move(buffer), std::move(transfer)});
     expected_.pop_front();
   }
-  peak_buffers_ =
-      std::max(peak_buffers_, static_cast<int64_t>(posted_.size() + arrived_.size()));
+  peak_buffers_ = std::max(peak_buffers_, static_cast<int64_t>(posted_.size() + arrived_.size()));
   return absl::OkStatus();
 }
 

@@ -27,9 +27,8 @@ absl::StatusOr<std::optional<TestScore>> Interpreter::Evaluate() {
   for (int64_t begin = 0; begin < num_samples; begin += kEvalBatchSize) {
     for (auto& [index, stage] : stages_) {
       if (stage.activation_inbox == nullptr) continue;
-      SP_RETURN_IF_ERROR(
-          stage.activation_inbox->Expect(index, batch_index(begin),
-                                         BatchShape(stage.range.first_layer, batch_size(begin))));
+      SP_RETURN_IF_ERROR(stage.activation_inbox->Expect(
+          index, batch_index(begin), BatchShape(stage.range.first_layer, batch_size(begin))));
     }
   }
   int64_t num_right = 0;

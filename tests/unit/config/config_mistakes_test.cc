@@ -230,7 +230,8 @@ const std::vector<Mistake>& Mistakes() {
       {"Schedule",
        "",
        {"pipeline.schedule=1f2b"},
-       "c.toml: pipeline.schedule: unknown value \"1f2b\": did you mean \"1f1b\"? (gpipe, 1f1b) "
+       "c.toml: pipeline.schedule: unknown value \"1f2b\": did you mean \"1f1b\"? (gpipe, 1f1b, "
+       "interleaved_1f1b) "
        "(from --set \"pipeline.schedule=1f2b\")"},
       {"Model",
        "[model]\nname = \"resnet\"\n",

@@ -263,7 +263,8 @@ class Fuzzer {
     if (before == nullptr) return;
     ASSERT_GE(verdict.frontier, before->frontier);
     ASSERT_EQ(verdict.plan_epoch - before->plan_epoch, verdict.plan.has_value() ? 1 : 0);
-    ASSERT_EQ(verdict.moves, LayerMoves(before->cuts, verdict.cuts, num_layers_));
+    ASSERT_EQ(verdict.moves,
+              LayerMoves(before->cuts, verdict.cuts, num_layers_, options_.num_stages));
     if (!verdict.plan.has_value()) {
       ASSERT_EQ(verdict.frontier, before->frontier);
       ASSERT_EQ(verdict.cuts, before->cuts);

@@ -28,7 +28,7 @@ TEST(CoordinatorCreate, RefusesOptionsOutOfRange) {
       {[](Options* o) { o->num_stages = 0; }, "pipeline.stages is 0, not in 1..64"},
       {[](Options* o) { o->num_microbatches = 0; }, "train.microbatches is 0, not in 1..4096"},
       {[](Options* o) { o->schedule = "2f2b"; },
-       "pipeline.schedule is \"2f2b\", there are: gpipe, 1f1b"},
+       "pipeline.schedule is \"2f2b\", there are: gpipe, 1f1b, interleaved_1f1b"},
       {[](Options* o) { o->statistic = "cosine"; },
        "freeze.statistic is \"cosine\", there are: norm, vector, corrected"},
       {[](Options* o) { o->rebalance_min_gain = 1; },

@@ -256,7 +256,7 @@ TEST(Partition, WrongInputsAreNamed) {
       {[](PlannerInput& i) { i.layers[3].forward_s = NAN; }, "layers[3].forward_s is nan"},
       {[](PlannerInput& i) { i.layers[2].weight_grad_s = -1; }, "layers[2].weight_grad_s is -1"},
       {[](PlannerInput& i) { i.layers[2].param_bytes = -1; }, "layers[2].param_bytes is -1"},
-      {[](PlannerInput& i) { i.worker_speed = {1}; }, "worker_speed has 1 entries for 2 stages"},
+      {[](PlannerInput& i) { i.worker_speed = {1}; }, "worker_speed has 1 entries for 2 workers"},
       {[](PlannerInput& i) {
          i.worker_speed = {1, 0};
        },

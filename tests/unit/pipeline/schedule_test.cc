@@ -61,13 +61,14 @@ TEST(Schedule, OneFOneBHoldsAtMostStagesMinusStage) {
 
 TEST(Schedule, EveryScheduleKeepsTheMicrobatchOrderAtEachStage) {
   for (const std::string& name : ScheduleNames()) {
-    for (const ScheduleShape& shape : AllSmallShapes()) {
+    for (const ScheduleShape& shape : SmallShapes(name)) {
       const std::vector<Program> compute = *Compile(shape, name);
+      std::vector<int> next_forward(shape.num_stages, 0), next_backward = next_forward;
       for (const Program& program : compute) {
-        int next_forward = 0, next_backward = 0;
         for (const Instruction& cell : program) {
           if (cell.op == Op::kOptimize) continue;
-          int& next = cell.op == Op::kForward ? next_forward : next_backward;
+          const int s = cell.stage.value();
+          int& next = cell.op == Op::kForward ? next_forward[s] : next_backward[s];
           EXPECT_EQ(cell.microbatch.value(), next++) << Describe(shape, name);
         }
       }
@@ -94,10 +95,12 @@ TEST(Schedule, ShapesOutOfRangeAndUnknownNamesAreRefused) {
   shape.stage_to_rank = {0, 1, -1};
   EXPECT_THAT(Compile(shape, "gpipe").status().message(), HasSubstr("stage_to_rank[2] is -1"));
   shape.stage_to_rank = {0, 1, 0};
-  for (const std::string& name : ScheduleNames()) {
+  for (const char* name : {"gpipe", "1f1b"}) {
     EXPECT_THAT(Compile(shape, name).status().message(),
                 HasSubstr("gives rank 0 the stages 0 and 2"));
   }
+  EXPECT_THAT(Compile(shape, "interleaved_1f1b").status().message(),
+              HasSubstr("gives stage 0 of 3 to rank 0 of 2"));
 }
 
 TEST(Schedule, RanksMayBeAnyPermutation) {
@@ -114,7 +117,7 @@ TEST(Schedule, RanksMayBeAnyPermutation) {
 TEST(Schedule, AllSmallShapesPlayWithBothKindsOfSends) {
   int num_shapes = 0, num_hand_deadlocks = 0;
   for (const std::string& name : ScheduleNames()) {
-    for (const ScheduleShape& shape : AllSmallShapes()) {
+    for (const ScheduleShape& shape : SmallShapes(name)) {
       const auto programs = MakePrograms(shape, name);  // validates
       ASSERT_TRUE(programs.ok()) << Describe(shape, name) << programs.status();
       const std::vector<StageCost> costs(shape.num_stages, {1, 1, 1, 1});
@@ -135,7 +138,7 @@ TEST(Schedule, AllSmallShapesPlayWithBothKindsOfSends) {
   }
   RecordProperty("shapes", num_shapes);
   RecordProperty("hand_ordered_deadlocks", num_hand_deadlocks);
-  EXPECT_EQ(num_shapes, 2 * 8 * 21);
+  EXPECT_EQ(num_shapes, 3 * 8 * 21 + 8 * (4 + 6 + 6 + 9));
   EXPECT_GT(num_hand_deadlocks, 50);  // so the question is a real one
 }
 
@@ -145,7 +148,7 @@ TEST(Schedule, LoweringCostsNoTimeWithBufferedSends) {
   std::mt19937 random(17);
   std::uniform_real_distribution<double> cost(0.1, 5);
   for (const std::string& name : ScheduleNames()) {
-    for (const ScheduleShape& shape : AllSmallShapes()) {
+    for (const ScheduleShape& shape : SmallShapes(name)) {
       const auto compute = *Compile(shape, name);
       const auto lowered = *Lower(shape, compute);
       const auto best = HandOrdered(shape, compute);
@@ -171,7 +174,7 @@ TEST(Schedule, DefaultCreditsAreTheDepthThatIsUsed) {
   EXPECT_THAT(DefaultCredits(MakeShape(1, 8), "1f1b"), ElementsAre());
   // They slow nothing down that is not a frozen stage.
   for (const std::string& name : ScheduleNames()) {
-    for (const ScheduleShape& shape : AllSmallShapes()) {
+    for (const ScheduleShape& shape : SmallShapes(name)) {
       std::vector<int32_t> wide = DefaultCredits(shape, name);
       for (int s = shape.num_frozen_stages; s + 1 < shape.num_stages; ++s) wide[s] = 1000;
       const auto programs = *MakePrograms(shape, name);
@@ -181,6 +184,31 @@ TEST(Schedule, DefaultCreditsAreTheDepthThatIsUsed) {
                          {SendMode::kBuffered, 3, DefaultCredits(shape, name)})
                     ->makespan_s);
     }
+  }
+}
+
+TEST(Schedule, InterleavedTakesGroupsThroughOneStageAfterTheOther) {
+  ScheduleShape shape = MakeShape(4, 4);
+  shape.stage_to_rank = {0, 1, 0, 1};
+  EXPECT_THAT(Texts(*Compile(shape, "interleaved_1f1b")),
+              ElementsAre("0F0 0F1 2F0 2F1 0F2 2B0 0F3 2B1 2F2 0B0 2F3 0B1 2B2 2B3 0B2 0B3 0OPT "
+                          "2OPT",
+                          "1F0 1F1 3F0 3B0 3F1 3B1 1F2 1B0 1F3 1B1 3F2 3B2 3F3 3B3 1B2 1B3 1OPT "
+                          "3OPT"));
+}
+
+TEST(Schedule, InterleavingShrinksTheBubble) {
+  for (int microbatches : {4, 8, 16}) {
+    const auto plain = MakeShape(4, microbatches);
+    ScheduleShape interleaved = MakeShape(8, microbatches);
+    interleaved.stage_to_rank = DealStages(8, 4);
+    const auto step_s = [](const ScheduleShape& shape, const char* schedule, double unit_s) {
+      const std::vector<StageCost> costs(shape.num_stages, {unit_s, unit_s, unit_s, 0});
+      return Simulate(shape, *MakePrograms(shape, schedule), costs, {}, {})->makespan_s;
+    };
+    // Bubble of 1F1B: (R-1) (f+b); with v stages per rank a v-th of it.
+    EXPECT_DOUBLE_EQ(step_s(plain, "1f1b", 1), 3.0 * (microbatches + 3));
+    EXPECT_DOUBLE_EQ(step_s(interleaved, "interleaved_1f1b", 0.5), 3.0 * microbatches + 4.5);
   }
 }
 

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "pipeline/plan.h"
 #include "pipeline/schedule.h"
 
 namespace smartpipe {
@@ -30,8 +31,26 @@ inline std::vector<ScheduleShape> AllSmallShapes() {
   return shapes;
 }
 
+/// The same for schedules with one stage per rank; for interleaved_1f1b also those of two and three
+/// ranks with two and three stages each.
+inline std::vector<ScheduleShape> SmallShapes(absl::string_view schedule) {
+  std::vector<ScheduleShape> shapes = AllSmallShapes();
+  if (schedule != "interleaved_1f1b") return shapes;
+  for (int ranks = 2; ranks <= 3; ++ranks) {
+    for (int stages = 2 * ranks; stages <= 3 * ranks; stages += ranks) {
+      for (int microbatches = 1; microbatches <= 8; ++microbatches) {
+        for (int frozen = 0; frozen < stages; ++frozen) {
+          shapes.push_back(MakeShape(stages, microbatches, frozen));
+          shapes.back().stage_to_rank = DealStages(stages, ranks);
+        }
+      }
+    }
+  }
+  return shapes;
+}
+
 inline std::string Describe(const ScheduleShape& shape, absl::string_view schedule) {
-  return absl::StrCat(schedule, " stages=", shape.num_stages,
+  return absl::StrCat(schedule, " ranks=", shape.num_ranks(), " stages=", shape.num_stages,
                       " microbatches=", shape.num_microbatches,
                       " frozen=", shape.num_frozen_stages);
 }
