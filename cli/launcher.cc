@@ -63,13 +63,13 @@ absl::Status Launcher::StartAll() {
   int ends[2];
   if (pipe2(ends, O_CLOEXEC | O_NONBLOCK) != 0) return absl::ErrnoToStatus(errno, "pipe2");
   FdCloser read_end(ends[0]), write_end(ends[1]);
-  SP_RETURN_IF_ERROR(
-      children_->Start({.name = kServiceName,
-                        .argv = {options_.service_program, "--listen", "127.0.0.1:0", "--config",
-                                 options_.run_dir + "/config.toml", "--run-dir", options_.run_dir,
-                                 "--ready-fd", absl::StrCat(write_end.fd())},
-                        .log_path = LogPath(kServiceName),
-                        .inherited_fd = write_end.fd()}));
+  SP_RETURN_IF_ERROR(children_->Start(
+      {.name = kServiceName,
+       .argv = {options_.service_program, "--listen", "127.0.0.1:0", "--config",
+                options_.run_dir + "/config.toml", "--run-dir", options_.run_dir, "--ready-fd",
+                absl::StrCat(write_end.fd()), "--cores", absl::StrCat(options_.num_cores)},
+       .log_path = LogPath(kServiceName),
+       .inherited_fd = write_end.fd()}));
   write_end.Close();  // or the end of the service would not end the pipe
   SP_ASSIGN_OR_RETURN(const std::string port, WaitForPort(read_end.fd()));
   service_address_ = absl::StrCat("127.0.0.1:", port);

@@ -4,6 +4,7 @@
 #include <cstring>
 #include <memory>
 #include <optional>
+#include <thread>
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
@@ -34,6 +35,7 @@ class LocalRun {
                         Launcher::Create({.service_program = programs + "/freeze_service",
                                           .worker_program = programs + "/stage_worker",
                                           .run_dir = run_dir_,
+                                          .num_cores = CoresForWorkers(),
                                           .num_workers = checked_.config.pipeline.num_workers()}));
     const absl::Time start = absl::Now();
     if (absl::Status status = launcher_->StartAll(); !status.ok()) return End(status);
@@ -48,6 +50,12 @@ class LocalRun {
   }
 
  private:
+  // Each worker keeps worker.threads cores busy.
+  int64_t CoresForWorkers() const {
+    const int64_t num_cores = std::thread::hardware_concurrency();
+    return std::max<int64_t>(1, num_cores / checked_.config.worker.threads);
+  }
+
   bool StopAsked() {
     launcher_->Wait(absl::ZeroDuration());
     return launcher_->stop_signal() != 0;

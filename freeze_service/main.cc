@@ -21,6 +21,10 @@ int main(int argc, char** argv) {
       ->required();
   app.add_option("--ready-fd", options.ready_fd,
                  "write the port to this file descriptor when serving");
+  app.add_option("--cores", options.num_cores,
+                 "cores that all workers share, for the planner; 0 = each has its own")
+      ->check(CLI::Range(0, 1 << 20))
+      ->capture_default_str();
   app.add_option("--linger-s", options.linger_s, "seconds to stay after the end of the run")
       ->capture_default_str();
   app.add_flag("--insecure", options.insecure, "allow addresses other than loopback, unencrypted");

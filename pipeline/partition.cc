@@ -20,6 +20,8 @@ namespace {
 constexpr int kSimulatedSteps = 4;
 // Making a program costs as much as playing it so often.
 constexpr int kMakingCost = 12;
+// On shared cores how far frozen ranks are ahead takes longer to settle.
+constexpr int kSharedSteps = 8;
 
 absl::Status CheckRange(absl::string_view field, int64_t value, int64_t least, int64_t most) {
   if (least <= value && value <= most) return absl::OkStatus();
@@ -59,6 +61,7 @@ absl::Status CheckInput(const PlannerInput& input) {
   SP_RETURN_IF_ERROR(CheckAmount("link_bytes_per_s", input.link_bytes_per_s));
   SP_RETURN_IF_ERROR(CheckAmount("link_latency_s", input.link_latency_s));
   SP_RETURN_IF_ERROR(CheckAmount("memory_limit_bytes", input.memory_limit_bytes));
+  SP_RETURN_IF_ERROR(CheckAmount("num_cores", input.num_cores));
   SP_RETURN_IF_ERROR(CheckRange("stages_per_worker", input.stages_per_worker, 1, input.num_stages));
   if (input.num_stages % input.stages_per_worker != 0) {
     return absl::InvalidArgumentError(
@@ -104,9 +107,14 @@ class StepSimulator {
     const int32_t num_frozen =
         NumFrozenStages(cuts, static_cast<int32_t>(input_.layers.size()), input_.frontier);
     SP_ASSIGN_OR_RETURN(const Play* play, GetPlay(num_frozen));
+    const std::vector<StageCost> costs = StageCosts(input_, cuts);
+    const std::vector<LinkCost> links = LinkCosts(input_, cuts);
+    if (input_.shares_cores()) {
+      work_ += kSharedSteps * input_.num_workers() * play->num_events();
+      return play->RunShared(costs, links, kSharedSteps, input_.num_cores).step_s;
+    }
     work_ += kSimulatedSteps * play->num_events();
-    return play->Run(StageCosts(input_, cuts), LinkCosts(input_, cuts), kSimulatedSteps, false)
-        .step_s;
+    return play->Run(costs, links, kSimulatedSteps, false).step_s;
   }
 
   // Instructions played so far, and what making the programs was worth in them.
@@ -226,7 +234,10 @@ absl::StatusOr<PartitionResult> Partition(const PlannerInput& input, int64_t bud
   PartitionResult result;
   result.cuts = ToCuts(search.Run(candidates));
   result.step_s = search.best_s();
-  result.even_s = model.even_s();
+  // Shared cores do not get faster by being shared by more workers.
+  const double share =
+      input.shares_cores() ? static_cast<double>(input.num_workers()) / input.num_cores : 1;
+  result.even_s = share * model.even_s();
   return result;
 }
 

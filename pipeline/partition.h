@@ -33,12 +33,14 @@ struct PlannerInput {
   LayerIndex frontier;
   int32_t stages_per_worker = 1;     // dealt out in turn, see DealStages
   bool run_ahead = true;             // false: all workers meet at each step's end
+  int32_t num_cores = 0;             // that all workers share evenly; 0 = each has its own
   std::vector<double> worker_speed;  // [rank] relative, 1 = as measured; empty = all 1
   double link_bytes_per_s = 0;       // 0 = free
   double link_latency_s = 0;
   int64_t memory_limit_bytes = 0;  // of each worker, shared evenly by its stages; 0 = none
 
   int32_t num_workers() const { return num_stages / stages_per_worker; }
+  bool shares_cores() const { return num_cores > 0 && num_cores < num_workers(); }
   int64_t stage_limit_bytes() const { return memory_limit_bytes / stages_per_worker; }
   /// Speed of the worker that runs `stage`.
   double stage_speed(int32_t stage) const {

@@ -12,8 +12,6 @@
 namespace smartpipe {
 namespace {
 
-constexpr int kNumOps = static_cast<int>(Op::kOptimize) + 1;
-
 bool IsSend(Op op) { return op == Op::kSendForward || op == Op::kSendBackward; }
 // What brings the data that F, B or I reads.
 Op ReceiveFor(Op op) { return op == Op::kForward ? Op::kRecvForward : Op::kRecvBackward; }
@@ -252,41 +250,43 @@ absl::StatusOr<Play> Play::Make(const ScheduleShape& shape, const std::vector<Pr
   return play;
 }
 
+Play::Times::Times(const ScheduleShape& shape, const std::vector<StageCost>& costs,
+                   const std::vector<LinkCost>& links)
+    : latency_s(2 * shape.num_stages, 0), transfer_s(2 * shape.num_stages, 0) {
+  for (const StageCost& cost : costs) {
+    std::array<double, kNumOps>& row = cost_s.emplace_back();
+    row.fill(0);
+    row[static_cast<int>(Op::kForward)] = cost.forward_s;
+    row[static_cast<int>(Op::kBackward)] = cost.input_grad_s + cost.weight_grad_s;
+    row[static_cast<int>(Op::kInputGrad)] = cost.input_grad_s;
+    row[static_cast<int>(Op::kWeightGrad)] = cost.weight_grad_s;
+    row[static_cast<int>(Op::kOptimize)] = cost.optimize_s;
+  }
+  for (size_t s = 0; s < links.size(); ++s) {
+    const size_t back = shape.num_stages - 1 + s;
+    latency_s[s] = latency_s[back] = links[s].latency_s;
+    transfer_s[s] = links[s].forward_s;
+    transfer_s[back] = links[s].backward_s;
+  }
+}
+
 struct Play::Clockwork {
   const Play& play;
+  const Times times;
   int32_t num_microbatches;
-  std::vector<std::array<double, kNumOps>> cost_s;  // [stage][op]
-  std::vector<double> latency_s, transfer_s;        // [channel]
-  std::vector<double> now_s;                        // [rank]
-  std::vector<double> link_free_s;                  // [channel]
-  std::vector<double> arrival_s;                    // [channel * microbatches + microbatch]
-  std::vector<std::vector<double>> consumed_s;      // [edge], over all steps
+  std::vector<double> now_s;                    // [rank]
+  std::vector<double> link_free_s;              // [channel]
+  std::vector<double> arrival_s;                // [channel * microbatches + microbatch]
+  std::vector<std::vector<double>> consumed_s;  // [edge], over all steps
 
   Clockwork(const Play& p, const std::vector<StageCost>& costs, const std::vector<LinkCost>& links)
       : play(p),
+        times(p.shape_, costs, links),
         num_microbatches(p.shape_.num_microbatches),
-        latency_s(2 * p.shape_.num_stages, 0),
-        transfer_s(2 * p.shape_.num_stages, 0),
         now_s(p.shape_.num_ranks(), 0),
         link_free_s(2 * p.shape_.num_stages, 0),
         arrival_s(2 * p.shape_.num_stages * p.shape_.num_microbatches, 0),
-        consumed_s(p.credits_.size()) {
-    for (const StageCost& cost : costs) {
-      std::array<double, kNumOps>& row = cost_s.emplace_back();
-      row.fill(0);
-      row[static_cast<int>(Op::kForward)] = cost.forward_s;
-      row[static_cast<int>(Op::kBackward)] = cost.input_grad_s + cost.weight_grad_s;
-      row[static_cast<int>(Op::kInputGrad)] = cost.input_grad_s;
-      row[static_cast<int>(Op::kWeightGrad)] = cost.weight_grad_s;
-      row[static_cast<int>(Op::kOptimize)] = cost.optimize_s;
-    }
-    for (size_t s = 0; s < links.size(); ++s) {
-      const size_t back = p.shape_.num_stages - 1 + s;
-      latency_s[s] = latency_s[back] = links[s].latency_s;
-      transfer_s[s] = links[s].forward_s;
-      transfer_s[back] = links[s].backward_s;
-    }
-  }
+        consumed_s(p.credits_.size()) {}
 
   // Plays one event; returns when it starts.
   double Step(const Event& event) {
@@ -295,18 +295,18 @@ struct Play::Clockwork {
     double start = now;
     if (IsCompute(cell.op)) {
       if (event.awaits >= 0) now = start = std::max(now, arrival_s[Slot(event, event.awaits)]);
-      now += cost_s[cell.stage.value()][static_cast<int>(cell.op)];
+      now += times.cost_s[cell.stage.value()][static_cast<int>(cell.op)];
       if (event.edge_in >= 0) consumed_s[event.edge_in].push_back(now);
     } else if (play.send_mode_ == SendMode::kRendezvous) {
       start = std::max(now, now_s[event.peer_rank]);
-      now = start + latency_s[event.channel] + transfer_s[event.channel];
+      now = start + times.latency_s[event.channel] + times.transfer_s[event.channel];
       now_s[event.peer_rank] = now;
     } else if (IsSend(cell.op)) {
       if (cell.op == Op::kSendForward) now = std::max(now, CreditTime(event));
       const double send = std::max(now, link_free_s[event.channel]);
-      link_free_s[event.channel] = send + transfer_s[event.channel];
+      link_free_s[event.channel] = send + times.transfer_s[event.channel];
       arrival_s[Slot(event, event.channel)] =
-          send + latency_s[event.channel] + transfer_s[event.channel];
+          send + times.latency_s[event.channel] + times.transfer_s[event.channel];
     }
     return start;
   }

@@ -6,6 +6,7 @@
 // cuts.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <vector>
 
@@ -41,10 +42,15 @@ class Play {
   /// trace: fills busy_s and trace; without it (for planning) both stay empty or zero.
   SimulateResult Run(const std::vector<StageCost>& costs, const std::vector<LinkCost>& links,
                      int num_steps, bool trace) const;
+  /// The same when the ranks share num_cores >= 1 cores evenly; buffered sends only, no trace, and
+  /// step_s for num_steps >= 2.  Cost: O(instructions * num_steps * ranks).
+  SimulateResult RunShared(const std::vector<StageCost>& costs, const std::vector<LinkCost>& links,
+                           int num_steps, int num_cores) const;
 
   int64_t num_events() const { return static_cast<int64_t>(events_.size()); }
 
  private:
+  static constexpr int kNumOps = static_cast<int>(Op::kOptimize) + 1;
   struct Event {
     Instruction instruction;
     int32_t rank = 0;
@@ -54,7 +60,15 @@ class Play {
     int32_t awaits = -1;     // of F, B and I: the channel whose message it reads
     int32_t send_index = 0;  // of SF: how many this step sent before it on its edge
   };
-  struct Clockwork;  // the moving parts of Run
+  /// Costs as the clockworks look them up.
+  struct Times {
+    Times(const ScheduleShape& shape, const std::vector<StageCost>& costs,
+          const std::vector<LinkCost>& links);
+    std::vector<std::array<double, kNumOps>> cost_s;  // [stage][op]
+    std::vector<double> latency_s, transfer_s;        // [channel]
+  };
+  struct Clockwork;       // the moving parts of Run
+  class SharedClockwork;  // and of RunShared
 
   ScheduleShape shape_;
   SendMode send_mode_ = SendMode::kBuffered;

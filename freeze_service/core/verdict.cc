@@ -91,6 +91,7 @@ PlannerInput MakePlannerInput(const CoordinatorOptions& options, const Evidence&
   input.frontier = frontier;
   input.stages_per_worker = options.stages_per_worker;
   input.run_ahead = options.run_ahead;
+  input.num_cores = options.num_cores;
   input.link_bytes_per_s = evidence.link_bytes_per_s;
   input.link_latency_s = evidence.link_latency_s;
   return input;

@@ -60,7 +60,9 @@ absl::Status Serve(const ServeOptions& options, const sigset_t& stop_signals) {
   std::filesystem::path run_dir = std::filesystem::absolute(options.run_dir);
   if (!run_dir.has_filename()) run_dir = run_dir.parent_path();  // "runs/a/" means "runs/a"
   SP_ASSIGN_OR_RETURN(auto store, MakeMemoryDecisionStore(run_dir / "decisions.jsonl"));
-  SP_ASSIGN_OR_RETURN(auto coordinator, Coordinator::Create(MakeCoordinatorOptions(config)));
+  CoordinatorOptions coordinator_options = MakeCoordinatorOptions(config);
+  coordinator_options.num_cores = options.num_cores;
+  SP_ASSIGN_OR_RETURN(auto coordinator, Coordinator::Create(coordinator_options));
   const SystemClock clock;
   const FreezeServiceImpl::Options service_options{.run_id = run_dir.filename(),
                                                    .config_toml = ToToml(config),

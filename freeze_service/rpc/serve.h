@@ -13,6 +13,7 @@ struct ServeOptions {
   std::string config;     // the run's TOML file
   std::string run_dir;    // existing folder; decisions.jsonl and metrics.jsonl go there
   int ready_fd = -1;      // "PORT\n" is written to it when serving; -1 = none
+  int num_cores = 0;      // that all workers share; 0 = each has its own
   double linger_s = 30;   // how long it answers after the end of the run
   bool insecure = false;  // listen on other addresses than loopback
 };

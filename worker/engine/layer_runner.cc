@@ -57,7 +57,7 @@ void LayerRunner::Freeze() {
 }
 
 at::Tensor LayerRunner::Forward(MicrobatchIndex microbatch, const at::Tensor& x, bool input_grad) {
-  Stopwatch watch;
+  WorkStopwatch watch;
   at::Tensor output;
   if (frozen_) {
     output = Evaluate(x);
@@ -87,7 +87,7 @@ at::Tensor LayerRunner::Backward(MicrobatchIndex microbatch, const at::Tensor& o
                                  bool probe) {
   auto node = saved_.extract(microbatch);
   const Saved& saved = node.mapped();
-  Stopwatch watch;
+  WorkStopwatch watch;
   if (probe && saved.x.requires_grad()) {
     Gradients(saved.output, parameters_, output_grad, /*retain_graph=*/true);
     weight_grad_s_.push_back(watch.Restart());
@@ -115,7 +115,7 @@ at::Tensor LayerRunner::InputGrad(MicrobatchIndex microbatch, const at::Tensor& 
   Saved& saved = saved_.at(microbatch);
   saved.output_grad = output_grad;
   if (!saved.x.requires_grad()) return {};
-  Stopwatch watch;
+  WorkStopwatch watch;
   at::Tensor input_grad =
       Gradients(saved.output, {saved.x}, output_grad, /*retain_graph=*/true)[0].contiguous();
   ++counters_.num_gradient_tensors;
@@ -126,7 +126,7 @@ at::Tensor LayerRunner::InputGrad(MicrobatchIndex microbatch, const at::Tensor& 
 void LayerRunner::WeightGrad(MicrobatchIndex microbatch) {
   auto node = saved_.extract(microbatch);
   const Saved& saved = node.mapped();
-  Stopwatch watch;
+  WorkStopwatch watch;
   std::vector<at::Tensor> gradients =
       Gradients(saved.output, parameters_, saved.output_grad, /*retain_graph=*/false);
   weight_grad_s_.push_back(watch.seconds());
@@ -137,7 +137,7 @@ void LayerRunner::Accumulate(const std::vector<at::Tensor>& gradients) {
   at::NoGradGuard no_grad;
   counters_.num_gradient_tensors += static_cast<int64_t>(gradients.size());
   if (statistic_->per_microbatch()) {
-    Stopwatch watch;
+    WorkStopwatch watch;
     statistic_->AddMicrobatch(gradients);
     statistic_s_ += watch.seconds();
   }
@@ -155,7 +155,7 @@ void LayerRunner::Accumulate(const std::vector<at::Tensor>& gradients) {
 
 void LayerRunner::Optimize() {
   if (frozen_ || gradients_.empty()) return;
-  Stopwatch watch;
+  WorkStopwatch watch;
   statistic_->AddStep(gradients_);
   statistic_s_ += watch.Restart();
   optimizer_->Step(gradients_);

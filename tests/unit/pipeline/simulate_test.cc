@@ -1,9 +1,12 @@
 #include "pipeline/simulate.h"
 
 #include <cmath>
+#include <random>
 
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "pipeline/play.h"
+#include "tests/testutil/seed.h"
 #include "tests/unit/pipeline/shapes.h"
 
 namespace smartpipe {
@@ -176,6 +179,41 @@ TEST(Simulate, SizesAndValuesAreChecked) {
   EXPECT_THAT(message(costs, {}, {SendMode::kBuffered, 1, {1, 1}}),
               HasSubstr("2 credits for 1 edges"));
   EXPECT_THAT(message(costs, {}, {SendMode::kBuffered, 1, {0}}), HasSubstr("credits[0] is 0"));
+}
+
+// As many cores as ranks are no sharing; fewer take at least all work over them.
+TEST(Simulate, RanksThatShareCores) {
+  std::mt19937 random(testutil::TestSeed());
+  std::uniform_real_distribution<double> cost(0.1, 5);
+  for (const std::string& name : ScheduleNames()) {
+    for (const ScheduleShape& shape : SmallShapes(name)) {
+      if (shape.num_microbatches % 3 != 2) continue;  // 2, 5 and 8 are enough
+      const auto play = *Play::Make(shape, *MakePrograms(shape, name), SendMode::kBuffered,
+                                    DefaultCredits(shape, name));
+      std::vector<StageCost> costs;
+      std::vector<LinkCost> links;
+      double work_s = 0;
+      for (int s = 0; s < shape.num_stages; ++s) {
+        const bool frozen = s < shape.num_frozen_stages;
+        costs.push_back({cost(random), cost(random), cost(random), cost(random)});
+        if (s > 0) links.push_back({cost(random) / 10, cost(random) / 10, cost(random) / 10});
+        work_s += shape.num_microbatches * costs.back().forward_s;
+        if (frozen) continue;
+        work_s += costs.back().optimize_s;
+        work_s += shape.num_microbatches * (costs.back().input_grad_s + costs.back().weight_grad_s);
+      }
+      const double alone_s = play.Run(costs, links, 6, false).step_s;
+      EXPECT_NEAR(play.RunShared(costs, links, 6, shape.num_ranks()).step_s, alone_s,
+                  1e-9 * alone_s)
+          << Describe(shape, name);
+      // How far the frozen ranks are ahead still changes a little from step to step.
+      EXPECT_NEAR(play.RunShared(costs, {}, 80, 1).step_s, work_s, 0.02 * work_s)
+          << Describe(shape, name);
+      if (shape.num_ranks() < 3) continue;
+      EXPECT_GE(play.RunShared(costs, links, 80, 2).step_s, work_s / 2 * 0.98)
+          << Describe(shape, name);
+    }
+  }
 }
 
 }  // namespace

@@ -1,0 +1,178 @@
+// Plays programs of ranks that share cores: what runs at the same time shares them evenly.
+#include <algorithm>
+#include <deque>
+#include <limits>
+#include <vector>
+
+#include "absl/algorithm/container.h"
+#include "pipeline/play.h"
+
+namespace smartpipe {
+namespace {
+
+constexpr double kNever = std::numeric_limits<double>::infinity();
+// Ranks that run ahead stop early at the end: what is measured must not see it.
+constexpr int kStepsBeyond = 3;
+
+}  // namespace
+
+// A rank goes on until it computes or waits; then time goes on to the next moment at which a
+// computation ends or a message arrives.
+class Play::SharedClockwork {
+ public:
+  SharedClockwork(const Play& play, const Times& times, int num_steps, int num_cores)
+      : play_(play),
+        times_(times),
+        num_steps_(num_steps + kStepsBeyond),
+        num_cores_(num_cores),
+        ranks_(play.shape_.num_ranks()),
+        link_free_s_(times.latency_s.size(), 0),
+        arrivals_(times.latency_s.size()),
+        num_sent_(play.shape_.num_stages, 0),
+        num_consumed_(play.shape_.num_stages, 0),
+        step_end_s_(num_steps_, 0) {
+    for (const Event& event : play.events_) ranks_[event.rank].program.push_back(&event);
+  }
+
+  /// [step] when its last rank ended it.
+  const std::vector<double>& Run() {
+    while (true) {
+      for (bool moved = true; moved;) {
+        moved = false;
+        for (Rank& rank : ranks_) moved |= Advance(rank);
+      }
+      if (!PassTime()) return step_end_s_;
+    }
+  }
+
+ private:
+  struct Rank {
+    std::vector<const Event*> program;
+    size_t next = 0;
+    int step = 0;
+    double left_s = 0;        // of the computation under way
+    bool computes = false;    // its event is `next`
+    double wakes_s = kNever;  // when a message that is under way arrives
+  };
+
+  // Whether anything happened that another rank may wait for.
+  bool Advance(Rank& rank) {
+    bool moved = false;
+    rank.wakes_s = kNever;
+    while (!rank.computes && rank.step < num_steps_ && MayBegin(rank)) {
+      const Event& event = *rank.program[rank.next];
+      const Instruction& cell = event.instruction;
+      if (IsCompute(cell.op)) {
+        if (!TakeMessage(event, rank)) return moved;
+        rank.left_s = times_.cost_s[cell.stage.value()][static_cast<int>(cell.op)];
+        rank.computes = true;
+        if (rank.left_s > 0) return true;
+        Finish(rank);
+      } else {
+        if (cell.op == Op::kSendForward && !HasCredit(event)) return moved;
+        if (cell.op == Op::kSendForward || cell.op == Op::kSendBackward) Send(event);
+        Next(rank);
+      }
+      moved = true;
+    }
+    return moved;
+  }
+
+  // Without run-ahead nobody begins a step before all have ended the one before.
+  bool MayBegin(const Rank& rank) const {
+    if (play_.run_ahead_ || rank.next > 0) return true;
+    return absl::c_all_of(ranks_, [&](const Rank& other) { return other.step >= rank.step; });
+  }
+
+  bool TakeMessage(const Event& event, Rank& rank) {
+    if (event.awaits < 0) return true;
+    std::deque<double>& arrivals = arrivals_[event.awaits];
+    if (arrivals.empty()) return false;
+    if (arrivals.front() > now_s_) {
+      rank.wakes_s = arrivals.front();
+      return false;
+    }
+    arrivals.pop_front();
+    return true;
+  }
+
+  bool HasCredit(const Event& event) {
+    if (play_.credits_.empty()) return true;
+    return num_sent_[event.channel] - num_consumed_[event.channel] < play_.credits_[event.channel];
+  }
+
+  void Send(const Event& event) {
+    const int32_t channel = event.channel;
+    if (event.instruction.op == Op::kSendForward) ++num_sent_[channel];
+    const double begin_s = std::max(now_s_, link_free_s_[channel]);
+    link_free_s_[channel] = begin_s + times_.transfer_s[channel];
+    arrivals_[channel].push_back(begin_s + times_.transfer_s[channel] + times_.latency_s[channel]);
+  }
+
+  void Finish(Rank& rank) {
+    const Event& event = *rank.program[rank.next];
+    if (event.edge_in >= 0) ++num_consumed_[event.edge_in];
+    rank.computes = false;
+    Next(rank);
+  }
+
+  void Next(Rank& rank) {
+    if (++rank.next < rank.program.size()) return;
+    rank.next = 0;
+    step_end_s_[rank.step] = std::max(step_end_s_[rank.step], now_s_);
+    ++rank.step;
+  }
+
+  bool PassTime() {
+    const double num_busy =
+        static_cast<double>(absl::c_count_if(ranks_, [](const Rank& r) { return r.computes; }));
+    const double rate = std::min(1.0, num_cores_ / std::max(num_busy, 1.0));
+    double pass_s = kNever;
+    for (const Rank& rank : ranks_) {
+      if (rank.computes) pass_s = std::min(pass_s, rank.left_s / rate);
+      pass_s = std::min(pass_s, rank.wakes_s - now_s_);
+    }
+    if (pass_s == kNever) return false;
+    now_s_ += pass_s;
+    for (Rank& rank : ranks_) {
+      if (!rank.computes) continue;
+      const bool ends = rank.left_s <= pass_s * rate * (1 + 1e-12);
+      rank.left_s -= pass_s * rate;
+      if (ends) Finish(rank);
+    }
+    return true;
+  }
+
+  const Play& play_;
+  const Times& times_;
+  const int num_steps_, num_cores_;
+  std::vector<Rank> ranks_;
+  double now_s_ = 0;
+  std::vector<double> link_free_s_;               // [channel]
+  std::vector<std::deque<double>> arrivals_;      // [channel] of messages not yet read
+  std::vector<int64_t> num_sent_, num_consumed_;  // [edge]
+  std::vector<double> step_end_s_;
+};
+
+SimulateResult Play::RunShared(const std::vector<StageCost>& costs,
+                               const std::vector<LinkCost>& links, int num_steps,
+                               int num_cores) const {
+  const Times times(shape_, costs, links);
+  // Each frozen stage takes a step or so until it is as far ahead as its credits let it.
+  const int warm_up = 2 * shape_.num_frozen_stages;
+  SharedClockwork clockwork(*this, times, warm_up + num_steps, num_cores);
+  const std::vector<double>& ends_s = clockwork.Run();
+  SimulateResult result;
+  result.makespan_s = ends_s[num_steps - 1];
+  result.step_s = (ends_s[warm_up + num_steps - 1] - ends_s[warm_up]) / std::max(num_steps - 1, 1);
+  result.busy_s.assign(shape_.num_ranks(), 0);
+  for (const Event& event : events_) {
+    if (!IsCompute(event.instruction.op)) continue;
+    result.busy_s[event.rank] +=
+        num_steps *
+        times.cost_s[event.instruction.stage.value()][static_cast<int>(event.instruction.op)];
+  }
+  return result;
+}
+
+}  // namespace smartpipe
