@@ -59,6 +59,8 @@ struct PartitionResult {
   std::vector<LayerIndex> cuts;
   double step_s = 0;  // simulated
   double even_s = 0;  // total work of a step / total speed: no cut can be faster
+  double bound_s =
+      0;  // the same, or the heaviest layer's work on the fastest worker if that is more
 };
 /// Cuts with the least simulated step time. Deterministic: the same input gives the same cuts; of
 /// equally fast ones the smaller first differing cut among those tried.
