@@ -137,7 +137,10 @@ std::string LayerWords(const PlanReport& report, const StageLoad& load) {
   const int first = load.layers.first_layer.value(), last = load.layers.end_layer.value() - 1;
   auto name = [&](int layer) {
     const std::string& full = report.names[layer];
-    return full.size() <= 16 ? full : absl::StrCat(full.substr(0, 13), "...");
+    if (full.size() <= 16) return full;
+    size_t end = 13;
+    while (end > 0 && (full[end] & 0xc0) == 0x80) --end;  // never inside a character of UTF-8
+    return absl::StrCat(full.substr(0, end), "...");
   };
   if (first == last) return absl::StrCat(first, " ", name(first));
   return absl::StrCat(first, "-", last, " ", name(first), "..", name(last));
