@@ -21,6 +21,8 @@ struct PlanArguments {
   int stages = 0, microbatches = 0;
   int frontier = 0;
   int64_t memory_limit_bytes = 0;  // of each worker; 0 = none
+  std::vector<int> cuts;           // judge these instead of searching; empty = search
+  std::string svg_path;            // empty = no picture
   bool json = false;
 };
 
@@ -34,15 +36,18 @@ int PlanCommand(const PlanArguments& arguments);
 struct PlanReport {
   PlannerInput input;
   std::vector<std::string> names;  // [layer]
-  PartitionResult best;
+  PartitionResult best;            // found
+  PartitionResult plan;  // what the report is about: the best, or the cuts that were asked for
   // The best with nothing frozen, under the same limits; none if no cuts fit the memory then.
   std::optional<PartitionResult> unfrozen;
 };
 /// Errors: INVALID_ARGUMENT with the option and its range, or of the cost file; RESOURCE_EXHAUSTED
-/// as in Partition.
+/// as in Partition. Cuts that were asked for may exceed the memory limit: their report shows it.
 absl::StatusOr<PlanReport> MakePlan(const PlanArguments& arguments);
 
 std::string PlanJson(const PlanReport& report);
 std::string PlanText(const PlanReport& report);
+/// Two steps of the plan, when all that fills up at the start is full.
+absl::StatusOr<std::string> PlanSvg(const PlanReport& report);
 
 }  // namespace smartpipe

@@ -129,18 +129,22 @@ absl::StatusOr<PlayedPipeline> PlayPipeline(const SimulateArguments& arguments) 
   return played;
 }
 
+int WriteSvg(const absl::StatusOr<std::string>& svg, const std::string& path) {
+  if (!svg.ok()) return Fail(svg.status());
+  if (const absl::Status writable = CheckWritable(path); !writable.ok())
+    return Fail(absl::InvalidArgumentError(absl::StrCat("--svg: ", writable.message())));
+  const absl::Status written = WriteFileAtomically(path, *svg);
+  if (written.ok()) return kExitFinished;
+  Fail(written);
+  return kExitFailed;
+}
+
 int SimulateCommand(const SimulateArguments& arguments) {
   const absl::StatusOr<PlayedPipeline> played = PlayPipeline(arguments);
   if (!played.ok()) return Fail(played.status());
   if (!arguments.svg_path.empty()) {
-    if (const absl::Status writable = CheckWritable(arguments.svg_path); !writable.ok())
-      return Fail(absl::InvalidArgumentError(absl::StrCat("--svg: ", writable.message())));
-    const absl::StatusOr<std::string> svg = SimulateSvg(arguments, *played);
-    if (!svg.ok()) return Fail(svg.status());
-    if (const absl::Status written = WriteFileAtomically(arguments.svg_path, *svg); !written.ok()) {
-      Fail(written);
-      return kExitFailed;
-    }
+    const int written = WriteSvg(SimulateSvg(arguments, *played), arguments.svg_path);
+    if (written != kExitFinished) return written;
   }
   std::cout << (arguments.json ? SimulateJson(arguments, *played)
                                : SimulateText(arguments, *played));

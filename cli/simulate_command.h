@@ -44,5 +44,7 @@ std::string SimulateText(const SimulateArguments& arguments, const PlayedPipelin
 /// What --svg writes.
 absl::StatusOr<std::string> SimulateSvg(const SimulateArguments& arguments,
                                         const PlayedPipeline& played);
+/// Writes `svg`, if it is one. Returns an exit code and says why it is not kExitFinished.
+int WriteSvg(const absl::StatusOr<std::string>& svg, const std::string& path);
 
 }  // namespace smartpipe

@@ -151,6 +151,41 @@ TEST_F(PlanCommandTest, SaysWhichStageIsShortOfMemory) {
   for (const Json& stage : json["stages"]) EXPECT_LE(stage["memory_bytes"], 800);
 }
 
+TEST_F(PlanCommandTest, CutsThatAreGivenAreJudged) {
+  PlanArguments arguments = Arguments(Layers(24), 4, 12);
+  const Json best = Result(arguments);
+  arguments.cuts = {6, 12, 18};
+  const Json json = Result(arguments);
+  EXPECT_THAT(json["cuts"].get<std::vector<int>>(), ElementsAre(6, 12, 18));
+  EXPECT_GT(json["step_us"], best["step_us"]);
+  EXPECT_EQ(json["best"]["step_us"], best["step_us"]);
+  EXPECT_EQ(json["best"]["cuts"], best["cuts"]);
+  EXPECT_LT(json["speedup"], best["speedup"]);
+  EXPECT_EQ(json["stages"][1]["frozen"], true);
+  EXPECT_THAT(json["credits"].get<std::vector<int>>(), ElementsAre(8, 8, 2));
+  EXPECT_THAT(text_, HasSubstr("The best cuts found are 12,16,20"));
+  arguments.cuts = {6, 12};
+  EXPECT_THAT(MakePlan(arguments).status().message(), HasSubstr("2 cuts for 4 stages"));
+  arguments.cuts = {6, 6, 12};
+  EXPECT_EQ(PlanCommand(arguments), kExitUsage);
+  arguments.cuts = {6, 12, 30};
+  EXPECT_EQ(PlanCommand(arguments), kExitUsage);
+  arguments.cuts = {-1, 12, 18};
+  EXPECT_EQ(PlanCommand(arguments), kExitUsage);
+}
+
+TEST_F(PlanCommandTest, DrawsTwoSteps) {
+  PlanArguments arguments = Arguments(Layers(24), 4, 12);
+  arguments.svg_path = dir_.File("plan.svg");
+  EXPECT_EQ(PlanCommand(arguments), kExitFinished);
+  const std::string svg = testutil::ReadFile(arguments.svg_path);
+  EXPECT_THAT(svg, HasSubstr("1f1b, 4 stages, 8 micro-batches, 12 of 24 layers frozen"));
+  EXPECT_THAT(svg, HasSubstr("layers 0-11, all frozen"));
+  EXPECT_THAT(svg, HasSubstr("end of a step"));
+  arguments.microbatches = 4096;
+  EXPECT_EQ(PlanCommand(arguments), kExitUsage);
+}
+
 TEST_F(PlanCommandTest, WrongOptionsAreNamed) {
   const PlanArguments good = Arguments(Layers(6), 2);
   const std::pair<std::function<void(PlanArguments&)>, const char*> kBroken[] = {
