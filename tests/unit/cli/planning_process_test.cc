@@ -2,6 +2,10 @@
 #include <string>
 #include <vector>
 
+#include "absl/strings/match.h"
+#include "absl/strings/str_join.h"
+#include "absl/strings/str_split.h"
+#include "absl/strings/strip.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "nlohmann/json.hpp"
@@ -90,6 +94,67 @@ TEST(PlanningProcessTest, HelpAndSuggestionsKnowTheCommands) {
   EXPECT_THAT(RunSmartpipe({"plna"}).output, HasSubstr("did you mean \"plan\""));
   EXPECT_THAT(RunSmartpipe({"simulate", "--help"}).output, HasSubstr("\"weight_grad_us\""));
   EXPECT_THAT(RunSmartpipe({"plan", "--help"}).output, HasSubstr("\"link_bytes_per_s\""));
+}
+
+// A command of a page and the lines that the page shows below it; "..." stands for any lines.
+struct Shown {
+  std::vector<std::string> words;  // after "smartpipe"
+  std::vector<std::string> lines;
+};
+
+std::vector<Shown> CommandsOf(const std::string& page) {
+  std::vector<Shown> shown;
+  bool inside = false, in_command = false;
+  for (absl::string_view line : absl::StrSplit(page, '\n')) {
+    if (absl::StartsWith(line, "```")) {
+      inside = !inside;
+      in_command = false;
+      continue;
+    }
+    if (!inside) continue;
+    if (absl::ConsumePrefix(&line, "$ smartpipe ")) {
+      shown.emplace_back();
+      in_command = true;
+    }
+    if (in_command) {
+      in_command = absl::ConsumeSuffix(&line, "\\");
+      for (absl::string_view word : absl::StrSplit(line, ' ', absl::SkipEmpty()))
+        shown.back().words.emplace_back(word);
+    } else if (!shown.empty()) {
+      shown.back().lines.emplace_back(line);
+    }
+  }
+  return shown;
+}
+
+TEST(PlanningProcessTest, WhyPlanningShowsWhatTheCommandsPrint) {
+  testutil::TempDir dir;
+  const std::string page = testutil::ReadFile(testutil::SourceFile("docs/why-planning.md"));
+  const std::vector<Shown> commands = CommandsOf(page);
+  EXPECT_GE(commands.size(), 8u);
+  for (Shown shown : commands) {
+    std::string committed;
+    for (std::string& word : shown.words) {
+      if (absl::EndsWith(word, ".json")) word = testutil::SourceFile(word);
+      if (!absl::EndsWith(word, ".svg")) continue;
+      committed = testutil::ReadFile(testutil::SourceFile(word));
+      word = dir.File("picture.svg");
+    }
+    const Ended ended = RunSmartpipe(shown.words);
+    const std::string command = absl::StrJoin(shown.words, " ");
+    ASSERT_EQ(ended.exit_code, 0) << command << "\n" << ended.output;
+    if (!committed.empty()) {
+      EXPECT_TRUE(testutil::ReadFile(dir.File("picture.svg")) == committed)
+          << "the committed picture is another; renew it in the source folder: " << command;
+    }
+    const std::vector<std::string> printed = absl::StrSplit(ended.output, '\n');
+    size_t next = 0;
+    for (const std::string& line : shown.lines) {
+      if (line == "..." || absl::StartsWith(line, "Picture: ")) continue;
+      while (next < printed.size() && printed[next] != line) ++next;
+      ASSERT_LT(next++, printed.size()) << command << " does not print: " << line;
+    }
+  }
 }
 
 }  // namespace
