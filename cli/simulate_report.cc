@@ -61,10 +61,14 @@ std::string Headline(const SimulateArguments& arguments) {
   return absl::StrCat(text, " in batches of ", arguments.batch);
 }
 
+std::string Totals(const SimulateArguments& arguments, const PlayedPipeline& played, double scale,
+                   const std::string& unit) {
+  const std::string word = unit == "slots" ? "" : absl::StrCat(" ", unit);
+  return absl::StrCat("time ", Figure(played.result.makespan_s * scale), word, ", bubbles ",
+                      Figure(Bubbles(arguments, played) / played.scale * scale), word);
+}
 std::string Totals(const SimulateArguments& arguments, const PlayedPipeline& played) {
-  const std::string unit = played.unit == "slots" ? "" : absl::StrCat(" ", played.unit);
-  return absl::StrCat("time ", Figure(played.result.makespan_s * played.scale), unit, ", bubbles ",
-                      Figure(Bubbles(arguments, played)), unit);
+  return Totals(arguments, played, played.scale, played.unit);
 }
 
 std::string RowName(const SimulateArguments& arguments, int stage) {
@@ -181,9 +185,10 @@ absl::StatusOr<std::string> SimulateSvg(const SimulateArguments& arguments,
     scale = 1e3;
   }
   picture.title = Headline(arguments);
-  picture.subtitle = absl::StrCat(
-      Totals(arguments, played), arguments.flush == "step" ? " (--flush step: as the engine trains)"
-                                                           : " (--flush none: the paper's rules)");
+  picture.subtitle =
+      absl::StrCat(Totals(arguments, played, scale, picture.unit),
+                   arguments.flush == "step" ? " (--flush step: as the engine trains)"
+                                             : " (--flush none: the paper's rules)");
   picture.end = result.makespan_s * scale;
   if (!(picture.end > 0)) {
     return absl::InvalidArgumentError("all times are 0: there is nothing to draw");

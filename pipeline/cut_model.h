@@ -71,9 +71,14 @@ class CutModel {
   double Optimize(int32_t stage, int32_t first, int32_t end) const {
     return (optimize_[end] - optimize_[first]) * inverse_speed_[stage];
   }
+  /// What a frozen stage may be compared with when trainable ones are weighed by forward +
+  /// backward.
+  double FrozenWeight(int32_t stage, int32_t first, int32_t end, bool with_path) const;
   bool FillFromFront(const Weight& weight, double limit, Borders* borders) const;
   bool FillFromBack(const Weight& weight, double limit, Borders* borders) const;
   void AddBalanced(const Weight& weight, std::vector<Borders>* found) const;
+  /// The largest weight of the cuts where it is least; 0 if memory is short.
+  double LeastLargest(const Weight& weight) const;
   void AddGpipeCandidates(std::vector<Borders>* found) const;
 
   const int32_t num_layers_, num_stages_, num_microbatches_, frontier_;

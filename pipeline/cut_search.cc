@@ -11,7 +11,7 @@ namespace {
 
 constexpr double kTie = 1e-12;         // relative: sums in another order are not another time
 constexpr int64_t kNodeCost = 4;       // budget of the bound of one stage
-constexpr size_t kImprovedStarts = 4;  // candidates that are improved
+constexpr size_t kImprovedStarts = 10;  // candidates that are improved
 
 }  // namespace
 
