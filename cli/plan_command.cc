@@ -92,6 +92,10 @@ CLI::App* AddPlanCommand(CLI::App& app, PlanArguments& arguments) {
 
 absl::StatusOr<PlanReport> MakePlan(const PlanArguments& arguments) {
   SP_ASSIGN_OR_RETURN(LayerCostFile file, ReadLayerCosts(arguments.costs_path));
+  // A run writes a 1 for each of its workers; that should not bind --stages to their number.
+  if (absl::c_all_of(file.worker_speed, [](double speed) { return speed == 1; })) {
+    file.worker_speed.clear();
+  }
   SP_RETURN_IF_ERROR(CheckArguments(arguments, file));
   PlanReport report;
   report.names = std::move(file.names);

@@ -206,6 +206,8 @@ TEST_F(PlanCommandTest, WrongOptionsAreNamed) {
   }
   Json costs = Layers(6);
   costs["worker_speed"] = {1, 1, 1};
+  EXPECT_TRUE(MakePlan(Arguments(costs, 2)).ok());
+  costs["worker_speed"] = {1, 1, 2};
   EXPECT_THAT(MakePlan(Arguments(costs, 2)).status().message(),
               HasSubstr("worker_speed has 3 entries, but --stages is 2"));
 }
