@@ -5,6 +5,8 @@
 
 #include "CLI/CLI.hpp"
 #include "cli/commands.h"
+#include "cli/plan_command.h"
+#include "cli/simulate_command.h"
 #include "services/base/version.h"
 
 namespace {
@@ -16,6 +18,8 @@ constexpr char kFooter[] = R"(Examples:
   smartpipe demo examples/fashion_mnist.toml
   smartpipe config check my.toml
   smartpipe config keys
+  smartpipe simulate --schedule 1f1b --stages 4 --samples 6 --batch 3
+  smartpipe plan --costs costs.json --stages 4 --microbatches 8 --frontier 12
 
 Exit codes: 0 finished, 1 the run failed, 2 mistake in the command line or the
 config (nothing was started), 130 stopped by Ctrl-C or SIGTERM.)";
@@ -60,6 +64,10 @@ int main(int argc, char** argv) {
   CLI::App* show = config->add_subcommand("show", "print it with every key");
   AddConfigArguments(show, arguments);
   CLI::App* keys = config->add_subcommand("keys", "explain every key");
+  smartpipe::SimulateArguments simulate_arguments;
+  CLI::App* simulate = smartpipe::AddSimulateCommand(app, simulate_arguments);
+  smartpipe::PlanArguments plan_arguments;
+  CLI::App* plan = smartpipe::AddPlanCommand(app, plan_arguments);
 
   try {
     app.parse(argc, argv);
@@ -73,5 +81,7 @@ int main(int argc, char** argv) {
   if (check->parsed()) return smartpipe::ConfigCheckCommand(arguments.config_path, arguments.sets);
   if (show->parsed()) return smartpipe::ConfigShowCommand(arguments.config_path, arguments.sets);
   if (keys->parsed()) return smartpipe::ConfigKeysCommand();
+  if (simulate->parsed()) return smartpipe::SimulateCommand(simulate_arguments);
+  if (plan->parsed()) return smartpipe::PlanCommand(plan_arguments);
   return smartpipe::kExitUsage;
 }

@@ -1,6 +1,7 @@
 #include "pipeline/cut_model.h"
 
 #include <algorithm>
+#include <cmath>
 #include <limits>
 #include <utility>
 
@@ -10,7 +11,7 @@ namespace smartpipe {
 namespace {
 
 constexpr int kBisections = 40;
-constexpr int kGpipeThresholds = 24;
+constexpr int kGpipeThresholds = 16;
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
 
 }  // namespace
@@ -31,6 +32,7 @@ std::vector<LayerIndex> ToCuts(const Borders& borders) {
 CutModel::CutModel(const PlannerInput& input)
     : num_layers_(static_cast<int32_t>(input.layers.size())),
       num_stages_(input.num_stages),
+      num_workers_(input.num_workers()),
       num_microbatches_(input.num_microbatches),
       frontier_(input.frontier.value()),
       gpipe_(input.schedule == "gpipe"),
@@ -65,6 +67,12 @@ CutModel::CutModel(const PlannerInput& input)
   }
   even_s_ = (num_microbatches_ * (forward_.back() + backward_.back()) + optimize_.back()) /
             speed_of_rest_[0];
+  for (int32_t i = 0; i < num_layers_; ++i) {
+    const double work_s =
+        num_microbatches_ * (forward_[i + 1] - forward_[i] + backward_[i + 1] - backward_[i]) +
+        optimize_[i + 1] - optimize_[i];
+    heaviest_s_ = std::max(heaviest_s_, work_s / fastest_of_rest_[0]);
+  }
   const ScheduleShape shape = input.shape(0);
   credits_ = DefaultCredits(shape, input.schedule);
   credits_.insert(credits_.begin(), 0);
@@ -209,40 +217,66 @@ void CutModel::AddBalanced(const Weight& weight, std::vector<Borders>* found) co
   if (FillFromBack(weight, high, &borders)) found->push_back(borders);
 }
 
+double CutModel::LeastLargest(const Weight& weight) const {
+  std::vector<Borders> balanced;
+  AddBalanced(weight, &balanced);
+  double largest = 0;
+  for (int32_t s = 0; !balanced.empty() && s < num_stages_; ++s) {
+    largest = std::max(largest, weight(s, balanced[0][s], balanced[0][s + 1]));
+  }
+  return largest;
+}
+
 // GPipe pays for the largest forward and the largest backward: the best backward under each limit
 // of the forward.
 void CutModel::AddGpipeCandidates(std::vector<Borders>* found) const {
+  // The limit lies between what the trainable layers need if the frozen ones take but one stage,
+  // and what all need.
   auto forward = [&](int32_t s, int32_t first, int32_t end) { return Forward(s, first, end); };
-  std::vector<Borders> balanced;
-  AddBalanced(forward, &balanced);
-  if (balanced.empty()) return;
-  double least = 0, most = 0;
-  for (int32_t s = 0; s < num_stages_; ++s) {
-    least = std::max(least, Forward(s, balanced[0][s], balanced[0][s + 1]));
-    most = std::max(most, Forward(s, 0, num_layers_));
-  }
-  most = std::min(most, 4 * least);
+  auto trainable = [&](int32_t s, int32_t first, int32_t end) {
+    return end <= frontier_ ? 0 : Forward(s, std::max(first, frontier_), end);
+  };
+  const double most = 4 * LeastLargest(forward);
+  if (!(most > 0)) return;
+  const double least = std::max(LeastLargest(trainable), most * 1e-3);
   for (int i = 0; i <= kGpipeThresholds; ++i) {
-    const double limit = least + (most - least) * i / kGpipeThresholds;
-    AddBalanced(
-        [&](int32_t s, int32_t first, int32_t end) {
-          // A frozen stage knows no barrier: it has the time of both.
-          if (end <= frontier_) return std::max(0.0, Forward(s, first, end) - limit);
-          return Forward(s, first, end) > limit ? kInfinity : Backward(s, first, end);
-        },
-        found);
+    const double limit = least * std::pow(most / least, static_cast<double>(i) / kGpipeThresholds);
+    for (const bool with_path : {false, true}) {
+      AddBalanced(
+          [&](int32_t s, int32_t first, int32_t end) {
+            // A frozen stage knows no barrier: it has the time of both.
+            if (end <= frontier_) {
+              return std::max(0.0, FrozenWeight(s, first, end, with_path) - limit);
+            }
+            return Forward(s, first, end) > limit ? kInfinity : Backward(s, first, end);
+          },
+          found);
+    }
   }
+}
+
+// A step takes about M - 1 times the largest trainable stage and, once, the way through all of
+// them; a frozen stage may take the M-th part of that.
+double CutModel::FrozenWeight(int32_t stage, int32_t first, int32_t end, bool with_path) const {
+  const double forward_s = Forward(stage, first, end);
+  if (!with_path || num_microbatches_ == 1) return forward_s;
+  const double way_s =
+      (forward_.back() - forward_[frontier_] + backward_.back()) * num_workers_ / speed_of_rest_[0];
+  return std::max(0.0, num_microbatches_ * forward_s - way_s) / (num_microbatches_ - 1);
 }
 
 std::vector<Borders> CutModel::Candidates() const {
   std::vector<Borders> found;
   for (double share : {0.5, 0.3, 0.7, 0.1, 0.9, 1.0}) {
-    AddBalanced(
-        [&](int32_t s, int32_t first, int32_t end) {
-          const double f = Forward(s, first, end), b = Backward(s, first, end);
-          return end <= frontier_ ? f : 2 * share * f + 2 * (1 - share) * b;
-        },
-        &found);
+    for (const bool with_path : {false, true}) {
+      if (with_path && frontier_ == 0) continue;
+      AddBalanced(
+          [&](int32_t s, int32_t first, int32_t end) {
+            if (end <= frontier_) return FrozenWeight(s, first, end, with_path);
+            return 2 * share * Forward(s, first, end) + 2 * (1 - share) * Backward(s, first, end);
+          },
+          &found);
+    }
   }
   // With the way down to the stage and back up, which later stages wait for.
   for (double weight : {1.0, 0.5, 2.0}) {

@@ -56,6 +56,8 @@ class CutModel {
   Borders LeastMemory() const;
 
   double even_s() const { return even_s_; }
+  /// The most that one layer takes in a step on the fastest worker.
+  double heaviest_s() const { return heaviest_s_; }
 
  private:
   using Weight = std::function<double(int32_t stage, int32_t first, int32_t end)>;
@@ -69,15 +71,20 @@ class CutModel {
   double Optimize(int32_t stage, int32_t first, int32_t end) const {
     return (optimize_[end] - optimize_[first]) * inverse_speed_[stage];
   }
+  /// What a frozen stage may be compared with when trainable ones are weighed by forward +
+  /// backward.
+  double FrozenWeight(int32_t stage, int32_t first, int32_t end, bool with_path) const;
   bool FillFromFront(const Weight& weight, double limit, Borders* borders) const;
   bool FillFromBack(const Weight& weight, double limit, Borders* borders) const;
   void AddBalanced(const Weight& weight, std::vector<Borders>* found) const;
+  /// The largest weight of the cuts where it is least; 0 if memory is short.
+  double LeastLargest(const Weight& weight) const;
   void AddGpipeCandidates(std::vector<Borders>* found) const;
 
-  const int32_t num_layers_, num_stages_, num_microbatches_, frontier_;
+  const int32_t num_layers_, num_stages_, num_workers_, num_microbatches_, frontier_;
   const bool gpipe_;
   const int64_t memory_limit_bytes_;
-  double even_s_ = 0;
+  double even_s_ = 0, heaviest_s_ = 0;
   // Prefix sums over layers, [num_layers + 1]; what the frontier saves is left out.
   std::vector<double> forward_, backward_, optimize_;
   std::vector<int64_t> fixed_bytes_, activation_bytes_;

@@ -9,9 +9,9 @@
 namespace smartpipe {
 namespace {
 
-constexpr double kTie = 1e-12;         // relative: sums in another order are not another time
-constexpr int64_t kNodeCost = 4;       // budget of the bound of one stage
-constexpr size_t kImprovedStarts = 4;  // candidates that are improved
+constexpr double kTie = 1e-12;          // relative: sums in another order are not another time
+constexpr int64_t kNodeCost = 4;        // budget of the bound of one stage
+constexpr size_t kImprovedStarts = 10;  // candidates that are improved
 
 }  // namespace
 
@@ -29,34 +29,59 @@ double CutSearch::StepSeconds(const Borders& borders) {
 }
 
 // Moves cuts i..j together by one layer: a layer travels from one stage to any other through all
-// between them.
-void CutSearch::Improve(Borders borders, double step_s) {
+// between them. Only cuts whose bound is below `step_s` are worth a try.
+void CutSearch::AddMoves(const Borders& borders, double step_s, Moves* moves) {
   const int32_t num_stages = model_.num_stages();
-  for (bool improved = true; improved && budget_ > 0;) {
-    improved = false;
-    std::vector<std::pair<double, Borders>> moves;
-    for (int32_t i = 1; i < num_stages; ++i) {
-      for (int by : {-1, 1}) {
-        Borders moved = borders;
-        for (int32_t j = i; j < num_stages; ++j) {
-          moved[j] += by;
-          if (moved[i - 1] >= moved[i] || moved[j] >= moved[j + 1] || !model_.Fits(moved)) continue;
-          budget_ -= kNodeCost * num_stages;
-          const double bound = model_.Bound(moved);
-          if (bound < step_s * (1 - kTie)) moves.emplace_back(bound, moved);
-        }
+  for (int32_t i = 1; i < num_stages; ++i) {
+    for (int by : {-1, 1}) {
+      Borders moved = borders;
+      for (int32_t j = i; j < num_stages; ++j) {
+        moved[j] += by;
+        if (moved[i - 1] >= moved[i] || moved[j] >= moved[j + 1] || !model_.Fits(moved)) continue;
+        budget_ -= kNodeCost * num_stages;
+        const double bound = model_.Bound(moved);
+        if (bound < step_s * (1 - kTie)) moves->emplace_back(bound, moved);
       }
     }
-    absl::c_sort(moves);
-    for (auto& [bound, moved] : moves) {
-      if (budget_ <= 0) return;
-      const double moved_s = StepSeconds(moved);
-      if (moved_s >= step_s * (1 - kTie)) continue;
-      borders = std::move(moved);
-      step_s = moved_s;
-      improved = true;
-      break;
-    }
+  }
+}
+
+bool CutSearch::TakeFirstBetter(Moves* moves, int64_t budget_left, Borders* borders,
+                                double* step_s) {
+  absl::c_sort(*moves);
+  for (auto& [bound, moved] : *moves) {
+    if (budget_ <= budget_left) return false;
+    const double moved_s = StepSeconds(moved);
+    if (moved_s >= *step_s * (1 - kTie)) continue;
+    *borders = std::move(moved);
+    *step_s = moved_s;
+    return true;
+  }
+  return false;
+}
+
+void CutSearch::Improve(Borders borders, double step_s) {
+  while (budget_ > 0) {
+    Moves moves;
+    AddMoves(borders, step_s, &moves);
+    if (!TakeFirstBetter(&moves, 0, &borders, &step_s)) return;
+  }
+}
+
+// Two moves at once, where no single one helps; half of the budget, and only if all pairs can be
+// looked at.
+void CutSearch::ImproveByPairs() {
+  const int64_t num_stages = model_.num_stages();
+  const int64_t num_moves = num_stages * (num_stages - 1);
+  const int64_t budget_left = budget_ / 2;
+  while (budget_ - num_moves * num_moves * kNodeCost * num_stages > budget_left) {
+    Borders borders = best_;
+    double step_s = best_s_;
+    Moves singles, pairs;
+    AddMoves(borders, step_s, &singles);
+    for (const auto& [bound, moved] : singles) AddMoves(moved, step_s, &pairs);
+    if (!TakeFirstBetter(&pairs, budget_left, &borders, &step_s)) return;
+    Improve(borders, step_s);
   }
 }
 
@@ -94,6 +119,7 @@ Borders CutSearch::Run(const std::vector<Borders>& start) {
     Improve(tried[i].second, tried[i].first);
   }
   if (best_.empty()) return best_;
+  ImproveByPairs();
   Borders borders(model_.num_stages() + 1, 0);
   TryAll(CutModel::Partial(), &borders);
   exhausted_ = budget_ > 0;

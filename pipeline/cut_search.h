@@ -11,9 +11,9 @@
 
 namespace smartpipe {
 
-/// Starts from the model's candidates, improves the best by moving groups of neighbouring cuts,
-/// then goes through all cuts that a lower bound does not exclude, for as long as the budget lasts.
-/// Threads: pure.
+/// Starts from the model's candidates, improves the best by moving groups of neighbouring cuts and
+/// pairs of groups, then goes through all cuts that a lower bound does not exclude, for as long as
+/// the budget lasts. Threads: pure.
 class CutSearch {
  public:
   struct Played {
@@ -34,7 +34,11 @@ class CutSearch {
 
  private:
   double StepSeconds(const Borders& borders);
+  using Moves = std::vector<std::pair<double, Borders>>;  // with their bounds
+  void AddMoves(const Borders& borders, double step_s, Moves* moves);
+  bool TakeFirstBetter(Moves* moves, int64_t budget_left, Borders* borders, double* step_s);
   void Improve(Borders borders, double step_s);
+  void ImproveByPairs();
   void TryAll(const CutModel::Partial& partial, Borders* borders);
 
   const CutModel& model_;
