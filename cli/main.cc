@@ -14,6 +14,8 @@ constexpr char kFooter[] = R"(Examples:
   smartpipe train examples/fashion_mnist.toml --set pipeline.stages=4 \
       --set freeze.policy=fixed --run-dir runs/fixed --summary fixed.json
   smartpipe demo examples/fashion_mnist.toml
+  smartpipe explain runs/fixed
+  smartpipe timeline runs/fixed --svg pipeline.svg --perfetto pipeline.json
   smartpipe config check my.toml
   smartpipe config keys
 
@@ -37,6 +39,22 @@ void AddRunArguments(CLI::App* command, smartpipe::TrainArguments& arguments) {
       ->type_name("FILE");
 }
 
+// What a run left behind.
+void AddRunDir(CLI::App* command, std::string& run_dir) {
+  command->add_option("RUN", run_dir, "run directory, traced (worker.trace)")
+      ->required()
+      ->type_name("");
+}
+
+void AddTimelineArguments(CLI::App* command, smartpipe::TimelineArguments& arguments) {
+  AddRunDir(command, arguments.run_dir);
+  command->add_option("--svg", arguments.svg_path, "picture of a few steps")->type_name("FILE");
+  command->add_option("--perfetto", arguments.perfetto_path, "all steps, for ui.perfetto.dev")
+      ->type_name("FILE");
+  command->add_option("--steps", arguments.steps, "steps A to B-1 [around the first change]")
+      ->type_name("A:B");
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -53,6 +71,14 @@ int main(int argc, char** argv) {
   AddRunArguments(train, arguments);
   CLI::App* demo = app.add_subcommand("demo", "train without and with freezing, and compare");
   AddRunArguments(demo, arguments);
+  smartpipe::TimelineArguments timeline_arguments;
+  CLI::App* timeline = app.add_subcommand("timeline", "draw what each worker did, and when");
+  AddTimelineArguments(timeline, timeline_arguments);
+  std::string explained_run_dir;
+  bool explain_json = false;
+  CLI::App* explain = app.add_subcommand("explain", "say where the time of a run went");
+  AddRunDir(explain, explained_run_dir);
+  explain->add_flag("--json", explain_json, "every number, for scripts");
   CLI::App* config = app.add_subcommand("config", "check and explain config files");
   config->require_subcommand(1);
   CLI::App* check = config->add_subcommand("check", "say what is wrong: line, key and cure");
@@ -70,6 +96,8 @@ int main(int argc, char** argv) {
   }
   if (train->parsed()) return smartpipe::TrainCommand(arguments);
   if (demo->parsed()) return smartpipe::DemoCommand(arguments);
+  if (timeline->parsed()) return smartpipe::TimelineCommand(timeline_arguments);
+  if (explain->parsed()) return smartpipe::ExplainCommand(explained_run_dir, explain_json);
   if (check->parsed()) return smartpipe::ConfigCheckCommand(arguments.config_path, arguments.sets);
   if (show->parsed()) return smartpipe::ConfigShowCommand(arguments.config_path, arguments.sets);
   if (keys->parsed()) return smartpipe::ConfigKeysCommand();
