@@ -64,7 +64,9 @@ struct SwitchTime {
 /// A notable decision and what came of it.
 struct DecisionTime {
   RunDecision decision;
-  double before_s = 0, after_s = 0;  // measured in the intervals around it; 0 = not measured
+  // Measured in the intervals around it; 0 = not measured. after_s compares with predicted_step_s;
+  // predicted_old_step_s is the new frontier with the old cuts, which nobody ran.
+  double before_s = 0, after_s = 0;
   std::vector<SwitchTime> switches;  // of the workers that drained or moved
   double switch_s = 0;               // the longest of them
 };

@@ -74,16 +74,16 @@ std::string DecisionText(const DecisionTime& time) {
   std::string out = Wrap(absl::StrCat("step ", decision.step,
                                       decision.is_plan ? ": " : " (no change): ", decision.reason),
                          kWidth, 2);
-  const auto change = [](double before_s, double after_s) {
-    const std::string before = before_s > 0 ? Cell(before_s) : "?";
-    const std::string after = after_s > 0 ? Cell(after_s) : "?";
-    return absl::StrCat(before, " -> ", after, " ms");
-  };
-  const bool predicted = decision.predicted_old_step_s > 0 || decision.predicted_step_s > 0;
-  absl::StrAppend(
-      &out, "    a step predicted ",
-      predicted ? change(decision.predicted_old_step_s, decision.predicted_step_s) : "nothing",
-      ", measured ", change(time.before_s, time.after_s), "\n");
+  const auto known = [](double seconds) { return seconds > 0 ? Cell(seconds) : "?"; };
+  std::string line =
+      absl::StrCat("measured step ", known(time.before_s), " -> ", known(time.after_s), " ms");
+  if (decision.predicted_step_s > 0) {
+    absl::StrAppend(&line, "; predicted ", Cell(decision.predicted_step_s), " ms");
+    if (decision.predicted_old_step_s > 0) {
+      absl::StrAppend(&line, ", with the old cuts ", Cell(decision.predicted_old_step_s), " ms");
+    }
+  }
+  absl::StrAppend(&out, Wrap(line, kWidth, 4));
   if (time.switches.empty()) return out;
   std::vector<std::string> workers;
   for (const SwitchTime& worker : time.switches) {

@@ -42,8 +42,12 @@ bool Measurement::Measure() {
 void Measurement::TakeSpans() {
   std::map<std::string, std::vector<double>> sums;  // [name][worker]
   for (size_t w = 0; w < run_.workers.size(); ++w) {
-    for (const TraceSpan& span : run_.workers[w].spans) {
-      if (span.step < out_.first_step || span.step >= out_.end_step) continue;
+    const std::vector<TraceSpan>& spans = run_.workers[w].spans;
+    auto next =
+        std::lower_bound(spans.begin(), spans.end(), out_.first_step,
+                         [](const TraceSpan& span, int64_t step) { return span.step < step; });
+    for (; next != spans.end() && next->step < out_.end_step; ++next) {
+      const TraceSpan& span = *next;
       const double seconds = Seconds(span.end_ns - span.start_ns);
       std::vector<double>& sum = sums[span.name];
       sum.resize(run_.workers.size());

@@ -159,8 +159,9 @@ class PictureMaker {
     const bool numbered = HasMicrobatch(event.instruction.op) && IsCompute(event.instruction.op);
     AddBox(*kind, event.start_ns, event.end_ns,
            numbered ? absl::StrCat(event.instruction.microbatch.value()) : "",
-           absl::StrFormat("%s of step %d, %.3f ms", Format(event.instruction), step,
-                           Ms(event.end_ns - event.start_ns)),
+           absl::StrFormat("%s of step %d, %.3f ms%s", Format(event.instruction), step,
+                           Ms(event.end_ns - event.start_ns),
+                           *kind == BoxKind::kMessage ? " with the wait for its credit" : ""),
            *kind == BoxKind::kForward &&
                IsFrozenStage(run_.PlanAt(step), event.instruction.stage.value()));
   }

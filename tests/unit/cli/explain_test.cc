@@ -209,7 +209,7 @@ TEST(Explain, TextAndJson) {
     EXPECT_LE(line.size(), 80u + (absl::StrContains(line, dir.path()) ? dir.path().size() : 0));
   EXPECT_THAT(text, HasSubstr("  step frozen   step  lated"));
   EXPECT_THAT(text,
-              HasSubstr("\n    20      0   42.0   42.0   28.0   8.0   5.0   1.0   0.0   0.0"));
+              HasSubstr("\n    20      0   42.0   42.0    28.0   8.0   5.0   1.0   0.0   0.0"));
   EXPECT_THAT(text, HasSubstr("none: all are within 10%"));
   EXPECT_THAT(text, HasSubstr("decisions.jsonl is missing"));
   const auto json = nlohmann::json::parse(ExplanationJson(*trace, *explanation));
