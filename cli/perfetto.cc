@@ -16,6 +16,9 @@
 namespace smartpipe {
 namespace {
 
+// Of the file: 0 means something of its own to the viewer, and a thread's number is the whole
+// file's.
+constexpr int kDecisionsPid = 1, kFirstWorkerPid = 2, kThreadsPerProcess = 10;
 constexpr int kCompute = 1, kSends = 2, kWaits = 3, kControl = 4;  // threads
 // A slice shorter than this carries no arrow in the viewer.
 constexpr int64_t kSliceNsMin = 500;
@@ -55,6 +58,10 @@ const char* NameOf(Op op) {
   return "?";
 }
 
+std::string Place(int pid, int thread) {
+  return absl::StrCat(R"(,"pid":)", pid, R"(,"tid":)", pid * kThreadsPerProcess + thread);
+}
+
 int ThreadOf(Op op) {
   if (IsCompute(op)) return kCompute;
   return op == Op::kSendForward || op == Op::kSendBackward ? kSends : kWaits;
@@ -89,7 +96,7 @@ class Writer {
   bool failed() const { return failed_; }
 
  private:
-  static int Pid(const WorkerTrace& worker) { return worker.header.rank + 1; }
+  static int Pid(const WorkerTrace& worker) { return kFirstWorkerPid + worker.header.rank; }
 
   void Emit(absl::string_view text) {
     failed_ |= fwrite(text.data(), 1, text.size(), file_) != text.size();
@@ -108,16 +115,16 @@ class Writer {
   }
 
   void Names() {
-    const auto name = [this](int pid, int tid, absl::string_view what, const std::string& text) {
-      Add(absl::StrCat(R"({"ph":"M","pid":)", pid, R"(,"tid":)", tid, R"(,"name":")", what,
+    const auto name = [this](int pid, int thread, absl::string_view what, const std::string& text) {
+      Add(absl::StrCat(R"({"ph":"M")", Place(pid, thread), R"(,"name":")", what,
                        R"(","args":{"name":)", Quoted(text), "}}"));
     };
-    name(0, 0, "process_name", "decisions");
+    name(kDecisionsPid, 0, "process_name", "decisions");
     for (const WorkerTrace& worker : run_.workers) {
       const int pid = Pid(worker);
       name(pid, 0, "process_name",
            absl::StrCat(worker.header.worker, " (rank ", worker.header.rank, ")"));
-      Add(absl::StrCat(R"({"ph":"M","pid":)", pid,
+      Add(absl::StrCat(R"({"ph":"M")", Place(pid, 0),
                        R"(,"name":"process_sort_index","args":{"sort_index":)", pid, "}}"));
       name(pid, kCompute, "thread_name", "compute");
       name(pid, kSends, "thread_name", "messages: sends");
@@ -127,10 +134,10 @@ class Writer {
     Flush();
   }
 
-  void Slice(int pid, int tid, const std::string& name, int64_t start_ns, int64_t ns,
+  void Slice(int pid, int thread, const std::string& name, int64_t start_ns, int64_t ns,
              const std::string& args) {
-    Add(absl::StrCat(R"({"ph":"X","pid":)", pid, R"(,"tid":)", tid, R"(,"name":)", Quoted(name),
-                     R"(,"ts":)", Us(start_ns), R"(,"dur":)", Us(ns), R"(,"args":{)", args, "}}"));
+    Add(absl::StrCat(R"({"ph":"X")", Place(pid, thread), R"(,"name":)", Quoted(name), R"(,"ts":)",
+                     Us(start_ns), R"(,"dur":)", Us(ns), R"(,"args":{)", args, "}}"));
   }
 
   void Step(const WorkerTrace& worker, const RunStep& step) {
@@ -174,10 +181,13 @@ class Writer {
     const bool upper = op == Op::kRecvForward || op == Op::kSendBackward;
     const int edge = event.instruction.stage.value() - (upper ? 1 : 0);
     const int64_t ts_ns = send ? event.start_ns : event.start_ns + std::max<int64_t>(0, ns - 1);
+    const int64_t num_edges = static_cast<int64_t>(run_.PlanAt(step).cuts.size()) + 1;
+    const int64_t id =
+        ((step * num_edges + edge) * 2 + activation) * run_.header().num_microbatches +
+        event.instruction.microbatch.value();
     Add(absl::StrCat(R"({"ph":")", send ? "s" : "f", R"(","bp":"e","cat":"message","name":")",
-                     activation ? "activation" : "gradient", R"(","id":")", step, ".", edge,
-                     activation ? "F" : "B", event.instruction.microbatch.value(), R"(","pid":)",
-                     Pid(worker), R"(,"tid":)", ThreadOf(op), R"(,"ts":)", Us(ts_ns), "}"));
+                     activation ? "activation" : "gradient", R"(","id":)", id,
+                     Place(Pid(worker), ThreadOf(op)), R"(,"ts":)", Us(ts_ns), "}"));
   }
 
   void Spans(const WorkerTrace& worker, int64_t step) {
@@ -194,7 +204,7 @@ class Writer {
     for (const RunDecision& decision : run_.decisions) {
       if (decision.step != step || !decision.notable()) continue;
       Add(absl::StrCat(
-          R"({"ph":"i","s":"g","pid":0,"tid":0,"name":)",
+          R"({"ph":"i","s":"g")", Place(kDecisionsPid, 0), R"(,"name":)",
           Quoted(decision.is_plan ? absl::StrCat("plan ", decision.plan_epoch) : "move refused"),
           R"(,"ts":)", Us(at_ns), R"(,"args":{"step":)", step, R"(,"frontier":)", decision.frontier,
           R"(,"reason":)", Quoted(decision.reason), "}}"));

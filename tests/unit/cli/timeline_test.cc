@@ -122,7 +122,7 @@ TEST_F(TimelineTest, Perfetto) {
   const auto& events = json["traceEvents"];
   EXPECT_EQ(static_cast<int64_t>(events.size()), result->num_events);
   std::map<std::string, int> counts;
-  std::map<std::string, std::set<std::string>> arrows;             // [id] of its ends
+  std::map<int64_t, std::set<std::string>> arrows;                 // [id] of its ends
   std::map<std::pair<int, int>, std::map<double, double>> slices;  // [thread][start] end
   for (const auto& event : events) {
     const std::string kind = event["ph"];
