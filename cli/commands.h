@@ -26,18 +26,6 @@ int TrainCommand(const TrainArguments& arguments);
 /// Trains twice with the same seed, freeze.policy = full and smartpipe, and compares.
 int DemoCommand(const TrainArguments& arguments);
 
-struct TimelineArguments {
-  std::string run_dir;
-  std::string svg_path, perfetto_path;  // empty = do not draw
-  std::string steps;                    // "A:B"; empty = what is most interesting
-};
-
-/// Draws the measured pipeline of a run; without a file to draw to, says what there is.
-int TimelineCommand(const TimelineArguments& arguments);
-
-/// Says where the time of a run went.
-int ExplainCommand(const std::string& run_dir, bool json);
-
 /// Complains about a command that does not exist, with the nearest that does.
 int UnknownCommand(const std::string& name);
 

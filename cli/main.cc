@@ -5,6 +5,10 @@
 
 #include "CLI/CLI.hpp"
 #include "cli/commands.h"
+#include "cli/explain_command.h"
+#include "cli/plan_command.h"
+#include "cli/simulate_command.h"
+#include "cli/timeline_command.h"
 #include "services/base/version.h"
 
 namespace {
@@ -18,6 +22,8 @@ constexpr char kFooter[] = R"(Examples:
   smartpipe timeline runs/fixed --svg pipeline.svg --perfetto pipeline.json
   smartpipe config check my.toml
   smartpipe config keys
+  smartpipe simulate --schedule 1f1b --stages 4 --samples 6 --batch 3
+  smartpipe plan --costs costs.json --stages 4 --microbatches 8 --frontier 12
 
 Exit codes: 0 finished, 1 the run failed, 2 mistake in the command line or the
 config (nothing was started), 130 stopped by Ctrl-C or SIGTERM.)";
@@ -39,22 +45,6 @@ void AddRunArguments(CLI::App* command, smartpipe::TrainArguments& arguments) {
       ->type_name("FILE");
 }
 
-// What a run left behind.
-void AddRunDir(CLI::App* command, std::string& run_dir) {
-  command->add_option("RUN", run_dir, "run directory, traced (worker.trace)")
-      ->required()
-      ->type_name("");
-}
-
-void AddTimelineArguments(CLI::App* command, smartpipe::TimelineArguments& arguments) {
-  AddRunDir(command, arguments.run_dir);
-  command->add_option("--svg", arguments.svg_path, "picture of a few steps")->type_name("FILE");
-  command->add_option("--perfetto", arguments.perfetto_path, "all steps, for ui.perfetto.dev")
-      ->type_name("FILE");
-  command->add_option("--steps", arguments.steps, "steps A to B-1 [around the first change]")
-      ->type_name("A:B");
-}
-
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -72,13 +62,9 @@ int main(int argc, char** argv) {
   CLI::App* demo = app.add_subcommand("demo", "train without and with freezing, and compare");
   AddRunArguments(demo, arguments);
   smartpipe::TimelineArguments timeline_arguments;
-  CLI::App* timeline = app.add_subcommand("timeline", "draw what each worker did, and when");
-  AddTimelineArguments(timeline, timeline_arguments);
-  std::string explained_run_dir;
-  bool explain_json = false;
-  CLI::App* explain = app.add_subcommand("explain", "say where the time of a run went");
-  AddRunDir(explain, explained_run_dir);
-  explain->add_flag("--json", explain_json, "every number, for scripts");
+  CLI::App* timeline = smartpipe::AddTimelineCommand(app, timeline_arguments);
+  smartpipe::ExplainArguments explain_arguments;
+  CLI::App* explain = smartpipe::AddExplainCommand(app, explain_arguments);
   CLI::App* config = app.add_subcommand("config", "check and explain config files");
   config->require_subcommand(1);
   CLI::App* check = config->add_subcommand("check", "say what is wrong: line, key and cure");
@@ -86,6 +72,10 @@ int main(int argc, char** argv) {
   CLI::App* show = config->add_subcommand("show", "print it with every key");
   AddConfigArguments(show, arguments);
   CLI::App* keys = config->add_subcommand("keys", "explain every key");
+  smartpipe::SimulateArguments simulate_arguments;
+  CLI::App* simulate = smartpipe::AddSimulateCommand(app, simulate_arguments);
+  smartpipe::PlanArguments plan_arguments;
+  CLI::App* plan = smartpipe::AddPlanCommand(app, plan_arguments);
 
   try {
     app.parse(argc, argv);
@@ -97,9 +87,11 @@ int main(int argc, char** argv) {
   if (train->parsed()) return smartpipe::TrainCommand(arguments);
   if (demo->parsed()) return smartpipe::DemoCommand(arguments);
   if (timeline->parsed()) return smartpipe::TimelineCommand(timeline_arguments);
-  if (explain->parsed()) return smartpipe::ExplainCommand(explained_run_dir, explain_json);
+  if (explain->parsed()) return smartpipe::ExplainCommand(explain_arguments);
   if (check->parsed()) return smartpipe::ConfigCheckCommand(arguments.config_path, arguments.sets);
   if (show->parsed()) return smartpipe::ConfigShowCommand(arguments.config_path, arguments.sets);
   if (keys->parsed()) return smartpipe::ConfigKeysCommand();
+  if (simulate->parsed()) return smartpipe::SimulateCommand(simulate_arguments);
+  if (plan->parsed()) return smartpipe::PlanCommand(plan_arguments);
   return smartpipe::kExitUsage;
 }

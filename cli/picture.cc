@@ -181,22 +181,29 @@ class Drawing {
     y_ += 8;
   }
 
-  // A label that has no room on any level is left out.
+  // Each label on the lowest level that has room; without room it is left out.
   void DrawMarkLabels() {
-    if (picture_.marks.empty()) return;
-    std::array<double, kMarkLevels> free_from;
-    free_from.fill(0);
-    for (const PictureMark& mark : SortedMarks()) {
+    std::array<double, kMarkLevels> free_from = {};
+    const std::vector<PictureMark> marks = SortedMarks();
+    int num_levels = 0;
+    std::vector<std::pair<double, int>> places;  // left end and level, -1 = none
+    for (const PictureMark& mark : marks) {
       const double width = TextWidth(mark.label, 11);
-      const double x = std::clamp(X(mark.at) - width / 2, 0.0, std::max(0.0, width_ - width));
-      for (int level = kMarkLevels - 1; level >= 0; --level) {
-        if (x < free_from[level]) continue;
-        Text(x, y_ + level * kMarkHeight + 10, 11, kText, "", mark.label);
-        free_from[level] = x + width + 8;
-        break;
-      }
+      const double x = std::clamp(X(mark.at) - width / 2, 0.0, std::max(0.0, width_ - width - 4));
+      int level = 0;
+      while (level < kMarkLevels && x < free_from[level]) ++level;
+      if (level == kMarkLevels) level = -1;
+      if (level >= 0) free_from[level] = x + width + 8;
+      num_levels = std::max(num_levels, level + 1);
+      places.emplace_back(x, level);
     }
-    y_ += kMarkLevels * kMarkHeight + 2;
+    if (num_levels == 0) return;
+    y_ += num_levels * kMarkHeight + 2;
+    for (size_t i = 0; i < places.size(); ++i) {
+      const auto [x, level] = places[i];
+      if (level < 0) continue;
+      Text(x, y_ - level * kMarkHeight - 7, 11, kText, "", marks[i].label);
+    }
   }
 
   std::vector<PictureMark> SortedMarks() const {

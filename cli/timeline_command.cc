@@ -1,6 +1,8 @@
-// smartpipe timeline: the measured pipeline, drawn.
+#include "cli/timeline_command.h"
+
 #include <iostream>
 
+#include "CLI/CLI.hpp"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "cli/commands.h"
@@ -48,6 +50,19 @@ int DrawPerfetto(const RunTrace& run, int64_t first_step, int64_t end_step,
 }
 
 }  // namespace
+
+CLI::App* AddTimelineCommand(CLI::App& app, TimelineArguments& arguments) {
+  CLI::App* command = app.add_subcommand("timeline", "draw what each worker did, and when");
+  command->add_option("RUN", arguments.run_dir, "run directory, with traces (worker.trace)")
+      ->required()
+      ->type_name("");
+  command->add_option("--svg", arguments.svg_path, "picture of a few steps")->type_name("FILE");
+  command->add_option("--perfetto", arguments.perfetto_path, "all steps, for ui.perfetto.dev")
+      ->type_name("FILE");
+  command->add_option("--steps", arguments.steps, "steps A to B-1 [around the first change]")
+      ->type_name("A:B");
+  return command;
+}
 
 int TimelineCommand(const TimelineArguments& arguments) {
   const absl::StatusOr<RunTrace> run = LoadRunTrace(arguments.run_dir);

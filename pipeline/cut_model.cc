@@ -63,6 +63,12 @@ CutModel::CutModel(const PlannerInput& input)
   }
   even_s_ = (num_microbatches_ * (forward_.back() + backward_.back()) + optimize_.back()) /
             speed_of_rest_[0];
+  for (int32_t i = 0; i < num_layers_; ++i) {
+    const double work_s =
+        num_microbatches_ * (forward_[i + 1] - forward_[i] + backward_[i + 1] - backward_[i]) +
+        optimize_[i + 1] - optimize_[i];
+    heaviest_s_ = std::max(heaviest_s_, work_s / fastest_of_rest_[0]);
+  }
   const ScheduleShape shape{.num_stages = num_stages_, .num_microbatches = num_microbatches_};
   credits_ = DefaultCredits(shape, input.schedule);
   credits_.insert(credits_.begin(), 0);

@@ -56,6 +56,8 @@ class CutModel {
   Borders LeastMemory() const;
 
   double even_s() const { return even_s_; }
+  /// The most that one layer takes in a step on the fastest worker.
+  double heaviest_s() const { return heaviest_s_; }
 
  private:
   using Weight = std::function<double(int32_t stage, int32_t first, int32_t end)>;
@@ -77,7 +79,7 @@ class CutModel {
   const int32_t num_layers_, num_stages_, num_microbatches_, frontier_;
   const bool gpipe_;
   const int64_t memory_limit_bytes_;
-  double even_s_ = 0;
+  double even_s_ = 0, heaviest_s_ = 0;
   // Prefix sums over layers, [num_layers + 1]; what the frontier saves is left out.
   std::vector<double> forward_, backward_, optimize_;
   std::vector<int64_t> fixed_bytes_, activation_bytes_;

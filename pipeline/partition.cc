@@ -45,6 +45,21 @@ absl::Status CheckLayer(const LayerCost& layer, size_t index) {
   return CheckAmount(at + "activation_bytes", layer.activation_bytes);
 }
 
+// Sums of bytes, with all micro-batches in flight, must stay whole numbers.
+absl::Status CheckBytes(const PlannerInput& input) {
+  constexpr double kBytesMax = 4e18;
+  double bytes = 0;
+  for (const LayerCost& layer : input.layers) {
+    bytes += static_cast<double>(layer.param_bytes) + static_cast<double>(layer.state_bytes) +
+             input.num_microbatches * (static_cast<double>(layer.activation_bytes) +
+                                       static_cast<double>(layer.output_bytes));
+  }
+  if (bytes <= kBytesMax) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrCat("all layers with ", input.num_microbatches,
+                                                 " micro-batches in flight need ", bytes,
+                                                 " bytes; the planner counts up to ", kBytesMax));
+}
+
 absl::Status CheckInput(const PlannerInput& input) {
   const int64_t num_layers = static_cast<int64_t>(input.layers.size());
   SP_RETURN_IF_ERROR(CheckRange("number of layers", num_layers, 1, limits::kLayersMax));
@@ -56,6 +71,7 @@ absl::Status CheckInput(const PlannerInput& input) {
   for (size_t i = 0; i < input.layers.size(); ++i) {
     SP_RETURN_IF_ERROR(CheckLayer(input.layers[i], i));
   }
+  SP_RETURN_IF_ERROR(CheckBytes(input));
   SP_RETURN_IF_ERROR(CheckAmount("link_bytes_per_s", input.link_bytes_per_s));
   SP_RETURN_IF_ERROR(CheckAmount("link_latency_s", input.link_latency_s));
   SP_RETURN_IF_ERROR(CheckAmount("memory_limit_bytes", input.memory_limit_bytes));
@@ -220,6 +236,7 @@ absl::StatusOr<PartitionResult> Partition(const PlannerInput& input, int64_t bud
   result.cuts = ToCuts(search.Run(candidates));
   result.step_s = search.best_s();
   result.even_s = model.even_s();
+  result.bound_s = std::max(model.even_s(), model.heaviest_s());
   return result;
 }
 

@@ -6,7 +6,9 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "cli/commands.h"
+#include "cli/explain_command.h"
 #include "cli/perfetto.h"
+#include "cli/timeline_command.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "nlohmann/json.hpp"
@@ -176,9 +178,9 @@ TEST_F(TimelineTest, Commands) {
   EXPECT_EQ(TimelineCommand({.run_dir = dir_.File("no")}), kExitUsage);
   EXPECT_EQ(TimelineCommand({.run_dir = dir_.path(), .svg_path = dir_.File("no/p.svg")}),
             kExitFailed);
-  EXPECT_EQ(ExplainCommand(dir_.path(), false), kExitFinished);
-  EXPECT_EQ(ExplainCommand(dir_.path(), true), kExitFinished);
-  EXPECT_EQ(ExplainCommand(dir_.File("no"), false), kExitUsage);
+  EXPECT_EQ(ExplainCommand({.run_dir = dir_.path()}), kExitFinished);
+  EXPECT_EQ(ExplainCommand({.run_dir = dir_.path(), .json = true}), kExitFinished);
+  EXPECT_EQ(ExplainCommand({.run_dir = dir_.File("no")}), kExitUsage);
 }
 
 }  // namespace

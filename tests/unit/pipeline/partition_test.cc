@@ -53,7 +53,8 @@ double BruteForce(const PlannerInput& input) {
   return best_s;
 }
 
-PlannerInput RandomInput(std::mt19937& random) {
+// harsh: always unequal workers, links and a frontier.
+PlannerInput RandomInput(std::mt19937& random, bool harsh = false) {
   auto below = [&](int n) { return static_cast<int>(random() % n); };
   auto unit = [&] { return std::uniform_real_distribution<double>(0, 1)(random); };
   PlannerInput input;
@@ -72,11 +73,11 @@ PlannerInput RandomInput(std::mt19937& random) {
   input.num_stages = std::min(num_layers, 1 + below(5));
   input.num_microbatches = 1 + below(8);
   input.schedule = below(2) ? "gpipe" : "1f1b";
-  input.frontier = LayerIndex(below(3) ? below(num_layers) : 0);
-  if (below(4) == 0) {
+  input.frontier = LayerIndex(harsh || below(3) ? below(num_layers) : 0);
+  if (harsh || below(4) == 0) {
     for (int s = 0; s < input.num_stages; ++s) input.worker_speed.push_back(0.5 + unit());
   }
-  if (below(4) == 0) {
+  if (harsh || below(4) == 0) {
     input.link_bytes_per_s = 2000;
     input.link_latency_s = 0.1 * unit();
   }
@@ -92,18 +93,20 @@ std::string Describe(const PlannerInput& input) {
 
 // budget: what Partition may spend; small ones show the quality of the search where it cannot be
 // exact.
-void CompareWithBruteForce(int num_cases, int64_t budget, double equal_share, double slower_max) {
+void CompareWithBruteForce(int num_cases, int64_t budget, double equal_share, double slower_max,
+                           bool harsh = false) {
   std::mt19937 random(2023);
   int num_equal = 0;
   double worst = 1;
   for (int i = 0; i < num_cases; ++i) {
-    const PlannerInput input = RandomInput(random);
+    const PlannerInput input = RandomInput(random, harsh);
     const double best_s = BruteForce(input);
     const auto found = Partition(input, budget);
     ASSERT_TRUE(found.ok()) << found.status();
     EXPECT_NEAR(found->step_s, *SimulatedStepSeconds(input, found->cuts), 1e-12 * found->step_s);
     EXPECT_GE(found->step_s, best_s * (1 - 1e-9));
-    EXPECT_GE(found->step_s, found->even_s * (1 - 1e-9)) << Describe(input);
+    EXPECT_GE(found->step_s, found->bound_s * (1 - 1e-9)) << Describe(input);
+    EXPECT_GE(found->bound_s, found->even_s);
     const double ratio = found->step_s / best_s;
     num_equal += ratio <= 1 + 1e-9;
     if (ratio > worst) worst = ratio;
@@ -115,6 +118,10 @@ void CompareWithBruteForce(int num_cases, int64_t budget, double equal_share, do
 }
 
 TEST(Partition, EqualsBruteForce) { CompareWithBruteForce(2500, kSearchBudget, 0.99, 1.01); }
+
+TEST(Partition, EqualsBruteForceWithUnequalWorkersLinksAndAFrontier) {
+  CompareWithBruteForce(2500, kSearchBudget, 0.99, 1.01, /*harsh=*/true);
+}
 
 TEST(Partition, IsGoodWithALittleBudgetToo) { CompareWithBruteForce(600, 8000, 0.8, 1.3); }
 
@@ -144,6 +151,10 @@ TEST(Partition, OneLayerThatDwarfsTheRestStandsAlone) {
   PlannerInput input = Even(9, 3, 8);
   input.layers[4] = Layer(100);
   EXPECT_THAT(Partition(input)->cuts, ElementsAre(LayerIndex(4), LayerIndex(5)));
+  // It alone takes longer than its share of all work: 8 forwards and backwards of 300.
+  EXPECT_DOUBLE_EQ(Partition(input)->bound_s, 8 * 300);
+  input.worker_speed = {1, 2, 1};
+  EXPECT_DOUBLE_EQ(Partition(input)->bound_s, 8 * 300 / 2);
 }
 
 TEST(Partition, AFasterWorkerGetsMore) {
@@ -256,6 +267,8 @@ TEST(Partition, WrongInputsAreNamed) {
       {[](PlannerInput& i) { i.layers[3].forward_s = NAN; }, "layers[3].forward_s is nan"},
       {[](PlannerInput& i) { i.layers[2].weight_grad_s = -1; }, "layers[2].weight_grad_s is -1"},
       {[](PlannerInput& i) { i.layers[2].param_bytes = -1; }, "layers[2].param_bytes is -1"},
+      {[](PlannerInput& i) { i.layers[2].activation_bytes = INT64_MAX; },
+       "the planner counts up to"},
       {[](PlannerInput& i) { i.worker_speed = {1}; }, "worker_speed has 1 entries for 2 stages"},
       {[](PlannerInput& i) {
          i.worker_speed = {1, 0};
