@@ -9,8 +9,8 @@
 
 namespace smartpipe {
 
-/// The browser's viewer reads no larger file.
-inline constexpr int64_t kPerfettoBytesMax = int64_t{1} << 30;
+/// What a browser's tab can take; some 2 million events.
+inline constexpr int64_t kPerfettoBytesMax = int64_t{256} << 20;
 
 struct PerfettoResult {
   int64_t end_step = 0;  // steps before it are in the file: less than asked for if it got too large

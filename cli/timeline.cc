@@ -39,7 +39,7 @@ StepWindow Clamp(const RunTrace& run, int64_t first_step, std::string why) {
   return {first_step, std::min(run.end_step, first_step + kNumStepsShown), std::move(why)};
 }
 
-// "layers 0-3 (frozen), 8-9" of the stages that a rank has under a plan.
+// "0-3 frozen, 8" of the stages that a rank has under a plan.
 std::string LayersText(const RunTrace& run, const TracePlan& plan, int rank) {
   std::vector<std::string> ranges;
   for (size_t s = 0; s < plan.stage_to_rank.size(); ++s) {
@@ -50,9 +50,7 @@ std::string LayersText(const RunTrace& run, const TracePlan& plan, int rank) {
         absl::StrCat(first == last ? absl::StrCat(first) : absl::StrCat(first, "-", last),
                      IsFrozenStage(plan, static_cast<int>(s)) ? " frozen" : ""));
   }
-  return absl::StrCat(
-      ranges.size() == 1 && !absl::StrContains(ranges[0], "-") ? "layer " : "layers ",
-      absl::StrJoin(ranges, ", "));
+  return absl::StrJoin(ranges, ", ");
 }
 
 std::optional<BoxKind> KindOf(Op op) {
@@ -145,7 +143,8 @@ class PictureMaker {
     const std::string later = LayersText(run_, run_.PlanAt(window_.end_step - 1), rank);
     picture_.rows.push_back(
         {.name = absl::StrCat(worker.header.worker, ", rank ", rank),
-         .note = layers == later ? layers : absl::StrCat(layers, ", then ", later.substr(7)),
+         .note = absl::StrCat("layers ", layers, layers == later ? "" : ", then ",
+                              layers == later ? "" : later),
          .first = busy_from_ns_ < busy_to_ns_ ? Ms(busy_from_ns_ - begin_ns_) : 0,
          .end = busy_from_ns_ < busy_to_ns_ ? Ms(busy_to_ns_ - begin_ns_) : 0});
   }

@@ -42,8 +42,9 @@ int DrawPerfetto(const RunTrace& run, int64_t first_step, int64_t end_step,
       result->end_step - 1, result->num_events, static_cast<double>(result->bytes) / 1e6);
   if (result->end_step < end_step) {
     absl::StrAppend(&text, ". The steps from ", result->end_step, " to ", end_step - 1,
-                    " are left out, as the viewer reads at most ", kPerfettoBytesMax >> 20,
-                    " MiB: choose them with --steps ", result->end_step, ":", end_step);
+                    " are left out, as a browser takes no more than about ",
+                    kPerfettoBytesMax >> 20, " MiB: choose them with --steps ", result->end_step,
+                    ":", end_step);
   }
   std::cout << Wrap(text, 80, 0);
   return kExitFinished;
