@@ -13,6 +13,7 @@
 #include "absl/strings/str_split.h"
 #include "cli/render.h"
 #include "pipeline/plan.h"
+#include "services/base/limits.h"
 
 namespace smartpipe {
 namespace {
@@ -284,11 +285,10 @@ StepWindow InterestingSteps(const RunTrace& run) {
 absl::StatusOr<StepWindow> ParseSteps(const RunTrace& run, absl::string_view text) {
   const std::vector<absl::string_view> parts = absl::StrSplit(text, ':');
   StepWindow window{.why = "as asked for"};
-  const bool read =
-      (parts.size() == 1 || parts.size() == 2) && absl::SimpleAtoi(parts[0], &window.first_step) &&
-      (parts.size() == 1 || absl::SimpleAtoi(parts[1], &window.end_step)) &&
-      window.first_step >= 0 && window.first_step < std::numeric_limits<int64_t>::max();
-  if (parts.size() == 1) window.end_step = window.first_step + 1;
+  const bool read = parts.size() <= 2 && absl::SimpleAtoi(parts[0], &window.first_step) &&
+                    0 <= window.first_step && window.first_step <= limits::kStepsMax &&
+                    (parts.size() == 1 || absl::SimpleAtoi(parts[1], &window.end_step));
+  if (read && parts.size() == 1) window.end_step = window.first_step + 1;
   if (!read || window.end_step <= window.first_step) {
     return absl::InvalidArgumentError(
         absl::StrCat("--steps ", text, " is not A:B with A < B (steps A to B-1), or one step"));
