@@ -134,7 +134,8 @@ int DemoCommand(const TrainArguments& arguments) {
 }
 
 int UnknownCommand(const std::string& name) {
-  const std::string nearest = NearestName(name, {"train", "demo", "config", "simulate", "plan"});
+  const std::string nearest =
+      NearestName(name, {"train", "demo", "timeline", "explain", "config", "simulate", "plan"});
   return Fail(
       absl::InvalidArgumentError(absl::StrCat("unknown command \"", name, "\": did you mean \"",
                                               nearest, "\"? `smartpipe --help` lists all")),

@@ -5,8 +5,10 @@
 
 #include "CLI/CLI.hpp"
 #include "cli/commands.h"
+#include "cli/explain_command.h"
 #include "cli/plan_command.h"
 #include "cli/simulate_command.h"
+#include "cli/timeline_command.h"
 #include "services/base/version.h"
 
 namespace {
@@ -16,6 +18,8 @@ constexpr char kFooter[] = R"(Examples:
   smartpipe train examples/fashion_mnist.toml --set pipeline.stages=4 \
       --set freeze.policy=fixed --run-dir runs/fixed --summary fixed.json
   smartpipe demo examples/fashion_mnist.toml
+  smartpipe explain runs/fixed
+  smartpipe timeline runs/fixed --svg pipeline.svg --perfetto pipeline.json
   smartpipe config check my.toml
   smartpipe config keys
   smartpipe simulate --schedule 1f1b --stages 4 --samples 6 --batch 3
@@ -57,6 +61,10 @@ int main(int argc, char** argv) {
   AddRunArguments(train, arguments);
   CLI::App* demo = app.add_subcommand("demo", "train without and with freezing, and compare");
   AddRunArguments(demo, arguments);
+  smartpipe::TimelineArguments timeline_arguments;
+  CLI::App* timeline = smartpipe::AddTimelineCommand(app, timeline_arguments);
+  smartpipe::ExplainArguments explain_arguments;
+  CLI::App* explain = smartpipe::AddExplainCommand(app, explain_arguments);
   CLI::App* config = app.add_subcommand("config", "check and explain config files");
   config->require_subcommand(1);
   CLI::App* check = config->add_subcommand("check", "say what is wrong: line, key and cure");
@@ -78,6 +86,8 @@ int main(int argc, char** argv) {
   }
   if (train->parsed()) return smartpipe::TrainCommand(arguments);
   if (demo->parsed()) return smartpipe::DemoCommand(arguments);
+  if (timeline->parsed()) return smartpipe::TimelineCommand(timeline_arguments);
+  if (explain->parsed()) return smartpipe::ExplainCommand(explain_arguments);
   if (check->parsed()) return smartpipe::ConfigCheckCommand(arguments.config_path, arguments.sets);
   if (show->parsed()) return smartpipe::ConfigShowCommand(arguments.config_path, arguments.sets);
   if (keys->parsed()) return smartpipe::ConfigKeysCommand();

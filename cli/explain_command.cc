@@ -1,0 +1,43 @@
+#include "cli/explain_command.h"
+
+#include <iostream>
+#include <string>
+
+#include "CLI/CLI.hpp"
+#include "cli/commands.h"
+#include "cli/explain.h"
+#include "cli/run_trace.h"
+#include "services/base/status_macros.h"
+
+namespace smartpipe {
+
+namespace {
+
+absl::StatusOr<std::string> ExplainText(const std::string& run_dir, bool json) {
+  SP_ASSIGN_OR_RETURN(const RunTrace run, LoadRunTrace(run_dir));
+  SP_ASSIGN_OR_RETURN(const Explanation explanation, Explain(run));
+  return json ? ExplanationJson(run, explanation) : ExplanationText(run, explanation);
+}
+
+}  // namespace
+
+CLI::App* AddExplainCommand(CLI::App& app, ExplainArguments& arguments) {
+  CLI::App* command = app.add_subcommand("explain", "say where the time of a run went");
+  command->add_option("RUN", arguments.run_dir, "run directory, with traces (worker.trace)")
+      ->required()
+      ->type_name("");
+  command->add_flag("--json", arguments.json, "every number, for scripts");
+  return command;
+}
+
+int ExplainCommand(const ExplainArguments& arguments) {
+  const absl::StatusOr<std::string> text = ExplainText(arguments.run_dir, arguments.json);
+  if (!text.ok()) {
+    std::cerr << "smartpipe: " << text.status().message() << std::endl;
+    return kExitUsage;
+  }
+  std::cout << *text << std::flush;
+  return std::cout ? kExitFinished : kExitFailed;
+}
+
+}  // namespace smartpipe

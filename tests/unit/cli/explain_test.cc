@@ -1,0 +1,222 @@
+// Runs that the simulator played must be explained without a rest, and each fault that is put into
+// one must show up under its own name.
+#include "cli/explain.h"
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
+
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "nlohmann/json.hpp"
+#include "tests/testutil/process.h"
+#include "tests/unit/cli/synthetic_run.h"
+
+namespace smartpipe {
+namespace {
+
+using testing::HasSubstr;
+using testing::IsEmpty;
+using testing::SizeIs;
+using testutil::CostMs;
+using testutil::MakePlan;
+using testutil::SyntheticRun;
+
+constexpr double kUs = 1e-6;
+
+Explanation ExplainRun(const SyntheticRun& run) {
+  const testutil::TempDir dir;
+  testutil::WriteRun(run, dir.path());
+  const absl::StatusOr<RunTrace> trace = LoadRunTrace(dir.path());
+  EXPECT_TRUE(trace.ok()) << trace.status();
+  const absl::StatusOr<Explanation> explanation = Explain(*trace);
+  EXPECT_TRUE(explanation.ok()) << explanation.status();
+  for (const IntervalTime& time : explanation->intervals) {
+    EXPECT_DOUBLE_EQ(
+        time.bound_s + time.imbalance_s + time.schedule_s + time.optimizer_s + time.communication_s,
+        time.simulated_s);
+    EXPECT_DOUBLE_EQ(time.simulated_s + time.verdict_s + time.rest_s, time.measured_s);
+  }
+  return *explanation;
+}
+
+SyntheticRun TwoStages() {
+  return {
+      .stretches = {{.plan = MakePlan(0, {4}), .costs = {CostMs(2, 0, 3, 1), CostMs(3, 3, 3, 1)}}}};
+}
+
+TEST(Explain, WhatWasSimulatedIsMeasured) {
+  for (const char* schedule : {"1f1b", "gpipe"}) {
+    for (const int32_t frontier : {0, 2, 3, 5}) {
+      for (const int32_t credits : {1, 4}) {
+        SCOPED_TRACE(absl::StrCat(schedule, " frontier ", frontier, " credits ", credits));
+        std::vector<StageCost> costs = {CostMs(1, 1, 1, 0.2), CostMs(2, 2, 2, 0.3),
+                                        CostMs(1.5, 2, 1, 0.1)};
+        if (frontier >= 3) costs[0] = CostMs(1, 0, 0);
+        if (frontier >= 5) costs[1] = CostMs(2, 0, 0);
+        const Explanation explanation =
+            ExplainRun({.stretches = {{.plan = MakePlan(frontier, {3, 5}, credits, schedule),
+                                       .costs = costs,
+                                       .num_steps = 60}}});
+        ASSERT_THAT(explanation.intervals, SizeIs(3));
+        for (const IntervalTime& time : explanation.intervals) {
+          EXPECT_NEAR(time.rest_s, 0, kUs);
+          EXPECT_NEAR(time.communication_s, 0, kUs);
+          EXPECT_NEAR(time.measured_bubble, time.simulated_bubble, 1e-3);
+          EXPECT_THAT(time.difference, IsEmpty());
+        }
+      }
+    }
+  }
+}
+
+TEST(Explain, TheParts) {
+  const IntervalTime time = ExplainRun(TwoStages()).intervals.at(0);
+  EXPECT_EQ(time.num_steps, 19) << "the first has none before it";
+  EXPECT_NEAR(time.bound_s, 4 * (5 + 9) / 2 * 1e-3, kUs);
+  EXPECT_NEAR(time.imbalance_s, 4 * 9e-3 - 28e-3, kUs);
+  // Stage 1 waits for stage 0's first forward; stage 0 has the last backward.
+  EXPECT_NEAR(time.schedule_s, (2 + 3) * 1e-3, kUs);
+  EXPECT_NEAR(time.optimizer_s, 1e-3, kUs);
+  EXPECT_NEAR(time.measured_bubble, 1 - (56 + 2) / (2 * time.measured_s * 1e3), 1e-3);
+}
+
+TEST(Explain, TravellingMessagesAreCommunication) {
+  SyntheticRun run = TwoStages();
+  const double step_s = ExplainRun(run).intervals.at(0).measured_s;
+  run.stretches[0].links = {{.latency_s = 2e-3}};
+  const IntervalTime time = ExplainRun(run).intervals.at(0);
+  EXPECT_GT(time.measured_s, step_s + 3e-3);
+  EXPECT_NEAR(time.communication_s, time.measured_s - step_s, 2 * kUs);
+  EXPECT_NEAR(time.rest_s, 0, 2 * kUs);
+}
+
+TEST(Explain, SendingIsCommunication) {
+  SyntheticRun run = TwoStages();
+  const double step_s = ExplainRun(run).intervals.at(0).measured_s;
+  run.stretches[0].costs = {CostMs(2.5, 0, 3, 1), CostMs(3, 3.5, 3, 1)};
+  run.stretches[0].send_s = 0.5e-3;
+  const IntervalTime time = ExplainRun(run).intervals.at(0);
+  EXPECT_GT(time.communication_s, 1e-3);
+  EXPECT_NEAR(time.communication_s, time.measured_s - step_s, 2 * kUs);
+  EXPECT_NEAR(time.rest_s, 0, 2 * kUs);
+  EXPECT_NEAR(time.costs.send_forward_s[0], 0.5e-3, kUs);
+  EXPECT_NEAR(time.costs.send_backward_s[1], 0.5e-3, kUs);
+}
+
+TEST(Explain, WaitingForVerdicts) {
+  SyntheticRun run = TwoStages();
+  for (int i = 0; i < 2; ++i) {
+    run.stretches.push_back(run.stretches[0]);
+    run.stretches.back().verdict_wait_s = 30e-3;
+  }
+  const Explanation explanation = ExplainRun(run);
+  ASSERT_THAT(explanation.intervals, SizeIs(3));
+  EXPECT_EQ(explanation.intervals[0].verdict_s, 0);
+  for (int i = 1; i < 3; ++i) {
+    EXPECT_NEAR(explanation.intervals[i].verdict_s, 30e-3 / 20, kUs);
+    EXPECT_NEAR(explanation.intervals[i].rest_s, 0, kUs);
+    EXPECT_NEAR(explanation.intervals[i].measured_s, explanation.intervals[0].measured_s + 1.5e-3,
+                kUs);
+  }
+  EXPECT_THAT(explanation.intervals[1].difference, IsEmpty());
+}
+
+TEST(Explain, OtherLoadIsTheRestAndIsNamed) {
+  SyntheticRun run = TwoStages();
+  run.stretches[0].idle_s = 10e-3;
+  const IntervalTime time = ExplainRun(run).intervals.at(0);
+  EXPECT_NEAR(time.rest_s, 10e-3, 2 * kUs);
+  EXPECT_THAT(time.difference, HasSubstr("most of it is 10.0 ms a step of waiting"));
+}
+
+TEST(Explain, EvaluationsAndSwitchesAreNotInTheStep) {
+  SyntheticRun run = TwoStages();
+  run.stretches.push_back(run.stretches[0]);
+  run.stretches[1].evaluate_s = 2;
+  run.stretches.push_back({.plan = MakePlan(2, {2}),
+                           .costs = {CostMs(1, 0, 0), CostMs(3, 0, 4, 1)},
+                           .drain_s = 1e-3,
+                           .move_s = 4e-3});
+  run.stretches[2].plan.plan_epoch = 1;
+  run.decisions =
+      R"({"type": "start_generation", "step": 0}
+{"type": "verdict", "step": 0, "verdict": "plan", "plan_epoch": 0, "frontier": 0, "cuts": [4], "moves": [], "reason": "start"}
+{"type": "verdict", "step": 20, "verdict": "keep", "plan_epoch": 0, "predicted_old_step_s": 0.04, "predicted_step_s": 0.03, "reason": "a second interval must agree"}
+{"type": "verdict", "step": 40, "verdict": "plan", "plan_epoch": 1, "frontier": 2, "cuts": [2], "moves": [{}, {}], "predicted_old_step_s": 0.042, "predicted_step_s": 0.03, "reason": "freezes layers 0-1"}
+{"type": "verdict", "step": 60, "verdict": "keep", "reason": "keep"}
+{"type": "verdict", "st)";
+  const Explanation explanation = ExplainRun(run);
+  ASSERT_THAT(explanation.intervals, SizeIs(3));
+  EXPECT_NEAR(explanation.intervals[1].measured_s, explanation.intervals[0].measured_s, kUs);
+  EXPECT_NEAR(explanation.intervals[1].evaluate_s, 2, kUs);
+  EXPECT_EQ(explanation.intervals[1].num_steps, 19);
+  EXPECT_EQ(explanation.intervals[2].num_steps, 19);
+  EXPECT_EQ(explanation.intervals[2].plan.frontier, 2);
+  EXPECT_NEAR(explanation.intervals[2].rest_s, 0, kUs);
+  ASSERT_THAT(explanation.decisions, SizeIs(3));
+  const DecisionTime& decision = explanation.decisions[2];
+  EXPECT_EQ(decision.decision.step, 40);
+  EXPECT_EQ(decision.decision.num_moves, 2);
+  EXPECT_EQ(decision.before_s, explanation.intervals[1].measured_s);
+  EXPECT_EQ(decision.after_s, explanation.intervals[2].measured_s);
+  EXPECT_NEAR(decision.switch_s, 5e-3, kUs);
+  ASSERT_THAT(decision.switches, SizeIs(2));
+  EXPECT_NEAR(decision.switches[1].move_s, 4e-3, kUs);
+}
+
+TEST(Explain, ClocksOfTwoMachinesDoNotShow) {
+  SyntheticRun run = TwoStages();
+  run.stretches[0].links = {{.latency_s = 2e-3}};
+  const IntervalTime on_one_clock = ExplainRun(run).intervals.at(0);
+  // 90 s apart and drifting by 40 ppm; two bad readings among the good ones.
+  run.clocks.resize(2);
+  run.clocks[0].readings = {{.local_ns = 0, .error_ns = 1000}};
+  run.clocks[1] = {
+      .offset_ns = 90'000'000'000,
+      .drift = 4e-5,
+      .readings = {{.local_ns = 0, .error_ns = 1000},
+                   {.local_ns = 500'000'000, .offset_ns = 5'000'000, .error_ns = 6'000'000},
+                   {.local_ns = 30'000'000'000, .error_ns = 1000},
+                   {.local_ns = 31'000'000'000, .offset_ns = -8'000'000, .error_ns = 9'000'000}}};
+  const IntervalTime time = ExplainRun(run).intervals.at(0);
+  EXPECT_NEAR(time.measured_s, on_one_clock.measured_s, 4 * kUs);
+  EXPECT_NEAR(time.communication_s, on_one_clock.communication_s, 10 * kUs);
+  EXPECT_NEAR(time.rest_s, 0, 10 * kUs);
+}
+
+TEST(Explain, AStepCannotBeExplainedAlone) {
+  const testutil::TempDir dir;
+  SyntheticRun run = TwoStages();
+  run.stretches[0].num_steps = 1;
+  testutil::WriteRun(run, dir.path());
+  const absl::StatusOr<RunTrace> trace = LoadRunTrace(dir.path());
+  ASSERT_TRUE(trace.ok()) << trace.status();
+  EXPECT_THAT(std::string(Explain(*trace).status().message()), HasSubstr("train for longer"));
+}
+
+TEST(Explain, TextAndJson) {
+  SyntheticRun run = TwoStages();
+  run.stretches[0].num_steps = 50;
+  const testutil::TempDir dir;
+  testutil::WriteRun(run, dir.path());
+  const absl::StatusOr<RunTrace> trace = LoadRunTrace(dir.path());
+  ASSERT_TRUE(trace.ok()) << trace.status();
+  const absl::StatusOr<Explanation> explanation = Explain(*trace);
+  ASSERT_TRUE(explanation.ok()) << explanation.status();
+  const std::string text = ExplanationText(*trace, *explanation);
+  for (const absl::string_view line : absl::StrSplit(text, '\n'))
+    EXPECT_LE(line.size(), 80u + (absl::StrContains(line, dir.path()) ? dir.path().size() : 0));
+  EXPECT_THAT(text, HasSubstr("  step frozen   step  lated"));
+  EXPECT_THAT(text,
+              HasSubstr("\n    20      0   42.0   42.0    28.0   8.0   5.0   1.0   0.0   0.0"));
+  EXPECT_THAT(text, HasSubstr("none: all are within 10%"));
+  EXPECT_THAT(text, HasSubstr("decisions.jsonl is missing"));
+  const auto json = nlohmann::json::parse(ExplanationJson(*trace, *explanation));
+  EXPECT_NEAR(json["intervals"][1]["measured_step_s"].get<double>(), 0.042, kUs);
+  EXPECT_EQ(json["intervals"][2]["first_step"], 40);
+  EXPECT_EQ(json["decisions"].size(), 0u);
+}
+
+}  // namespace
+}  // namespace smartpipe
