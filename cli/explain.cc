@@ -49,12 +49,6 @@ struct Machinery {
   SimulateOptions options;
 };
 
-// Older simulators know no steps at whose end all ranks meet.
-template <typename Options>
-void SetRunAhead(Options* options, bool run_ahead) {
-  if constexpr (requires { options->run_ahead; }) options->run_ahead = run_ahead;
-}
-
 absl::StatusOr<Machinery> MakeMachinery(const TraceHeader& header, const TracePlan& plan,
                                         int num_frozen_stages) {
   Machinery machinery;
@@ -63,8 +57,8 @@ absl::StatusOr<Machinery> MakeMachinery(const TraceHeader& header, const TracePl
                      .num_frozen_stages = num_frozen_stages,
                      .stage_to_rank = plan.stage_to_rank};
   SP_ASSIGN_OR_RETURN(machinery.programs, MakePrograms(machinery.shape, plan.schedule));
-  machinery.options = {.num_steps = kSimulatedSteps, .credits = plan.credits};
-  SetRunAhead(&machinery.options, header.run_ahead);
+  machinery.options = {
+      .num_steps = kSimulatedSteps, .credits = plan.credits, .run_ahead = header.run_ahead};
   return machinery;
 }
 

@@ -18,7 +18,7 @@ namespace smartpipe {
 struct LaunchOptions {
   std::string service_program;
   std::string worker_program;
-  std::string run_dir;  // has config.toml and logs/
+  std::string run_dir;    // has config.toml and logs/
   int64_t num_cores = 0;  // of this machine, one for each compute thread; 0 = enough
   int64_t num_workers = 1;
   absl::Duration start_timeout = absl::Seconds(30);  // until the service listens

@@ -50,17 +50,32 @@ absl::Status CheckArguments(const PlanArguments& arguments, const LayerCostFile&
                                  absl::StrCat(": ", arguments.costs_path, " has ", num_layers,
                                               num_layers == 1 ? " layer" : " layers")));
   SP_RETURN_IF_ERROR(
+      CheckOption("--stages-per-worker", arguments.stages_per_worker, 1, arguments.stages));
+  if (arguments.stages % arguments.stages_per_worker != 0) {
+    return absl::InvalidArgumentError(absl::StrCat("--stages is ", arguments.stages,
+                                                   ", not a multiple of --stages-per-worker ",
+                                                   arguments.stages_per_worker));
+  }
+  if ((arguments.stages_per_worker > 1) != (arguments.schedule == "interleaved_1f1b")) {
+    return absl::InvalidArgumentError(
+        "--schedule interleaved_1f1b is for two or more stages on each worker, every other "
+        "schedule for one; give both --schedule interleaved_1f1b and --stages-per-worker, or "
+        "neither");
+  }
+  SP_RETURN_IF_ERROR(CheckOption("--cores", arguments.cores, 0, limits::kStagesMax));
+  SP_RETURN_IF_ERROR(
       CheckOption("--microbatches", arguments.microbatches, 1, limits::kMicrobatchesMax));
   SP_RETURN_IF_ERROR(CheckOption("--frontier", arguments.frontier, 0, num_layers - 1,
                                  ": the last layer always trains"));
   SP_RETURN_IF_ERROR(
       CheckOption("--memory-limit-bytes", arguments.memory_limit_bytes, 0, int64_t{1} << 60));
-  if (file.worker_speed.empty() || static_cast<int>(file.worker_speed.size()) == arguments.stages) {
+  if (file.worker_speed.empty() || static_cast<int>(file.worker_speed.size()) ==
+                                       arguments.stages / arguments.stages_per_worker) {
     return absl::OkStatus();
   }
-  return absl::InvalidArgumentError(absl::StrCat(arguments.costs_path, ": worker_speed has ",
-                                                 file.worker_speed.size(),
-                                                 " entries, but --stages is ", arguments.stages));
+  return absl::InvalidArgumentError(absl::StrCat(
+      arguments.costs_path, ": worker_speed has ", file.worker_speed.size(),
+      " entries, but there are ", arguments.stages / arguments.stages_per_worker, " workers"));
 }
 
 int Fail(const absl::Status& status, int exit_code) {
@@ -79,9 +94,11 @@ CLI::App* AddPlanCommand(CLI::App& app, PlanArguments& arguments) {
   };
   add("--costs", arguments.costs_path, "FILE", "costs of the layers")->required();
   add("--stages", arguments.stages, "S", "stages, one worker each")->required();
+  add("--stages-per-worker", arguments.stages_per_worker, "V", "for interleaved_1f1b [1]");
   add("--microbatches", arguments.microbatches, "M", "micro-batches of a step")->required();
-  add("--schedule", arguments.schedule, "gpipe|1f1b", "order of the work [1f1b]");
+  add("--schedule", arguments.schedule, "NAME", "gpipe, 1f1b or interleaved_1f1b [1f1b]");
   add("--frontier", arguments.frontier, "F", "layers 0..F-1 are frozen [0]");
+  add("--cores", arguments.cores, "N", "cores that all workers share [one each]");
   add("--memory-limit-bytes", arguments.memory_limit_bytes, "N", "of each worker [none]");
   add("--cuts", arguments.cuts, "C,C,..", "judge these first layers of stages 1..S-1")
       ->delimiter(',');
@@ -102,6 +119,8 @@ absl::StatusOr<PlanReport> MakePlan(const PlanArguments& arguments) {
   PlannerInput& input = report.input;
   input.layers = std::move(file.layers);
   input.num_stages = arguments.stages;
+  input.stages_per_worker = arguments.stages_per_worker;
+  input.num_cores = arguments.cores;
   input.num_microbatches = arguments.microbatches;
   input.schedule = arguments.schedule;
   input.frontier = LayerIndex(arguments.frontier);

@@ -19,6 +19,8 @@ struct PlanArguments {
   std::string costs_path;
   std::string schedule = "1f1b";
   int stages = 0, microbatches = 0;
+  int stages_per_worker = 1;  // more than 1 for interleaved_1f1b only
+  int cores = 0;              // that all workers share; 0 = each has its own
   int frontier = 0;
   int64_t memory_limit_bytes = 0;  // of each worker; 0 = none
   std::vector<int> cuts;           // judge these instead of searching; empty = search

@@ -41,7 +41,7 @@ std::vector<StageLoad> StageLoads(const PlanReport& report) {
     load.layers = StageLayers(report.plan.cuts, num_layers, stage);
     load.num_frozen = std::clamp(input.frontier - load.layers.first_layer, 0, load.layers.size());
     load.cost = cost;
-    if (!input.worker_speed.empty()) load.speed = input.worker_speed[stage.value()];
+    load.speed = input.stage_speed(stage.value());
     const double busy_s =
         input.num_microbatches * (cost.forward_s + cost.input_grad_s + cost.weight_grad_s) +
         cost.optimize_s;
@@ -52,10 +52,12 @@ std::vector<StageLoad> StageLoads(const PlanReport& report) {
   return loads;
 }
 
-double BubbleShare(const std::vector<StageLoad>& loads) {
+// Of the cores that the workers have.
+double BubbleShare(const PlanReport& report, const std::vector<StageLoad>& loads) {
+  const PlannerInput& input = report.input;
   double busy = 0;
   for (const StageLoad& load : loads) busy += load.busy_share;
-  return std::max(0.0, 1 - busy / static_cast<double>(loads.size()));
+  return std::max(0.0, 1 - busy / (input.shares_cores() ? input.num_cores : input.num_workers()));
 }
 
 // To a millionth of a microsecond: no noise of binary fractions.
@@ -141,18 +143,16 @@ std::string Headline(const PlanReport& report) {
 
 ScheduleShape ShapeOf(const PlanReport& report) {
   const int num_layers = static_cast<int>(report.input.layers.size());
-  return {
-      .num_stages = report.input.num_stages,
-      .num_microbatches = report.input.num_microbatches,
-      .num_frozen_stages = NumFrozenStages(report.plan.cuts, num_layers, report.input.frontier)};
+  return report.input.shape(NumFrozenStages(report.plan.cuts, num_layers, report.input.frontier));
 }
 
 // When the trainable stages have ended `step`.
 double StepEnd(const SimulateResult& result, int num_frozen_stages, int step) {
   double end_s = 0;
-  for (size_t s = num_frozen_stages; s < result.trace.size(); ++s) {
-    for (const TimedInstruction& timed : result.trace[s]) {
-      if (timed.step == step) end_s = std::max(end_s, timed.end_s);
+  for (const auto& rank : result.trace) {
+    for (const TimedInstruction& timed : rank) {
+      const bool trains = timed.instruction.stage.value() >= num_frozen_stages;
+      if (trains && timed.step == step) end_s = std::max(end_s, timed.end_s);
     }
   }
   return end_s;
@@ -164,7 +164,7 @@ void AddBoxes(const std::vector<TimedInstruction>& trace, int stage, bool frozen
     const Op op = timed.instruction.op;
     const double start = std::max(picture->begin, (timed.start_s - begin_s) * 1e3);
     const double end = std::min(picture->end, (timed.end_s - begin_s) * 1e3);
-    if (!IsCompute(op) || end <= start) continue;
+    if (timed.instruction.stage.value() != stage || !IsCompute(op) || end <= start) continue;
     PictureBox box = {stage, start, end};
     if (op != Op::kForward)
       box.kind = op == Op::kOptimize ? BoxKind::kOptimize : BoxKind::kBackward;
@@ -190,7 +190,7 @@ std::string PlanJson(const PlanReport& report) {
       {"step_us", Micros(plan.step_s)},
       {"bound_us", Micros(plan.bound_s)},
       {"even_step_us", Micros(plan.even_s)},
-      {"bubble_share", Share(BubbleShare(loads))},
+      {"bubble_share", Share(BubbleShare(report, loads))},
       {"speedup", nullptr},
       {"speedup_limit", Share(SpeedupLimit(input.layers, input.frontier))},
       {"speedup_max", nullptr},
@@ -206,7 +206,7 @@ std::string PlanJson(const PlanReport& report) {
   Json stages = Json::array();
   for (const StageLoad& load : loads) {
     stages.push_back({{"stage", stages.size()},
-                      {"worker", stages.size()},
+                      {"worker", stages.size() % input.num_workers()},
                       {"speed", load.speed},
                       {"first_layer", load.layers.first_layer.value()},
                       {"end_layer", load.layers.end_layer.value()},
@@ -228,11 +228,12 @@ std::string PlanText(const PlanReport& report) {
   const std::vector<StageLoad> loads = StageLoads(report);
   std::string text = absl::StrCat(Headline(report), "\n\n");
   std::string figures = absl::StrFormat("Step %s, workers idle %.1f%% of it. %s", Time(plan.step_s),
-                                        100 * BubbleShare(loads), BoundText(report));
+                                        100 * BubbleShare(report, loads), BoundText(report));
   absl::StrAppend(&text, Wrap(figures, 79, 0), Wrap(BestText(report), 79, 0),
                   Wrap(SpeedupText(report), 79, 0), "\n");
   std::vector<std::vector<std::string>> rows = {
-      {"worker and layers", "frozen", "forward us", "backward us", "busy", "memory bytes"}};
+      {input.stages_per_worker == 1 ? "worker and layers" : "stage and layers", "frozen",
+       "forward us", "backward us", "busy", "memory bytes"}};
   for (const StageLoad& load : loads) {
     rows.push_back(
         {absl::StrCat(rows.size() - 1, ": ", LayerWords(report, load)), FrozenWord(load),
@@ -250,6 +251,10 @@ std::string PlanText(const PlanReport& report) {
 
 absl::StatusOr<std::string> PlanSvg(const PlanReport& report) {
   const PlannerInput& input = report.input;
+  if (input.shares_cores()) {
+    return absl::InvalidArgumentError(
+        "--svg: workers that share --cores take turns, which is not drawn; leave --cores out");
+  }
   const ScheduleShape shape = ShapeOf(report);
   const int num_frozen = shape.num_frozen_stages;
   if (const int64_t boxes = int64_t{2} * kDrawnSteps * shape.num_stages * shape.num_microbatches;
@@ -273,7 +278,7 @@ absl::StatusOr<std::string> PlanSvg(const PlanReport& report) {
   const std::vector<StageLoad> loads = StageLoads(report);
   picture.subtitle = absl::StrFormat(
       "step %s, workers idle %.1f%% of it; no cut can be faster than %s", Time(report.plan.step_s),
-      100 * BubbleShare(loads), Time(report.plan.bound_s));
+      100 * BubbleShare(report, loads), Time(report.plan.bound_s));
   picture.end = (StepEnd(result, num_frozen, first_step + kDrawnSteps - 1) - begin_s) * 1e3;
   if (!(picture.end > 0)) {
     return absl::InvalidArgumentError("--svg: all times are 0: there is nothing to draw");
@@ -287,7 +292,7 @@ absl::StatusOr<std::string> PlanSvg(const PlanReport& report) {
                       load.layers.end_layer.value() - 1,
                       frozen == "no" ? "" : absl::StrCat(", ", frozen, " frozen")),
          0, picture.end});
-    AddBoxes(result.trace[s], s, s < num_frozen, begin_s, &picture);
+    AddBoxes(result.trace[shape.rank_of(s)], s, s < num_frozen, begin_s, &picture);
   }
   for (int i = 0; i < kDrawnSteps; ++i) {
     picture.marks.push_back(

@@ -50,6 +50,11 @@ absl::Status CheckWord(absl::string_view option, const std::string& word,
 
 absl::Status CheckArguments(const SimulateArguments& arguments) {
   SP_RETURN_IF_ERROR(CheckWord("--schedule", arguments.schedule, ScheduleNames()));
+  if (arguments.schedule == "interleaved_1f1b") {
+    return absl::InvalidArgumentError(
+        "--schedule interleaved_1f1b runs several stages on each worker, one row each here; "
+        "`smartpipe plan --stages-per-worker` simulates it");
+  }
   SP_RETURN_IF_ERROR(CheckWord("--flush", arguments.flush, {"none", "step"}));
   SP_RETURN_IF_ERROR(CheckOption("--stages", arguments.stages, 1, limits::kStagesMax));
   SP_RETURN_IF_ERROR(CheckOption("--samples", arguments.samples, 1, limits::kMicrobatchesMax));
