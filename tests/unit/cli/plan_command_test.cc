@@ -186,6 +186,34 @@ TEST_F(PlanCommandTest, DrawsTwoSteps) {
   EXPECT_EQ(PlanCommand(arguments), kExitUsage);
 }
 
+TEST_F(PlanCommandTest, SeveralStagesOnAWorker) {
+  PlanArguments arguments = Arguments(Layers(16), 4);
+  const Json plain = Result(arguments);
+  arguments.stages = 8;
+  arguments.stages_per_worker = 2;
+  arguments.schedule = "interleaved_1f1b";
+  const Json interleaved = Result(arguments);
+  // Half the bubble of the same four workers.
+  EXPECT_EQ(interleaved["even_step_us"], plain["even_step_us"]);
+  EXPECT_LT(interleaved["step_us"], plain["step_us"]);
+  EXPECT_EQ(interleaved["stages"][5]["worker"], 1);
+  EXPECT_NEAR(interleaved["bubble_share"].get<double>(),
+              1 - interleaved["even_step_us"].get<double>() / interleaved["step_us"].get<double>(),
+              1e-6);
+  EXPECT_TRUE(PlanSvg(*MakePlan(arguments)).ok());
+}
+
+TEST_F(PlanCommandTest, WorkersThatShareCoresAreNoFasterThanTheCores) {
+  PlanArguments arguments = Arguments(Layers(16), 4);
+  const double alone = Result(arguments)["bound_us"].get<double>();
+  arguments.cores = 2;
+  const Json shared = Result(arguments);
+  EXPECT_DOUBLE_EQ(shared["bound_us"].get<double>(), 2 * alone);
+  EXPECT_GE(shared["step_us"].get<double>(), 2 * alone);
+  EXPECT_LT(shared["bubble_share"].get<double>(), 0.1);
+  EXPECT_THAT(PlanSvg(*MakePlan(arguments)).status().message(), HasSubstr("leave --cores out"));
+}
+
 TEST_F(PlanCommandTest, WrongOptionsAreNamed) {
   const PlanArguments good = Arguments(Layers(6), 2);
   const std::pair<std::function<void(PlanArguments&)>, const char*> kBroken[] = {
@@ -194,6 +222,10 @@ TEST_F(PlanCommandTest, WrongOptionsAreNamed) {
       {[](PlanArguments& a) { a.microbatches = 0; }, "--microbatches is 0, not in 1..4096"},
       {[](PlanArguments& a) { a.frontier = 6; }, "--frontier is 6, not in 0..5: the last layer"},
       {[](PlanArguments& a) { a.frontier = -1; }, "--frontier is -1"},
+      {[](PlanArguments& a) { a.stages_per_worker = 2; }, "two or more stages on each worker"},
+      {[](PlanArguments& a) { a.schedule = "interleaved_1f1b"; }, "or neither"},
+      {[](PlanArguments& a) { a.stages = 3, a.stages_per_worker = 2; }, "not a multiple of"},
+      {[](PlanArguments& a) { a.cores = -1; }, "--cores is -1"},
       {[](PlanArguments& a) { a.schedule = "1f1"; }, "did you mean \"1f1b\"?"},
       {[](PlanArguments& a) { a.memory_limit_bytes = -1; }, "--memory-limit-bytes is -1"},
       {[](PlanArguments& a) { a.costs_path += "x"; }, "costs.jsonx"},
@@ -209,7 +241,7 @@ TEST_F(PlanCommandTest, WrongOptionsAreNamed) {
   EXPECT_TRUE(MakePlan(Arguments(costs, 2)).ok());
   costs["worker_speed"] = {1, 1, 2};
   EXPECT_THAT(MakePlan(Arguments(costs, 2)).status().message(),
-              HasSubstr("worker_speed has 3 entries, but --stages is 2"));
+              HasSubstr("worker_speed has 3 entries, but there are 2 workers"));
 }
 
 }  // namespace
