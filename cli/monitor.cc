@@ -25,6 +25,21 @@ RunMonitor::RunMonitor(std::unique_ptr<v1::FreezeService::StubInterface> service
                        std::function<bool()> stop_asked)
     : service_(std::move(service)), display_(display), stop_asked_(std::move(stop_asked)) {}
 
+absl::Status RunMonitor::Stuck(absl::Time now) const {
+  if (now - last_answer_ > kSilencePatience) {
+    return absl::DeadlineExceededError(
+        absl::StrCat("the freeze service has not answered for ",
+                     FormatDuration(absl::ToDoubleSeconds(kSilencePatience)),
+                     "; it stands still or the machine is overloaded"));
+  }
+  if (run_.state() == v1::RUN_STATE_WAITING && now - last_news_ > kJoinPatience) {
+    return absl::DeadlineExceededError(absl::StrCat(
+        "no worker has joined for ", FormatDuration(absl::ToDoubleSeconds(kJoinPatience)), ": ",
+        run_.message(), "; one stands still, or measuring the layers takes longer than that"));
+  }
+  return absl::OkStatus();
+}
+
 void RunMonitor::Poll(absl::Time now) {
   if (last_answer_ == absl::InfiniteFuture()) last_answer_ = now;
   grpc::ClientContext context;
@@ -42,6 +57,9 @@ void RunMonitor::Poll(absl::Time now) {
   last_answer_ = now;
   said_silent_ = false;
   PrintEvaluations(response.run());
+  if (last_news_ == absl::InfiniteFuture() || response.run().message() != run_.message()) {
+    last_news_ = now;
+  }
   run_ = std::move(*response.mutable_run());
   if (run_.state() == v1::RUN_STATE_WAITING) {
     display_->ShowState(run_.message());

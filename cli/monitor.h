@@ -21,6 +21,8 @@ namespace smartpipe {
 class RunMonitor {
  public:
   static constexpr absl::Duration kCallTimeout = absl::Seconds(1);
+  static constexpr absl::Duration kSilencePatience = absl::Seconds(60);
+  static constexpr absl::Duration kJoinPatience = absl::Seconds(300);
 
   /// `display` must outlive the monitor. `stop_asked` (may be empty) is called before each further
   /// request of one Poll, which ends early when it returns true.
@@ -33,6 +35,9 @@ class RunMonitor {
 
   /// The newest state; empty before the first answer.
   const v1::Run& run() const { return run_; }
+  /// DEADLINE_EXCEEDED when the service has not answered, or no worker has joined, for so long that
+  /// nothing will come of it.
+  absl::Status Stuck(absl::Time now) const;
   /// True when the run is finished and all its decisions are known here.
   bool finished() const {
     return run_.state() == v1::RUN_STATE_FINISHED && num_verdicts_seen_ >= run_.num_verdicts();
@@ -59,6 +64,7 @@ class RunMonitor {
   std::vector<int64_t> cuts_;
   bool has_cuts_ = false;
   absl::Time last_answer_ = absl::InfiniteFuture();
+  absl::Time last_news_ = absl::InfiniteFuture();  // of what the run waits for, while it waits
   bool said_silent_ = false;
 };
 

@@ -1,5 +1,6 @@
 #include "cli/preflight.h"
 
+#include <fcntl.h>
 #include <sys/statvfs.h>
 #include <unistd.h>
 #include <zlib.h>
@@ -16,6 +17,7 @@
 #include "cli/files.h"
 #include "services/base/limits.h"
 #include "services/base/status_macros.h"
+#include "services/base/text.h"
 
 namespace smartpipe {
 namespace {
@@ -89,9 +91,13 @@ std::vector<ConfigProblem> CheckFiles(const RunConfig& config,
   return problems;
 }
 
+// `folder` need not be there yet.
 absl::Status CheckFreeSpace(const std::string& folder) {
+  std::error_code error;
+  fs::path there = fs::absolute(folder, error);
+  while (!fs::exists(there, error) && there.has_relative_path()) there = there.parent_path();
   struct statvfs info;
-  if (statvfs(folder.c_str(), &info) != 0) return absl::OkStatus();  // writing will tell
+  if (statvfs(there.c_str(), &info) != 0) return absl::OkStatus();  // writing will tell
   const int64_t free_bytes =
       static_cast<int64_t>(info.f_bavail) * static_cast<int64_t>(info.f_frsize);
   if (free_bytes >= kFreeBytesMin) return absl::OkStatus();
@@ -125,6 +131,11 @@ absl::StatusOr<CheckedConfig> LoadConfig(const std::string& path,
   if (problems.empty()) {
     MakeAbsolute(checked.config.data.path);
     MakeAbsolute(checked.config.model.weights);
+    // The current folder's name, too, must be text that a config can hold.
+    problems = CheckRunConfig(ToToml(checked.config), {}, nullptr);
+    for (ConfigProblem& problem : problems) problem.line = 0;
+  }
+  if (problems.empty()) {
     std::optional<int64_t> num_train_samples;
     problems = CheckFiles(checked.config, num_train_samples);
     if (num_train_samples) {
@@ -147,6 +158,11 @@ absl::StatusOr<CheckedConfig> LoadConfig(const std::string& path,
 absl::StatusOr<std::string> MakeRunDir(const std::string& requested, const std::string& label,
                                        const RunConfig& config, absl::Time now) {
   const std::string path = requested.empty() ? DefaultRunDir(label, now) : requested;
+  if (!IsUtf8(path) || !IsUtf8(fs::absolute(path).string())) {
+    return absl::FailedPreconditionError(
+        "the run directory's path is not UTF-8 text; give another place by --run-dir");
+  }
+  SP_RETURN_IF_ERROR(CheckFreeSpace(path));
   std::error_code error;
   if (fs::exists(path, error) && !fs::is_directory(path, error)) {
     return absl::FailedPreconditionError(
@@ -163,7 +179,6 @@ absl::StatusOr<std::string> MakeRunDir(const std::string& requested, const std::
                                                       error.message(),
                                                       "; give another place by --run-dir"));
   }
-  SP_RETURN_IF_ERROR(CheckFreeSpace(path));
   if (const absl::Status written = WriteFileAtomically(path + "/config.toml", ToToml(config));
       !written.ok()) {
     return absl::FailedPreconditionError(
@@ -174,8 +189,11 @@ absl::StatusOr<std::string> MakeRunDir(const std::string& requested, const std::
 
 absl::Status CheckWritable(const std::string& path) {
   std::error_code error;
-  if (fs::is_directory(path, error))
+  const fs::file_status now = fs::status(path, error);
+  if (fs::is_directory(now))
     return absl::FailedPreconditionError(absl::StrCat(path, " is a folder, not a file"));
+  if (fs::exists(now) && !fs::is_regular_file(now))
+    return absl::FailedPreconditionError(absl::StrCat(path, " is a device or a pipe, not a file"));
   fs::path folder = fs::path(path).parent_path();
   if (folder.empty()) folder = ".";
   if (!fs::is_directory(folder, error)) {
@@ -186,6 +204,15 @@ absl::Status CheckWritable(const std::string& path) {
     return absl::FailedPreconditionError(
         absl::StrCat("cannot write into ", folder.string(), ": ", std::strerror(errno)));
   }
+  // The name may still be too long, or the folder one that makes no files.
+  const std::string trial = absl::StrCat(path, ".", getpid(), ".tmp");
+  const int fd = open(trial.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+  if (fd < 0) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("cannot write ", path, ": ", std::strerror(errno)));
+  }
+  close(fd);
+  unlink(trial.c_str());
   return absl::OkStatus();
 }
 

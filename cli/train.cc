@@ -21,7 +21,7 @@ constexpr absl::Duration kPollPeriod = absl::Milliseconds(250);
 // When a process ends, its neighbours and a Ctrl-C of the terminal are close behind; their order
 // says nothing.
 constexpr absl::Duration kBlamePeriod = absl::Milliseconds(300);
-constexpr absl::Duration kExitPatience = absl::Seconds(30);
+constexpr absl::Duration kExitPatience = absl::Seconds(5);
 
 // One run's processes and their monitor.
 class LocalRun {
@@ -70,16 +70,21 @@ class LocalRun {
       const absl::Time now = absl::Now();
       if (!monitor_->finished()) monitor_->Poll(now);
       if (launcher_->stop_signal() != 0) return absl::CancelledError("stopped");
+      if (monitor_->finished()) {  // whatever ends now, or does not, the results are there
+        if (launcher_->workers_done()) return absl::OkStatus();
+        deadline = std::min(deadline, now + kExitPatience);
+        if (now <= deadline && !launcher_->FindFailure()) continue;
+        display_.Print("The run is finished, but not all of its processes ended by themselves.");
+        return absl::OkStatus();
+      }
       if (launcher_->FindFailure()) return absl::AbortedError("a process ended");
       if (monitor_->failed()) return absl::AbortedError("the run failed");
+      SP_RETURN_IF_ERROR(monitor_->Stuck(now));
       if (monitor_->run().state() != v1::RUN_STATE_FINISHED) continue;
-      if (monitor_->finished() && launcher_->workers_done()) return absl::OkStatus();
       deadline = std::min(deadline, now + kExitPatience);
       if (now > deadline) {
         return absl::DeadlineExceededError(
-            monitor_->finished() ? "the run is finished, but not all workers end"
-                                 : "the run is finished, but the service does not give all of its "
-                                   "decisions");
+            "the run is finished, but the service does not give all of its decisions");
       }
     }
   }

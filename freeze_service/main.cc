@@ -26,6 +26,7 @@ int main(int argc, char** argv) {
       ->check(CLI::Range(0, 1 << 20))
       ->capture_default_str();
   app.add_option("--linger-s", options.linger_s, "seconds to stay after the end of the run")
+      ->check(CLI::Range(0.0, 86'400.0))
       ->capture_default_str();
   app.add_flag("--insecure", options.insecure, "allow addresses other than loopback, unencrypted");
   app.add_option("--log-level", log_level, "debug, info, warning or error")->capture_default_str();

@@ -1,9 +1,11 @@
 // stage_worker: joins a run and trains one stage of it.
+#include <iostream>
 #include <string>
 
 #include "CLI/CLI.hpp"
 #include "services/base/version.h"
 #include "services/obs/log.h"
+#include "services/rpc/address.h"
 #include "worker/stage_worker.h"
 
 int main(int argc, char** argv) {
@@ -23,6 +25,14 @@ int main(int argc, char** argv) {
       ->capture_default_str();
   app.add_option("--log-level", log_level, "debug, info, warning or error")->capture_default_str();
   CLI11_PARSE(app, argc, argv);
+  if (const absl::Status status = smartpipe::ParseHostPort(options.service_address).status();
+      !status.ok() || !smartpipe::IsWorkerId(worker_id)) {
+    std::cerr << "stage_worker: "
+              << (status.ok() ? "--worker-id must be 1 to 63 of a-z, 0-9 and -"
+                              : "--service: " + std::string(status.message()))
+              << std::endl;
+    return 2;
+  }
   options.worker = smartpipe::WorkerId(worker_id);
   absl::Status status = smartpipe::InitLogging(
       {.process = "stage_worker " + worker_id, .level = log_level, .file = ""});

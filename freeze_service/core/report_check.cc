@@ -129,10 +129,11 @@ absl::Status CheckReportContents(const IntervalReported& report,
   SP_RETURN_IF_ERROR(CheckSeconds("report", "switch_drain_s", report.switch_drain_s));
   SP_RETURN_IF_ERROR(CheckSeconds("report", "switch_move_s", report.switch_move_s));
   SP_RETURN_IF_ERROR(CheckSeconds("report", "link_latency_s", report.link_latency_s));
-  if (!(std::isfinite(report.link_bytes_per_s) && report.link_bytes_per_s >= 0)) {
+  if (!(report.link_bytes_per_s >= 0 &&
+        report.link_bytes_per_s <= static_cast<double>(limits::kTensorBytesMax))) {
     return absl::InvalidArgumentError(absl::StrCat("report: link_bytes_per_s is ",
-                                                   report.link_bytes_per_s,
-                                                   ", it must be finite and at least 0"));
+                                                   report.link_bytes_per_s, ", it must be in 0..",
+                                                   limits::kTensorBytesMax));
   }
   SP_RETURN_IF_ERROR(CheckCount("report", "switch_moved_bytes", report.switch_moved_bytes));
   return CheckBytesMax("report", "switch_moved_bytes", report.switch_moved_bytes);

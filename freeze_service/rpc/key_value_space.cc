@@ -62,6 +62,7 @@ void KeyValueSpace::Open(Generation generation) {
   absl::MutexLock lock(&mutex_);
   generation_ = generation;
   values_.clear();
+  num_bytes_ = 0;
   changed_.SignalAll();
 }
 
@@ -94,6 +95,17 @@ absl::Status KeyValueSpace::Put(const std::string& key, std::string value) {
     return absl::ResourceExhaustedError(absl::StrCat("generation ", generation_.value(), " has ",
                                                      values_.size(), " keys; that is the limit"));
   }
+  const auto known = values_.find(key);
+  const int64_t bytes_before =
+      known == values_.end() ? 0 : static_cast<int64_t>(key.size() + known->second.size());
+  const int64_t num_bytes =
+      num_bytes_ - bytes_before + static_cast<int64_t>(key.size() + value.size());
+  if (num_bytes > limits::kKeyValueBytesMax) {
+    return absl::ResourceExhaustedError(
+        absl::StrCat("generation ", generation_.value(), " would hold ", num_bytes,
+                     " bytes of keys and values; the limit is ", limits::kKeyValueBytesMax));
+  }
+  num_bytes_ = num_bytes;
   values_[key] = std::move(value);
   changed_.SignalAll();
   return absl::OkStatus();

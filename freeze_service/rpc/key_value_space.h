@@ -54,6 +54,7 @@ class KeyValueSpace {
   Generation generation_ ABSL_GUARDED_BY(mutex_);  // 0 = not opened yet
   std::string closed_why_ ABSL_GUARDED_BY(mutex_);
   std::map<std::string, std::string> values_ ABSL_GUARDED_BY(mutex_);
+  int64_t num_bytes_ ABSL_GUARDED_BY(mutex_) = 0;  // of all keys and values
   int num_waiting_ ABSL_GUARDED_BY(mutex_) = 0;
 };
 

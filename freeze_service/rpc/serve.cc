@@ -19,6 +19,7 @@
 #include "freeze_service/store/decision_store.h"
 #include "services/base/limits.h"
 #include "services/base/status_macros.h"
+#include "services/base/text.h"
 #include "services/config/run_config.h"
 #include "services/obs/log.h"
 #include "services/rpc/server.h"
@@ -59,6 +60,9 @@ absl::Status Serve(const ServeOptions& options, const sigset_t& stop_signals) {
   SP_ASSIGN_OR_RETURN(RunConfig config, ReadRunConfig(options.config));
   std::filesystem::path run_dir = std::filesystem::absolute(options.run_dir);
   if (!run_dir.has_filename()) run_dir = run_dir.parent_path();  // "runs/a/" means "runs/a"
+  if (!IsUtf8(run_dir.string())) {
+    return absl::InvalidArgumentError("--run-dir is not UTF-8 text; give another folder");
+  }
   SP_ASSIGN_OR_RETURN(auto store, MakeMemoryDecisionStore(run_dir / "decisions.jsonl"));
   CoordinatorOptions coordinator_options = MakeCoordinatorOptions(config);
   coordinator_options.num_cores = options.num_cores;

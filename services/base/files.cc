@@ -1,10 +1,12 @@
 #include "services/base/files.h"
 
 #include <fcntl.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cerrno>
-#include <cstdio>
+#include <filesystem>
+#include <system_error>
 
 #include "absl/strings/str_cat.h"
 
@@ -30,7 +32,16 @@ absl::StatusOr<std::string> ReadSmallFile(const std::string& path, int64_t bytes
   return text;
 }
 
-absl::Status WriteFileAtomically(const std::string& path, const std::string& text) {
+absl::Status WriteFileAtomically(const std::string& link_or_path, const std::string& text) {
+  std::error_code ignored;
+  const std::string path = std::filesystem::is_symlink(link_or_path, ignored)
+                               ? std::filesystem::weakly_canonical(link_or_path, ignored).string()
+                               : link_or_path;
+  struct stat info;
+  if (stat(path.c_str(), &info) == 0 && !S_ISREG(info.st_mode)) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("cannot write ", path, ": it is there and no plain file"));
+  }
   const std::string temporary = absl::StrCat(path, ".", getpid(), ".tmp");
   const int fd = open(temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
   if (fd < 0) return absl::ErrnoToStatus(errno, absl::StrCat("cannot create ", temporary));

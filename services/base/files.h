@@ -14,8 +14,9 @@ namespace smartpipe {
 absl::StatusOr<std::string> ReadSmallFile(const std::string& path, int64_t bytes_max);
 
 /// Writes a temporary file beside `path`, syncs it and renames it: readers see the old text or the
-/// new one, never a part. Errors: the system's reason with the path; the temporary file is removed
-/// then.
+/// new one, never a part. A symbolic link stays and its target is replaced.
+/// Errors: the system's reason with the path; the temporary file is removed then;
+/// FAILED_PRECONDITION when the path is there and no plain file.
 absl::Status WriteFileAtomically(const std::string& path, const std::string& text);
 
 }  // namespace smartpipe

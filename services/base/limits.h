@@ -17,6 +17,7 @@ inline constexpr int64_t kConfigBytesMax = 1 << 20;
 inline constexpr int64_t kKeyValueKeyBytesMax = 1024;
 inline constexpr int64_t kKeyValueValueBytesMax = 1 << 20;
 inline constexpr int64_t kKeyValueEntriesMax = 65'536;
+inline constexpr int64_t kKeyValueBytesMax = int64_t{64} << 20;  // keys and values together
 inline constexpr int64_t kNameBytesMax = 63;
 inline constexpr int64_t kReasonBytesMax = 2048;
 inline constexpr int64_t kDecisionPageMax = 1000;

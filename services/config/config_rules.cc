@@ -185,6 +185,7 @@ std::string WhyUnreadable(const std::string& path) {
                            : absl::StrCat("cannot be opened: ", std::strerror(errno));
   }
   if (S_ISDIR(info.st_mode)) return "is a folder, not a file";
+  if (!S_ISREG(info.st_mode)) return "is a pipe or a device, not a file";
   if (access(path.c_str(), R_OK) != 0)
     return absl::StrCat("cannot be read: ", std::strerror(errno));
   return "";

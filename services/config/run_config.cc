@@ -409,7 +409,8 @@ class ConfigReader {
   void ReadKey(const std::string& key, int line, const toml::node& node) {
     const KeySpec* spec = FindKey(key);
     if (spec == nullptr) {
-      Report(line, key, UnknownKey(key));
+      // Names are compared for what is shown only.
+      Report(line, key, problems_.size() < kProblemsMax ? UnknownKey(key) : "unknown key");
       return;
     }
     lines_[key] = line;
@@ -436,6 +437,8 @@ class ConfigReader {
         if (complaint.empty()) complaint = std::string(error.description());
       }
       if (!value.empty() && absl::StrContains("[{\"'", value.substr(0, 1))) break;
+      const bool number = TypeName(spec) == "integer" || TypeName(spec) == "number";
+      if (number && !value.empty() && absl::StrContains("+-.0123456789", value.substr(0, 1))) break;
     }
     refused_.insert(key);
     Report(

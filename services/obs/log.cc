@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "absl/strings/str_join.h"
+#include "services/base/text.h"
 #include "spdlog/sinks/basic_file_sink.h"
 #include "spdlog/sinks/stdout_sinks.h"
 #include "spdlog/spdlog.h"
@@ -78,7 +79,8 @@ absl::Status InitLogging(const LogOptions& options) {
 }
 
 void Log(LogLevel level, absl::string_view message) {
-  Logger()->log(SpdlogLevel(level), spdlog::string_view_t(message.data(), message.size()));
+  const std::string text = ForLog(message);
+  Logger()->log(SpdlogLevel(level), spdlog::string_view_t(text.data(), text.size()));
 }
 
 }  // namespace smartpipe

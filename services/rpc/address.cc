@@ -1,5 +1,6 @@
 #include "services/rpc/address.h"
 
+#include <arpa/inet.h>
 #include <netdb.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -24,7 +25,9 @@ absl::Status BadAddress(absl::string_view address, absl::string_view why) {
 }  // namespace
 
 bool HostPort::is_loopback() const {
-  return host == "localhost" || host == "::1" || (!is_ipv6 && absl::StartsWith(host, "127."));
+  in_addr numeric = {};
+  const bool is_ipv4 = !is_ipv6 && inet_pton(AF_INET, host.c_str(), &numeric) == 1;
+  return host == "localhost" || host == "::1" || (is_ipv4 && (ntohl(numeric.s_addr) >> 24) == 127);
 }
 
 std::string HostPort::ToString() const {

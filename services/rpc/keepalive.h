@@ -10,7 +10,7 @@ namespace smartpipe {
 /// period + timeout; a closed connection (killed process) at once.
 struct KeepaliveOptions {
   absl::Duration period = absl::Seconds(2);
-  absl::Duration timeout = absl::Seconds(1);
+  absl::Duration timeout = absl::Seconds(4);
 };
 
 }  // namespace smartpipe

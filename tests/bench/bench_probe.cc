@@ -104,13 +104,11 @@ absl::Status PrintBound(const std::string& costs_path, int frozen, int stages,
   input.num_microbatches = kMicrobatches;
   input.schedule = schedule;
   input.frontier = LayerIndex(frozen);
+  input.num_cores = cores;
   SP_ASSIGN_OR_RETURN(const PartitionResult best, Partition(input));
-  // More workers than cores: no schedule can do more than keep all cores busy.
-  const double all_work_s = best.even_s * stages;
-  const double step_s = std::max(best.step_s, all_work_s / cores);
   std::vector<int> cuts;
   for (LayerIndex cut : best.cuts) cuts.push_back(cut.value());
-  std::cout << nlohmann::json{{"samples_per_s", kBatchSize / step_s}, {"cuts", cuts}} << std::endl;
+  std::cout << nlohmann::json{{"samples_per_s", kBatchSize / best.step_s}, {"cuts", cuts}} << std::endl;
   return absl::OkStatus();
 }
 

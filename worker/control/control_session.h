@@ -32,7 +32,7 @@ namespace smartpipe {
 /// - ABORTED: the run ended, "the run ended: w1 is lost: its connection broke"; inside OnEnd it is
 ///   OK when all workers finished.
 /// - UNAVAILABLE: "the freeze service at 127.0.0.1:1234 is gone: ...", at once when the connection
-///   breaks, within 3 s when the machine or process stands still.
+///   breaks, within 6 s when the machine or process stands still.
 /// - Other codes: a refusal, with the service's own sentence.
 ///
 /// Threads: all methods from any thread.  Test: tests/component/control/control_session_test.cc

@@ -24,6 +24,12 @@
 namespace smartpipe {
 namespace {
 
+// Names come from the file and may be of any length.
+std::string Shown(const std::string& name) {
+  constexpr size_t kShownBytesMax = 100;
+  return name.size() <= kShownBytesMax ? name : name.substr(0, kShownBytesMax) + "...";
+}
+
 constexpr int64_t kHeaderBytesMax = 100'000'000;  // as the format's own reader
 constexpr size_t kAlignment = 8;                  // of the first tensor's bytes in the file
 constexpr size_t kDimensionsMax = 16;
@@ -187,7 +193,7 @@ absl::Status CheckEntry(const std::string& path, const Entry& entry, int64_t exp
                         int64_t data_bytes) {
   const auto dtype = DtypeFromName(entry.dtype);
   if (!dtype) {
-    return absl::InvalidArgumentError(absl::StrCat(path, ": tensor \"", entry.name,
+    return absl::InvalidArgumentError(absl::StrCat(path, ": tensor \"", Shown(entry.name),
                                                    "\" has dtype \"", entry.dtype,
                                                    "\", which no model here uses"));
   }
@@ -195,7 +201,7 @@ absl::Status CheckEntry(const std::string& path, const Entry& entry, int64_t exp
   if (!size || entry.offsets.size() != 2 || entry.offsets[0] != expected_begin ||
       entry.offsets[1] > data_bytes || entry.offsets[1] - entry.offsets[0] != *size) {
     return Damaged(path,
-                   absl::StrCat("tensor \"", entry.name,
+                   absl::StrCat("tensor \"", Shown(entry.name),
                                 "\" does not lie where its shape and the tensors before it say"));
   }
   return absl::OkStatus();
@@ -235,7 +241,7 @@ absl::StatusOr<std::vector<NamedTensor>> ReadSafetensors(const std::string& path
     SP_RETURN_IF_ERROR(CheckEntry(path, entry, end, data_bytes));
     end = entry.offsets[1];
     if (++names[entry.name] > 1) {
-      return Damaged(path, absl::StrCat("tensor \"", entry.name, "\" is there twice"));
+      return Damaged(path, absl::StrCat("tensor \"", Shown(entry.name), "\" is there twice"));
     }
   }
   if (end != data_bytes) {
@@ -246,7 +252,8 @@ absl::StatusOr<std::vector<NamedTensor>> ReadSafetensors(const std::string& path
     tensors.push_back({entry.name, EmptyTensor(*DtypeFromName(entry.dtype), entry.shape)});
     at::Tensor& tensor = tensors.back().tensor;
     if (tensor.nbytes() > 0 && !file.Read(tensor.mutable_data_ptr(), tensor.nbytes())) {
-      return Damaged(path, absl::StrCat("the bytes of tensor \"", entry.name, "\" cannot be read"));
+      return Damaged(
+          path, absl::StrCat("the bytes of tensor \"", Shown(entry.name), "\" cannot be read"));
     }
   }
   return tensors;
