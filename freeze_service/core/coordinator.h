@@ -28,7 +28,7 @@ struct CoordinatorOptions {
   int32_t num_microbatches = 4;
   std::string schedule = "1f1b";
   bool run_ahead = true;
-  int32_t num_cores = 0;  // that all workers share; 0 = each has its own
+  int32_t num_cores = 0;         // that all workers share; 0 = each has its own
   std::vector<LayerIndex> cuts;  // start cuts; empty = planned from the workers' profiles
   std::string statistic = "norm";
   PolicyOptions policy;

@@ -108,7 +108,8 @@ absl::Status PrintBound(const std::string& costs_path, int frozen, int stages,
   SP_ASSIGN_OR_RETURN(const PartitionResult best, Partition(input));
   std::vector<int> cuts;
   for (LayerIndex cut : best.cuts) cuts.push_back(cut.value());
-  std::cout << nlohmann::json{{"samples_per_s", kBatchSize / best.step_s}, {"cuts", cuts}} << std::endl;
+  std::cout << nlohmann::json{{"samples_per_s", kBatchSize / best.step_s}, {"cuts", cuts}}
+            << std::endl;
   return absl::OkStatus();
 }
 
