@@ -12,6 +12,7 @@
 #include <map>
 #include <memory>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "CLI/CLI.hpp"
@@ -119,6 +120,7 @@ absl::Status Probe(const ProbeOptions& probe) {
     input.num_microbatches = static_cast<int32_t>(probe.microbatches);
     input.schedule = probe.schedule;
     input.frontier = LayerIndex(static_cast<int32_t>(frontier));
+    input.num_cores = static_cast<int32_t>(std::thread::hardware_concurrency());
     std::map<CutList, std::vector<double>> times;
     for (int64_t round = 0; round < probe.rounds; ++round) {
       for (const CutList& cut : cuts) {
