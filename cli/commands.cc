@@ -6,6 +6,7 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
+#include "cli/complaint.h"
 #include "cli/display.h"
 #include "cli/files.h"
 #include "cli/preflight.h"
@@ -17,12 +18,6 @@
 
 namespace smartpipe {
 namespace {
-
-int Fail(const absl::Status& status, int exit_code) {
-  std::cout.flush();
-  std::cerr << "smartpipe: " << status.message() << std::endl;
-  return exit_code;
-}
 
 // A config's problems carry the file's name in each line.
 int FailConfig(const absl::Status& status) {

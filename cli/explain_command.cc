@@ -5,6 +5,7 @@
 
 #include "CLI/CLI.hpp"
 #include "cli/commands.h"
+#include "cli/complaint.h"
 #include "cli/explain.h"
 #include "cli/run_trace.h"
 #include "services/base/status_macros.h"
@@ -32,10 +33,7 @@ CLI::App* AddExplainCommand(CLI::App& app, ExplainArguments& arguments) {
 
 int ExplainCommand(const ExplainArguments& arguments) {
   const absl::StatusOr<std::string> text = ExplainText(arguments.run_dir, arguments.json);
-  if (!text.ok()) {
-    std::cerr << "smartpipe: " << text.status().message() << std::endl;
-    return kExitUsage;
-  }
+  if (!text.ok()) return Fail(text.status(), kExitUsage);
   std::cout << *text << std::flush;
   return std::cout ? kExitFinished : kExitFailed;
 }

@@ -1,10 +1,14 @@
 // Pictures of pipelines as SVG: a row per stage or worker, boxes in time, grey where nothing runs.
 #pragma once
 
+#include <cstdint>
 #include <string>
 #include <vector>
 
 namespace smartpipe {
+
+/// More boxes, no browser draws gladly.
+inline constexpr int64_t kPictureBoxesMax = 20'000;
 
 /// Each kind has its colour and its line in the legend (only kinds that occur are listed).
 enum class BoxKind { kForward, kBackward, kInputGrad, kWeightGrad, kOptimize, kMessage, kPause };

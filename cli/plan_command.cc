@@ -8,11 +8,12 @@
 #include "absl/algorithm/container.h"
 #include "absl/strings/str_cat.h"
 #include "cli/commands.h"
+#include "cli/complaint.h"
 #include "cli/cost_file.h"
+#include "cli/option_check.h"
 #include "cli/simulate_command.h"
 #include "pipeline/schedule.h"
 #include "services/base/limits.h"
-#include "services/base/nearest_name.h"
 #include "services/base/status_macros.h"
 
 namespace smartpipe {
@@ -30,21 +31,9 @@ optimizer keeps; param_bytes).
 The step time is simulated, as the engine trains. Exit codes: 0 a plan, 1 none fits
 the memory, 2 mistake in the command line or in the file.)";
 
-absl::Status CheckOption(absl::string_view option, int64_t value, int64_t least, int64_t most,
-                         absl::string_view why = "") {
-  if (least <= value && value <= most) return absl::OkStatus();
-  return absl::InvalidArgumentError(
-      absl::StrCat(option, " is ", value, ", not in ", least, "..", most, why));
-}
-
 absl::Status CheckArguments(const PlanArguments& arguments, const LayerCostFile& file) {
   const int num_layers = static_cast<int>(file.layers.size());
-  const std::vector<std::string> schedules = ScheduleNames();
-  if (!absl::c_linear_search(schedules, arguments.schedule)) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("--schedule is \"", arguments.schedule, "\"; did you mean \"",
-                     NearestName(arguments.schedule, schedules), "\"?"));
-  }
+  SP_RETURN_IF_ERROR(CheckWord("--schedule", arguments.schedule, ScheduleNames()));
   SP_RETURN_IF_ERROR(CheckOption("--stages", arguments.stages, 1,
                                  std::min(num_layers, limits::kStagesMax),
                                  absl::StrCat(": ", arguments.costs_path, " has ", num_layers,
@@ -76,12 +65,6 @@ absl::Status CheckArguments(const PlanArguments& arguments, const LayerCostFile&
   return absl::InvalidArgumentError(absl::StrCat(
       arguments.costs_path, ": worker_speed has ", file.worker_speed.size(),
       " entries, but there are ", arguments.stages / arguments.stages_per_worker, " workers"));
-}
-
-int Fail(const absl::Status& status, int exit_code) {
-  std::cout.flush();
-  std::cerr << "smartpipe: " << status.message() << std::endl;
-  return exit_code;
 }
 
 }  // namespace

@@ -19,7 +19,6 @@ namespace {
 using Json = nlohmann::ordered_json;
 
 constexpr int kDrawnSteps = 2, kStepsBefore = 16;
-constexpr int64_t kBoxesMax = 20'000;  // more, no browser draws gladly
 
 // What `smartpipe plan` says of one stage; times are of its worker.
 struct StageLoad {
@@ -258,10 +257,10 @@ absl::StatusOr<std::string> PlanSvg(const PlanReport& report) {
   const ScheduleShape shape = ShapeOf(report);
   const int num_frozen = shape.num_frozen_stages;
   if (const int64_t boxes = int64_t{2} * kDrawnSteps * shape.num_stages * shape.num_microbatches;
-      boxes > kBoxesMax) {
+      boxes > kPictureBoxesMax) {
     return absl::InvalidArgumentError(
-        absl::StrCat("--svg: the picture would have up to ", boxes, " boxes, at most ", kBoxesMax,
-                     " can be read; use fewer micro-batches or stages"));
+        absl::StrCat("--svg: the picture would have up to ", boxes, " boxes, at most ",
+                     kPictureBoxesMax, " can be read; use fewer micro-batches or stages"));
   }
   SP_ASSIGN_OR_RETURN(const std::vector<Program> programs, MakePrograms(shape, input.schedule));
   // Each frozen stage may be a step ahead of the next; it takes some steps until it is.

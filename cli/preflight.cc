@@ -158,7 +158,7 @@ absl::StatusOr<CheckedConfig> LoadConfig(const std::string& path,
 absl::StatusOr<std::string> MakeRunDir(const std::string& requested, const std::string& label,
                                        const RunConfig& config, absl::Time now) {
   const std::string path = requested.empty() ? DefaultRunDir(label, now) : requested;
-  if (!IsUtf8(path) || !IsUtf8(fs::absolute(path).string())) {
+  if (!IsUtf8(fs::absolute(path).string())) {
     return absl::FailedPreconditionError(
         "the run directory's path is not UTF-8 text; give another place by --run-dir");
   }

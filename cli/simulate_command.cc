@@ -5,16 +5,16 @@
 #include <vector>
 
 #include "CLI/CLI.hpp"
-#include "absl/algorithm/container.h"
 #include "absl/strings/str_cat.h"
 #include "cli/commands.h"
+#include "cli/complaint.h"
 #include "cli/cost_file.h"
 #include "cli/files.h"
+#include "cli/option_check.h"
 #include "cli/preflight.h"
 #include "pipeline/paper_rules.h"
 #include "pipeline/schedule.h"
 #include "services/base/limits.h"
-#include "services/base/nearest_name.h"
 #include "services/base/status_macros.h"
 
 namespace smartpipe {
@@ -33,20 +33,6 @@ it and links may be left out; a frozen stage only pays forward_us):
 
 Example, a figure of the paper: time 16, bubbles 10
   smartpipe simulate --schedule 1f1b --stages 4 --samples 6 --batch 3 --frozen-stages 2)";
-
-absl::Status CheckOption(absl::string_view option, int value, int least, int most,
-                         absl::string_view why = "") {
-  if (least <= value && value <= most) return absl::OkStatus();
-  return absl::InvalidArgumentError(
-      absl::StrCat(option, " is ", value, ", not in ", least, "..", most, why));
-}
-
-absl::Status CheckWord(absl::string_view option, const std::string& word,
-                       const std::vector<std::string>& known) {
-  if (absl::c_linear_search(known, word)) return absl::OkStatus();
-  return absl::InvalidArgumentError(
-      absl::StrCat(option, " is \"", word, "\"; did you mean \"", NearestName(word, known), "\"?"));
-}
 
 absl::Status CheckArguments(const SimulateArguments& arguments) {
   SP_RETURN_IF_ERROR(CheckWord("--schedule", arguments.schedule, ScheduleNames()));
@@ -80,12 +66,6 @@ absl::StatusOr<SimulateResult> PlaySteps(const SimulateArguments& arguments,
   return Simulate(shape, programs, costs.stages, costs.links,
                   {.num_steps = arguments.samples / arguments.batch,
                    .credits = DefaultCredits(shape, arguments.schedule)});
-}
-
-int Fail(const absl::Status& status) {
-  std::cout.flush();
-  std::cerr << "smartpipe: " << status.message() << std::endl;
-  return kExitUsage;
 }
 
 }  // namespace
@@ -135,18 +115,18 @@ absl::StatusOr<PlayedPipeline> PlayPipeline(const SimulateArguments& arguments) 
 }
 
 int WriteSvg(const absl::StatusOr<std::string>& svg, const std::string& path) {
-  if (!svg.ok()) return Fail(svg.status());
+  if (!svg.ok()) return Fail(svg.status(), kExitUsage);
   if (const absl::Status writable = CheckWritable(path); !writable.ok())
-    return Fail(absl::InvalidArgumentError(absl::StrCat("--svg: ", writable.message())));
+    return Fail(absl::InvalidArgumentError(absl::StrCat("--svg: ", writable.message())),
+                kExitUsage);
   const absl::Status written = WriteFileAtomically(path, *svg);
   if (written.ok()) return kExitFinished;
-  Fail(written);
-  return kExitFailed;
+  return Fail(written, kExitFailed);
 }
 
 int SimulateCommand(const SimulateArguments& arguments) {
   const absl::StatusOr<PlayedPipeline> played = PlayPipeline(arguments);
-  if (!played.ok()) return Fail(played.status());
+  if (!played.ok()) return Fail(played.status(), kExitUsage);
   if (!arguments.svg_path.empty()) {
     const int written = WriteSvg(SimulateSvg(arguments, *played), arguments.svg_path);
     if (written != kExitFinished) return written;

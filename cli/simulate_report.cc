@@ -16,7 +16,6 @@ namespace smartpipe {
 namespace {
 
 constexpr int kColumns = 80;
-constexpr size_t kBoxesMax = 20'000;  // more, no browser draws gladly
 
 // To a thousandth: exact for slots and for nanoseconds as microseconds.
 double Rounded(double value) { return std::round(value * 1000) / 1000; }
@@ -214,10 +213,10 @@ absl::StatusOr<std::string> SimulateSvg(const SimulateArguments& arguments,
       picture.boxes.push_back(std::move(box));
     }
   }
-  if (picture.boxes.size() > kBoxesMax) {
+  if (static_cast<int64_t>(picture.boxes.size()) > kPictureBoxesMax) {
     return absl::InvalidArgumentError(
         absl::StrCat("--svg: the picture would have ", picture.boxes.size(), " boxes, at most ",
-                     kBoxesMax, " can be read; use fewer samples or stages"));
+                     kPictureBoxesMax, " can be read; use fewer samples or stages"));
   }
   return ToSvg(picture);
 }

@@ -6,6 +6,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "cli/commands.h"
+#include "cli/complaint.h"
 #include "cli/files.h"
 #include "cli/perfetto.h"
 #include "cli/picture.h"
@@ -15,12 +16,6 @@
 
 namespace smartpipe {
 namespace {
-
-int Fail(const absl::Status& status, int exit_code) {
-  std::cout.flush();
-  std::cerr << "smartpipe: " << status.message() << std::endl;
-  return exit_code;
-}
 
 int DrawSvg(const RunTrace& run, const StepWindow& window, const std::string& path) {
   const absl::StatusOr<Picture> picture = TimelinePicture(run, window);
