@@ -130,7 +130,7 @@ class PlayMaker {
       Play::Event event{.instruction = cell, .rank = rank, .channel = ChannelOf(shape_, cell)};
       if (IsCompute(cell.op)) {
         event.awaits = AwaitedChannel(cell);
-        Consume(&event);
+        if (play_.ReturnsCredit(event)) ++num_consumed_[event.awaits];
       } else if (play_.send_mode_ == SendMode::kRendezvous) {
         if (!CanMeet(cell, &event)) break;
         ++next_[event.peer_rank];
@@ -158,14 +158,6 @@ class PlayMaker {
     if (!forward && cell.op != Op::kBackward && cell.op != Op::kInputGrad) return -1;
     if (shape_.rank_of(other) == shape_.rank_of(s)) return -1;
     return ChannelOf(shape_, {ReceiveFor(cell.op), cell.stage, cell.microbatch});
-  }
-
-  void Consume(Play::Event* event) {
-    const int32_t s = event->instruction.stage.value();
-    if (event->instruction.op != Op::kForward || s == 0 || play_.credits_.empty()) return;
-    if (shape_.rank_of(s) == shape_.rank_of(s - 1)) return;
-    event->edge_in = s - 1;
-    ++num_consumed_[s - 1];
   }
 
   // Both ends of the message stand at it now. Recorded once, as the send.
@@ -296,7 +288,7 @@ struct Play::Clockwork {
     if (IsCompute(cell.op)) {
       if (event.awaits >= 0) now = start = std::max(now, arrival_s[Slot(event, event.awaits)]);
       now += times.cost_s[cell.stage.value()][static_cast<int>(cell.op)];
-      if (event.edge_in >= 0) consumed_s[event.edge_in].push_back(now);
+      if (play.ReturnsCredit(event)) consumed_s[event.awaits].push_back(now);
     } else if (play.send_mode_ == SendMode::kRendezvous) {
       start = std::max(now, now_s[event.peer_rank]);
       now = start + times.latency_s[event.channel] + times.transfer_s[event.channel];

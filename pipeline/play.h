@@ -54,10 +54,9 @@ class Play {
   struct Event {
     Instruction instruction;
     int32_t rank = 0;
-    int32_t peer_rank = 0;   // of SEND with rendezvous: both ends are one event
-    int32_t channel = 0;     // of SEND and RECV
-    int32_t edge_in = -1;    // of F: the edge whose activation it consumes, if that has credits
-    int32_t awaits = -1;     // of F, B and I: the channel whose message it reads
+    int32_t peer_rank = 0;  // of SEND with rendezvous: both ends are one event
+    int32_t channel = 0;    // of SEND and RECV
+    int32_t awaits = -1;    // of F, B and I with buffered sends: the channel whose message it reads
     int32_t send_index = 0;  // of SF: how many this step sent before it on its edge
   };
   /// Costs as the clockworks look them up.
@@ -69,6 +68,11 @@ class Play {
   };
   struct Clockwork;       // the moving parts of Run
   class SharedClockwork;  // and of RunShared
+
+  /// True if the end of `event` gives back a credit of channel `event.awaits`, which is an edge.
+  bool ReturnsCredit(const Event& event) const {
+    return event.awaits >= 0 && event.awaits < static_cast<int32_t>(credits_.size());
+  }
 
   ScheduleShape shape_;
   SendMode send_mode_ = SendMode::kBuffered;

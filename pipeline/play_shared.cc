@@ -111,7 +111,7 @@ class Play::SharedClockwork {
 
   void Finish(Rank& rank) {
     const Event& event = *rank.program[rank.next];
-    if (event.edge_in >= 0) ++num_consumed_[event.edge_in];
+    if (play_.ReturnsCredit(event)) ++num_consumed_[event.awaits];
     rank.computes = false;
     Next(rank);
   }
