@@ -229,4 +229,9 @@ void TraceWriter::Add(TraceSpan span) { impl_->Add(std::move(span)); }
 void TraceWriter::Add(ClockReading reading) { impl_->Add(reading); }
 void TraceWriter::Close() { impl_->Close(); }
 
+void AddSpan(TraceWriter* trace, const char* name, int64_t step, int64_t start_ns) {
+  if (trace == nullptr) return;
+  trace->Add(TraceSpan{name, step, start_ns, MonotonicNs()});
+}
+
 }  // namespace smartpipe

@@ -116,6 +116,9 @@ class TraceWriter {
   std::unique_ptr<Impl> impl_;
 };
 
+/// Adds what took from start_ns until now; nothing when `trace` is null. `step`: the next to run.
+void AddSpan(TraceWriter* trace, const char* name, int64_t step, int64_t start_ns);
+
 /// Reads a file that may still be growing or end in the middle of a line (its worker was killed).
 /// Errors: NOT_FOUND; INVALID_ARGUMENT with path and line for anything that is not such a file.
 absl::StatusOr<Trace> ReadTrace(const std::string& path);

@@ -14,7 +14,6 @@
 #include "worker/model/layer_state.h"
 
 namespace smartpipe {
-
 namespace {
 
 TracePlan DescribePlan(const Plan& plan, const ScheduleShape& shape) {
@@ -149,14 +148,13 @@ absl::StatusOr<SwitchCost> Interpreter::SwitchPlan(const Plan& plan) {
   }
   if (plan.cuts != plan_.cuts) {
     Stopwatch watch;
-    int64_t start_ns = MonotonicNs();
+    const int64_t next_step = (step_ + 1).value();
     SP_RETURN_IF_ERROR(Drain());
+    AddSpan(context_.trace, "drain", next_step, watch.start_ns());
     cost.drain_s = watch.Restart();
-    TraceSpanFrom("drain", start_ns);
-    start_ns = MonotonicNs();
     SP_RETURN_IF_ERROR(MoveLayers(plan, cost));
+    AddSpan(context_.trace, "move", next_step, watch.start_ns());
     cost.move_s = watch.seconds();
-    TraceSpanFrom("move", start_ns);
   }
   SP_RETURN_IF_ERROR(Adopt(plan));
   return cost;
@@ -233,7 +231,7 @@ absl::StatusOr<std::optional<double>> Interpreter::RunStep(Step step, bool probe
   if (!context_.config->pipeline.run_ahead) {
     const int64_t start_ns = MonotonicNs();
     SP_RETURN_IF_ERROR(Barrier(*context_.transport));
-    TraceSpanFrom("barrier", start_ns);
+    AddSpan(context_.trace, "barrier", (step_ + 1).value(), start_ns);
   }
   if (!is_last()) return std::nullopt;
   return loss_;
@@ -244,12 +242,6 @@ void Interpreter::Mark(const Instruction& instruction) {
   const int64_t now_ns = MonotonicNs();
   traced_.events.push_back({Format(instruction), mark_ns_, now_ns});
   mark_ns_ = now_ns;
-}
-
-void Interpreter::TraceSpanFrom(const char* name, int64_t start_ns) {
-  if (context_.trace == nullptr) return;
-  context_.trace->Add(TraceSpan{
-      .name = name, .step = (step_ + 1).value(), .start_ns = start_ns, .end_ns = MonotonicNs()});
 }
 
 absl::Status Interpreter::Execute(const Instruction& instruction) {

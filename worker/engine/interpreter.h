@@ -121,7 +121,6 @@ class Interpreter {
   absl::Status Execute(const Instruction& instruction);
   /// Records what was done since the last mark.
   void Mark(const Instruction& instruction);
-  void TraceSpanFrom(const char* name, int64_t start_ns);
   absl::Status Forward(StageState& stage, const Instruction& instruction);
   absl::Status Backward(StageState& stage, const Instruction& instruction);
   absl::StatusOr<at::Tensor> ForwardInput(StageState& stage, const Instruction& instruction);

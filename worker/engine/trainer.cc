@@ -49,12 +49,9 @@ class TrainLoop {
  private:
   Transport& transport() { return *options_.context.transport; }
 
-  // `step` is the next one to run.
-  void Record(const char* name, Step step, int64_t start_ns) {
-    TraceWriter* trace = options_.context.trace;
-    if (trace == nullptr) return;
-    trace->Add(TraceSpan{
-        .name = name, .step = step.value(), .start_ns = start_ns, .end_ns = MonotonicNs()});
+  // What `watch` has measured; `step` is the next one to run.
+  void Record(const char* name, Step step, const Stopwatch& watch) {
+    AddSpan(options_.context.trace, name, step.value(), watch.start_ns());
   }
 
   bool EvaluationDue(Step done) const {
@@ -66,9 +63,8 @@ class TrainLoop {
   absl::Status PassBoundary(Step step) {
     const IntervalIndex boundary(step.value() / options_.shape.interval_steps);
     Stopwatch watch;
-    const int64_t start_ns = MonotonicNs();
     SP_ASSIGN_OR_RETURN(WorkerVerdict verdict, control_.WaitVerdict(boundary));
-    Record("verdict_wait", step, start_ns);
+    Record("verdict_wait", step, watch);
     report_ = {.link_bytes_per_s = link_.bytes_per_s, .link_latency_s = link_.latency_s};
     report_.verdict_wait_s = watch.Restart();
     result_.verdict_wait_s += report_.verdict_wait_s;
@@ -103,7 +99,6 @@ class TrainLoop {
 
   void ReportInterval(Step done) {
     Stopwatch watch;
-    const int64_t start_ns = MonotonicNs();
     report_.generation = options_.assignment.generation;
     report_.plan_epoch = interpreter_->plan().plan_epoch;
     report_.interval = IntervalIndex(done.value() / options_.shape.interval_steps - 1);
@@ -127,14 +122,13 @@ class TrainLoop {
     }
     control_.Report(std::move(report_));
     result_.report_s += watch.seconds();
-    Record("report", done, start_ns);
+    Record("report", done, watch);
   }
 
   absl::Status Evaluate(Step done) {
     Stopwatch watch;
-    const int64_t start_ns = MonotonicNs();
     SP_ASSIGN_OR_RETURN(std::optional<TestScore> score, interpreter_->Evaluate());
-    Record("evaluate", done, start_ns);
+    Record("evaluate", done, watch);
     if (score) {
       control_.ReportEvaluation({.step = done,
                                  .accuracy = score->accuracy,
