@@ -20,6 +20,36 @@ std::unique_ptr<at::ObserverContext> CountBackwardNode(const at::RecordFunction&
   return nullptr;
 }
 
+/// The convnet on few images, 8 a step in 4 micro-batches.
+struct SmallRun {
+  explicit SmallRun(const std::string& schedule) {
+    options.config.train = {
+        .epochs = 1, .batch_size = 8, .microbatches = 4, .seed = 3, .max_steps = 0};
+    options.config.pipeline.schedule = schedule;
+    options.config.data = {.name = "fashion_mnist", .path = "", .limit_train = 64, .limit_test = 8};
+    dataset = OpenDataset(options.config).value();
+    model = MakeModel("convnet", dataset->sample_shape(), 10).value();
+    options.model = model.get();
+    std::vector<std::unique_ptr<Layer>> layers;
+    for (LayerIndex layer(0); layer.value() < model->num_layers(); ++layer)
+      layers.push_back(model->MakeLayer(layer, 3));
+    edge_shapes = EdgeShapes(layers, dataset->sample_shape());
+  }
+  EngineContext Context(Transport& transport) const {
+    return {.config = &options.config,
+            .model = model.get(),
+            .dataset = dataset.get(),
+            .transport = &transport,
+            .start_weights = {},
+            .edge_shapes = edge_shapes};
+  }
+
+  RankThreadsOptions options;
+  std::unique_ptr<Dataset> dataset;
+  std::unique_ptr<ModelSpec> model;
+  std::vector<std::vector<int64_t>> edge_shapes;
+};
+
 struct Counts {
   std::vector<int64_t> backward_nodes;  // [rank]
   std::vector<LayerCounters> layers;    // [layer]
@@ -30,21 +60,11 @@ struct Counts {
 /// Runs `num_steps` steps on threads with a fixed frontier and counts.
 Counts CountWork(const std::string& schedule, int64_t frontier, const std::vector<int64_t>& cuts,
                  int64_t num_steps) {
-  RankThreadsOptions options;
-  options.config.train = {
-      .epochs = 1, .batch_size = 8, .microbatches = 4, .seed = 3, .max_steps = 0};
-  options.config.pipeline.schedule = schedule;
-  options.config.data = {.name = "fashion_mnist", .path = "", .limit_train = 64, .limit_test = 8};
-  const auto dataset = OpenDataset(options.config).value();
-  const auto model = MakeModel("convnet", dataset->sample_shape(), 10).value();
-  options.model = model.get();
-  std::vector<std::unique_ptr<Layer>> layers;
-  for (LayerIndex layer(0); layer.value() < model->num_layers(); ++layer)
-    layers.push_back(model->MakeLayer(layer, 3));
+  const SmallRun run(schedule);
   const int32_t size = static_cast<int32_t>(cuts.size()) + 1;
   LoopbackHub hub(size);
   Counts counts;
-  counts.layers.resize(model->num_layers());
+  counts.layers.resize(run.model->num_layers());
   counts.gradient_bytes_sent.resize(size);
   counts.backward_nodes.resize(size);
   std::vector<std::thread> threads;
@@ -52,13 +72,8 @@ Counts CountWork(const std::string& schedule, int64_t frontier, const std::vecto
     threads.emplace_back([&, rank] {
       at::set_num_threads(1);
       const std::unique_ptr<Transport> transport = hub.MakeTransport(Rank(rank));
-      const EngineContext context{.config = &options.config,
-                                  .model = model.get(),
-                                  .dataset = dataset.get(),
-                                  .transport = transport.get(),
-                                  .start_weights = {},
-                                  .edge_shapes = EdgeShapes(layers, dataset->sample_shape())};
-      const Plan plan = MakePlan(options, {.step = 0, .frontier = frontier, .cuts = cuts}, 0);
+      const EngineContext context = run.Context(*transport);
+      const Plan plan = MakePlan(run.options, {.step = 0, .frontier = frontier, .cuts = cuts}, 0);
       const auto interpreter = Interpreter::Create(context, plan).value();
       for (Step step(0); step.value() < num_steps; ++step) {
         const auto loss = interpreter->RunStep(step, /*probe=*/step.value() == 0);
@@ -129,28 +144,14 @@ struct RankRun {
 // step, the first through two, and nobody holds more than the credits.
 TEST(FrontierTest, FrozenStagesRunAheadAcrossStepsWithinTheirCredits) {
   constexpr int64_t kMicrobatches = 4, kNumSteps = 3;
-  RankThreadsOptions options;
-  options.config.train = {
-      .epochs = 1, .batch_size = 8, .microbatches = kMicrobatches, .seed = 3, .max_steps = 0};
-  options.config.data = {.name = "fashion_mnist", .path = "", .limit_train = 64, .limit_test = 8};
-  const auto dataset = OpenDataset(options.config).value();
-  const auto model = MakeModel("convnet", dataset->sample_shape(), 10).value();
-  options.model = model.get();
-  std::vector<std::unique_ptr<Layer>> layers;
-  for (LayerIndex layer(0); layer.value() < model->num_layers(); ++layer)
-    layers.push_back(model->MakeLayer(layer, 3));
-  const Plan plan = MakePlan(options, {.step = 0, .frontier = 4, .cuts = {2, 4}}, 0);
+  const SmallRun small("1f1b");
+  const Plan plan = MakePlan(small.options, {.step = 0, .frontier = 4, .cuts = {2, 4}}, 0);
   ASSERT_EQ(plan.credits, std::vector<int32_t>({kMicrobatches, kMicrobatches}));
   LoopbackHub hub(3);
   std::vector<RankRun> ranks(3);
   for (int32_t rank = 0; rank < 3; ++rank) {
     ranks[rank].transport = hub.MakeTransport(Rank(rank));
-    ranks[rank].context = {.config = &options.config,
-                           .model = model.get(),
-                           .dataset = dataset.get(),
-                           .transport = ranks[rank].transport.get(),
-                           .start_weights = {},
-                           .edge_shapes = EdgeShapes(layers, dataset->sample_shape())};
+    ranks[rank].context = small.Context(*ranks[rank].transport);
     ranks[rank].interpreter = Interpreter::Create(ranks[rank].context, plan).value();
   }
   auto run = [&ranks](int rank, int64_t first_step, int64_t end_step) {
