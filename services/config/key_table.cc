@@ -56,13 +56,18 @@ std::vector<KeySpec> MakeKeyTable() {
        "measure test accuracy every so many epochs; 0 = only at the end"},
 
       {"pipeline.stages", [](C& c) { return &c.pipeline.stages; }, IntRange{1, limits::kStagesMax},
-       "pipeline stages; one worker process each, or each pipeline.stages_per_worker"},
+       "pipeline stages: parts of the model, one worker process for each (or for each "
+       "pipeline.stages_per_worker of them)"},
       {"pipeline.stages_per_worker", [](C& c) { return &c.pipeline.stages_per_worker; },
        IntRange{1, limits::kStagesMax},
        "stages of each worker, dealt out in turn (stage s runs on worker s modulo the number of "
        "workers); more than 1 for schedule interleaved_1f1b only"},
       {"pipeline.schedule", [](C& c) { return &c.pipeline.schedule; }, Choice{&kScheduleNames},
-       "order of forwards and backwards"},
+       "order of forwards and backwards; gpipe: all forwards, then all backwards; 1f1b: backwards "
+       "as "
+       "soon as they can start, so that less is kept in memory; interleaved_1f1b: 1f1b with "
+       "several "
+       "stages on each worker, which shortens fill and drain"},
       {"pipeline.run_ahead", [](C& c) { return &c.pipeline.run_ahead; }, AnyValue{},
        "frozen stages go on to the next micro-batches and steps; false: all workers meet at each "
        "step's end, for comparison"},
@@ -79,12 +84,14 @@ std::vector<KeySpec> MakeKeyTable() {
        "(literal); corrected: vector corrected for micro-batch noise"},
       {"freeze.tau", [](C& c) { return &c.freeze.tau; },
        RealRange{.min = 0, .max = 1000, .min_open = true},
-       "a layer may freeze while its statistic is below this"},
+       "a layer may freeze while its statistic (eta in decisions.jsonl) is below this"},
       {"freeze.lambda_max", [](C& c) { return &c.freeze.lambda_max; },
        RealRange{.min = 0, .max = 1, .min_open = true},
        "largest share of the trainable layers that one decision freezes"},
       {"freeze.warmup_intervals", [](C& c) { return &c.freeze.warmup_intervals; },
-       IntRange{0, limits::kStepsMax}, "intervals at the start that never freeze"},
+       IntRange{0, limits::kStepsMax},
+       "intervals at the start whose statistics freeze nothing; a decision takes effect two "
+       "intervals after its evidence, so the first freeze is at least this + 2 intervals in"},
       {"freeze.hits", [](C& c) { return &c.freeze.hits; }, IntRange{1, kHitsMax},
        "intervals in a row that must be below tau"},
       {"freeze.min_trainable", [](C& c) { return &c.freeze.min_trainable; },

@@ -16,6 +16,7 @@
 #include "services/base/nearest_name.h"
 #include "services/config/config_rules.h"
 #include "services/config/key_table.h"
+#include "services/config/set_words.h"
 
 namespace smartpipe {
 namespace {
@@ -305,6 +306,7 @@ class ConfigReader {
   }
 
   void ReadSet(const std::string& word) {
+    sets_.push_back(word);
     const size_t equals = word.find('=');
     if (equals == std::string::npos || equals == 0) {
       Report(0, "",
@@ -338,7 +340,8 @@ class ConfigReader {
         config_, [&](absl::string_view key) { return refused_.count(std::string(key)) == 0; },
         [&](const std::string& key, const std::string& message) {
           const auto line = lines_.find(key);
-          Report(line == lines_.end() ? 0 : line->second, key, message);
+          Report(line == lines_.end() ? 0 : line->second, key,
+                 message + SetOrigin(sets_, key, message));
         });
   }
 
@@ -448,7 +451,8 @@ class ConfigReader {
 
   RunConfig config_;
   bool syntax_ok_ = true;
-  std::string suffix_;                // names the --set word while one is read
+  std::string suffix_;  // names the --set word while one is read
+  std::vector<std::string> sets_;
   std::map<std::string, int> lines_;  // key -> line, for keys whose value is the text's
   std::set<std::string> refused_;     // keys whose own value was refused
   std::vector<ConfigProblem> problems_;

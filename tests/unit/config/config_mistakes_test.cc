@@ -266,7 +266,8 @@ const std::vector<Mistake>& Mistakes() {
       {"BatchAgainstSet",
        "[train]\nbatch_size = 64\n",
        {"train.microbatches=7"},
-       "c.toml:2: train.batch_size: 64 is not a multiple of train.microbatches = 7; give 63 or 70"},
+       "c.toml:2: train.batch_size: 64 is not a multiple of train.microbatches = 7; give 63 or 70 "
+       "(from --set \"train.microbatches=7\")"},
       {"TooFewCuts",
        "[pipeline]\nstages = 4\ncuts = [2]\n",
        {},
@@ -389,6 +390,23 @@ TEST(ConfigMistakesTest, AllAreReportedAtOnceInTheOrderOfLines) {
             "1], [200, 3]]\n"
             "c.toml: worker.threads: 0 is out of range, expected an integer, 1 .. 256 "
             "(from --set \"worker.threads=0\")");
+}
+
+TEST(ConfigMistakesTest, ABrokenRuleNamesTheSetWordsBehindIt) {
+  const auto message = [](const std::string& toml, const std::vector<std::string>& sets) {
+    return std::string(ParseRunConfig(toml, "c.toml", sets).status().message());
+  };
+  // The key itself; of several words the last counts; what is not to blame is not named.
+  EXPECT_EQ(
+      message("", {"pipeline.stages=4", "pipeline.stages=9", "train.epochs=3"}),
+      "c.toml: pipeline.stages: 9 stages need as many layers, but model convnet has 7 layers; "
+      "give at most 7 (from --set \"pipeline.stages=9\")");
+  // pipeline.stages is no part of the name pipeline.stages_per_worker.
+  EXPECT_EQ(message("[pipeline]\nstages = 4\nstages_per_worker = 2\n",
+                    {"pipeline.stages=4", "pipeline.schedule=gpipe"}),
+            "c.toml: pipeline.schedule: gpipe runs one stage on each worker, but "
+            "pipeline.stages_per_worker = 2; set it to 1, or pipeline.schedule = interleaved_1f1b "
+            "(from --set \"pipeline.schedule=gpipe\")");
 }
 
 TEST(ConfigMistakesTest, ARefusedValueSilencesTheRulesOverIt) {
