@@ -128,7 +128,8 @@ absl::StatusOr<Verdict> FirstVerdict(const VerdictContext& context, const Eviden
   verdict.reason = absl::StrCat(
       "start: cuts ", FormatCuts(plan.cuts, num_layers, plan.frontier),
       options.cuts.empty() ? " planned from the workers' profiles" : " from pipeline.cuts",
-      ", step ", Milliseconds(step_s), " (evenly spread ", Milliseconds(best.even_s), "); ",
+      ", step ", Milliseconds(step_s), " (at best ", Milliseconds(best.even_s),
+      ": no cuts can be faster); ",
       decision.frontier.value() > 0 ? FreezeSentence(evidence, LayerIndex(0), decision)
                                     : absl::StrCat("nothing is frozen: ", decision.reason));
   return verdict;
