@@ -222,6 +222,7 @@ grpc::Status FreezeServiceImpl::StopRun(grpc::ServerContext*, const v1::StopRunR
   if (const absl::Status status = CheckText("reason", request->reason()); !status.ok())
     return ToGrpcStatus(status);
   absl::MutexLock lock(&mutex_);
+  if (!end_) stop_requested_ = true;
   return ToGrpcStatus(ApplyEvent(
       StopRequested{request->reason().empty() ? "an operator stopped it" : request->reason()}));
 }

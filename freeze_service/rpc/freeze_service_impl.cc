@@ -38,6 +38,7 @@ FreezeServiceImpl::FreezeServiceImpl(Options options, std::unique_ptr<Coordinato
 void FreezeServiceImpl::Stop(const std::string& reason) {
   absl::MutexLock lock(&mutex_);
   if (end_) return;
+  stop_requested_ = true;
   const absl::Status status = ApplyEvent(StopRequested{reason});
   // Nobody may wait for a run that cannot even be stopped in order.
   if (!status.ok() && !end_) Publish(EndRun{.success = false, .reason = reason});
@@ -126,7 +127,8 @@ void FreezeServiceImpl::Publish(const Verdict& verdict) {
 
 void FreezeServiceImpl::Publish(const EndRun& end) {
   end_ = end;
-  Log(end.success ? LogLevel::kInfo : LogLevel::kError,
+  // That somebody stopped the run is no error.
+  Log(end.success || stop_requested_ ? LogLevel::kInfo : LogLevel::kError,
       absl::StrCat("the run ended: ", end.reason));
   keys_.Close(absl::StrCat("the run is over: ", end.reason));
   v1::JoinResponse message;

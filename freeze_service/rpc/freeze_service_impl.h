@@ -144,6 +144,7 @@ class FreezeServiceImpl final
   std::map<WorkerId, v1::EndWorkerRequest> ended_workers_ ABSL_GUARDED_BY(mutex_);
   std::string waiting_message_ ABSL_GUARDED_BY(mutex_);  // newest one sent
   std::optional<EndRun> end_ ABSL_GUARDED_BY(mutex_);
+  bool stop_requested_ ABSL_GUARDED_BY(mutex_) = false;
   absl::Status failure_ ABSL_GUARDED_BY(mutex_);
   bool costs_failed_ ABSL_GUARDED_BY(mutex_) = false;
 };

@@ -22,6 +22,7 @@ namespace smartpipe {
 namespace {
 
 using testing::HasSubstr;
+using testing::Not;
 using testutil::Process;
 
 class FreezeServiceProcess : public testing::Test {
@@ -79,6 +80,9 @@ TEST_F(FreezeServiceProcess, StopsInOrderOnSigterm) {
   EXPECT_FALSE(end.success());
   EXPECT_THAT(end.reason(), HasSubstr("the service was told to stop"));
   EXPECT_EQ(process.Wait(absl::Seconds(5)), 0) << process.output();
+  EXPECT_THAT(process.output(),
+              HasSubstr("info freeze_service: the run ended: stopped on request"));
+  EXPECT_THAT(process.output(), Not(HasSubstr(" error ")));
 }
 
 TEST_F(FreezeServiceProcess, StopsSoonAlsoWithAWorkerThatDoesNotLeave) {
