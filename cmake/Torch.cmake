@@ -39,4 +39,15 @@ if(SMARTPIPE_INSTALL_TORCH)
   install(FILES ${_torch_install} DESTINATION lib/smartpipe/torch/lib)
   file(GLOB _torch_install "${_torch_cuda_lib}/libcudart.so*" "${_torch_cuda_lib}/libcupti.so*")
   install(FILES ${_torch_install} DESTINATION lib/smartpipe/nvidia/cu13/lib)
+  # Whoever passes the libraries on must pass on their licences: all that the wheels came with.
+  file(GLOB _torch_licenses RELATIVE "${SMARTPIPE_TORCH_DIR}"
+       "${SMARTPIPE_TORCH_DIR}/*.dist-info/[Ll][Ii][Cc][Ee][Nn][Ss][Ee]*"
+       "${SMARTPIPE_TORCH_DIR}/*.dist-info/NOTICE*"
+       "${SMARTPIPE_TORCH_DIR}/*.dist-info/licenses/*")
+  foreach(_file IN LISTS _torch_licenses)
+    if(NOT IS_DIRECTORY "${SMARTPIPE_TORCH_DIR}/${_file}")
+      cmake_path(GET _file PARENT_PATH _folder)
+      install(FILES "${SMARTPIPE_TORCH_DIR}/${_file}" DESTINATION "lib/smartpipe/licenses/${_folder}")
+    endif()
+  endforeach()
 endif()
