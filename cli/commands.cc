@@ -1,30 +1,38 @@
 #include "cli/commands.h"
 
-#include <cstdio>
 #include <iostream>
+#include <thread>
 
 #include "absl/status/statusor.h"
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "cli/complaint.h"
+#include "cli/config_notes.h"
 #include "cli/display.h"
 #include "cli/files.h"
 #include "cli/preflight.h"
 #include "cli/render.h"
 #include "cli/run_result.h"
 #include "cli/train.h"
-#include "services/base/nearest_name.h"
 #include "services/rpc/quiet.h"
 
 namespace smartpipe {
 namespace {
 
-// A config's problems carry the file's name in each line.
-int FailConfig(const absl::Status& status) {
-  std::cerr << status.message()
-            << "\n`smartpipe config keys` explains every key. Nothing was started." << std::endl;
+// A config's problems carry the file's name in each line. `what_not` ends the message: that nothing
+// was done.
+int FailConfig(const absl::Status& status, absl::string_view what_not = "") {
+  const bool about_keys = absl::IsInvalidArgument(status);
+  std::string text = absl::StrCat(about_keys ? "" : "smartpipe: ", status.message());
+  if (about_keys || !what_not.empty()) absl::StrAppend(&text, "\n");
+  if (about_keys) absl::StrAppend(&text, "`smartpipe config keys` explains every key.");
+  if (!what_not.empty()) absl::StrAppend(&text, about_keys ? " " : "", what_not);
+  Complain(text);
   return kExitUsage;
 }
+
+constexpr char kNothingStarted[] = "Nothing was started.";
 
 int FailRun(const absl::Status& status) {
   return Fail(status, absl::IsCancelled(status) ? kExitInterrupted : kExitFailed);
@@ -37,24 +45,18 @@ absl::Status CheckSummary(const TrainArguments& arguments) {
   return absl::Status(writable.code(), absl::StrCat("--summary: ", writable.message()));
 }
 
-std::string Headline(const CheckedConfig& checked) {
-  const RunConfig& config = checked.config;
-  std::string text = absl::StrCat(
-      config.model.name, " on ", config.data.name, ", ", config.pipeline.stages,
-      config.pipeline.stages == 1 ? " stage" : " stages", " (", config.pipeline.schedule,
-      "), policy ", config.freeze.policy, ", seed ", config.train.seed);
-  if (checked.shape) {
-    absl::StrAppend(&text, "; ", checked.shape->num_steps, " steps, ",
-                    checked.shape->steps_per_epoch, " an epoch, decisions every ",
-                    checked.shape->interval_steps);
-  }
+std::string NotesText(const CheckedConfig& checked) {
+  std::string text;
+  for (const std::string& note : ConfigNotes(checked, std::thread::hardware_concurrency()))
+    absl::StrAppend(&text, Wrap("Note: " + note + ".", 79, 2));
   return text;
 }
 
 // One run with its own directory; its headline first.
 absl::StatusOr<RunResult> RunOnce(const CheckedConfig& checked, const std::string& run_dir,
                                   Display& display) {
-  display.Print(absl::StrCat("Run ", run_dir, ":\n", Wrap(Headline(checked), 79, 2)));
+  display.Print(
+      absl::StrCat("Run ", run_dir, ":\n", Wrap(Headline(checked), 79, 2), NotesText(checked)));
   return TrainLocally(checked, run_dir, display);
 }
 
@@ -63,7 +65,7 @@ absl::StatusOr<RunResult> RunOnce(const CheckedConfig& checked, const std::strin
 int TrainCommand(const TrainArguments& arguments) {
   QuietGrpcLog();
   const absl::StatusOr<CheckedConfig> checked = LoadConfig(arguments.config_path, arguments.sets);
-  if (!checked.ok()) return FailConfig(checked.status());
+  if (!checked.ok()) return FailConfig(checked.status(), kNothingStarted);
   if (const absl::Status status = CheckSummary(arguments); !status.ok())
     return Fail(status, kExitUsage);
   const absl::StatusOr<std::string> run_dir =
@@ -84,14 +86,21 @@ int DemoCommand(const TrainArguments& arguments) {
   QuietGrpcLog();
   Display display = Display::ForStdout();
   // Both configs and folders first: a mistake should not cost the time of the first run.
-  std::vector<CheckedConfig> configs;
-  for (const char* policy : {"full", "smartpipe"}) {
-    std::vector<std::string> sets = arguments.sets;
-    sets.push_back(absl::StrCat("freeze.policy=", policy));
-    absl::StatusOr<CheckedConfig> checked = LoadConfig(arguments.config_path, sets);
-    if (!checked.ok()) return FailConfig(checked.status());
-    configs.push_back(*std::move(checked));
+  const absl::StatusOr<CheckedConfig> frozen = LoadConfig(arguments.config_path, arguments.sets);
+  if (!frozen.ok()) return FailConfig(frozen.status(), kNothingStarted);
+  if (frozen->config.freeze.policy == "full") {
+    return Fail(absl::InvalidArgumentError(
+                    "demo compares freeze.policy = full with the config's own policy, which is "
+                    "full, too; give another, like --set freeze.policy=smartpipe, or use "
+                    "`smartpipe train` for a single run. Nothing was started."),
+                kExitUsage);
   }
+  std::vector<std::string> full_sets = arguments.sets;
+  full_sets.push_back("freeze.policy=full");
+  full_sets.push_back("freeze.schedule=[]");
+  const absl::StatusOr<CheckedConfig> full = LoadConfig(arguments.config_path, full_sets);
+  if (!full.ok()) return FailConfig(full.status(), kNothingStarted);
+  const std::vector<CheckedConfig> configs = {*full, *frozen};
   if (const absl::Status status = CheckSummary(arguments); !status.ok())
     return Fail(status, kExitUsage);
   const absl::Time now = absl::Now();
@@ -128,19 +137,10 @@ int DemoCommand(const TrainArguments& arguments) {
   return kExitFinished;
 }
 
-int UnknownCommand(const std::string& name) {
-  const std::string nearest =
-      NearestName(name, {"train", "demo", "timeline", "explain", "config", "simulate", "plan"});
-  return Fail(
-      absl::InvalidArgumentError(absl::StrCat("unknown command \"", name, "\": did you mean \"",
-                                              nearest, "\"? `smartpipe --help` lists all")),
-      kExitUsage);
-}
-
 int ConfigCheckCommand(const std::string& path, const std::vector<std::string>& sets) {
   const absl::StatusOr<CheckedConfig> checked = LoadConfig(path, sets);
   if (!checked.ok()) return FailConfig(checked.status());
-  std::cout << path << " is good.\n" << Wrap(Headline(*checked), 79, 2);
+  std::cout << path << " is good.\n" << Wrap(Headline(*checked), 79, 2) << NotesText(*checked);
   return kExitFinished;
 }
 
@@ -151,19 +151,25 @@ int ConfigShowCommand(const std::string& path, const std::vector<std::string>& s
   return kExitFinished;
 }
 
-int ConfigKeysCommand() {
+int ConfigKeysCommand(const std::string& prefix) {
   std::string table;
+  bool any = false;
   for (const ConfigKey& key : ConfigKeys()) {
+    if (!absl::StartsWith(key.key, prefix)) continue;
     const size_t dot = key.key.find('.');
     const std::string in_table = dot == std::string::npos ? "" : key.key.substr(0, dot);
-    if (in_table != table) std::cout << "\n";
+    if (any && in_table != table) std::cout << "\n";
+    any = true;
     table = in_table;
     std::cout << key.key << " = " << key.default_value << "\n"
               << Wrap(absl::StrCat(key.doc, "."), 79, 4)
               << Wrap(key.range.empty() ? key.type : absl::StrCat(key.type, ": ", key.range), 79,
                       4);
   }
-  return kExitFinished;
+  if (any) return kExitFinished;
+  return Fail(absl::InvalidArgumentError(absl::StrCat("no key begins with \"", prefix.substr(0, 60),
+                                                      "\"; `smartpipe config keys` lists all")),
+              kExitUsage);
 }
 
 }  // namespace smartpipe

@@ -16,24 +16,22 @@ inline constexpr int kExitInterrupted = 130;
 struct TrainArguments {
   std::string config_path;
   std::vector<std::string> sets;
-  std::string run_dir;       // empty = runs/<time>-<policy>
+  std::string run_dir;       // empty = runs/<utc time>-<policy>; of a demo runs/<utc time>-demo
   std::string summary_path;  // empty = only in the run directory
 };
 
 /// Trains on this machine and shows it. Returns an exit code.
 int TrainCommand(const TrainArguments& arguments);
 
-/// Trains twice with the same seed, freeze.policy = full and smartpipe, and compares.
+/// Trains twice with the same seed, with freeze.policy = full and with the config's own policy, and
+/// compares. A config whose policy is full is a mistake.
 int DemoCommand(const TrainArguments& arguments);
-
-/// Complains about a command that does not exist, with the nearest that does.
-int UnknownCommand(const std::string& name);
 
 /// Says whether a config is good, or what is wrong with it.
 int ConfigCheckCommand(const std::string& path, const std::vector<std::string>& sets);
 /// Prints the config with every key.
 int ConfigShowCommand(const std::string& path, const std::vector<std::string>& sets);
-/// Prints the table of keys.
-int ConfigKeysCommand();
+/// Prints the table of keys that begin with `prefix` ("" = all).
+int ConfigKeysCommand(const std::string& prefix);
 
 }  // namespace smartpipe

@@ -28,6 +28,10 @@ CLI::App* AddExplainCommand(CLI::App& app, ExplainArguments& arguments) {
       ->required()
       ->type_name("");
   command->add_flag("--json", arguments.json, "every number, for scripts");
+  command->footer(
+      "Works while the run goes on, and after it failed. docs/guide.md explains the columns.\n\n"
+      "Example: smartpipe explain runs/fixed\n\n"
+      "Exit codes: 0 done, 2 no run directory with traces.");
   return command;
 }
 

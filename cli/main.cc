@@ -1,32 +1,66 @@
 // smartpipe: the command. Parses the command line; the commands themselves are in commands.cc.
+#include <algorithm>
 #include <csignal>
+#include <iostream>
 #include <string>
 #include <vector>
 
 #include "CLI/CLI.hpp"
 #include "cli/commands.h"
+#include "cli/complaint.h"
 #include "cli/explain_command.h"
 #include "cli/plan_command.h"
 #include "cli/simulate_command.h"
 #include "cli/timeline_command.h"
+#include "cli/usage.h"
 #include "services/base/version.h"
 
 namespace {
 
 constexpr char kFooter[] = R"(Examples:
-  smartpipe train examples/fashion_mnist.toml
+  smartpipe demo examples/fashion_mnist.toml
   smartpipe train examples/fashion_mnist.toml --set pipeline.stages=4 \
       --set freeze.policy=fixed --run-dir runs/fixed --summary fixed.json
-  smartpipe demo examples/fashion_mnist.toml
   smartpipe explain runs/fixed
   smartpipe timeline runs/fixed --svg pipeline.svg --perfetto pipeline.json
   smartpipe config check my.toml
-  smartpipe config keys
+  smartpipe config show my.toml
+  smartpipe config keys freeze
   smartpipe simulate --schedule 1f1b --stages 4 --samples 6 --batch 3
   smartpipe plan --costs costs.json --stages 4 --microbatches 8 --frontier 12
 
+Schedules (pipeline.schedule): gpipe runs all forwards, then all backwards; 1f1b starts
+backwards early and keeps less in memory; interleaved_1f1b is 1f1b with several stages
+on each worker (pipeline.stages_per_worker), for shorter fill and drain.
+
+`smartpipe COMMAND --help` says more. Exit codes: 0 finished, 1 the run failed,
+2 mistake in the command line or the config (nothing was started), 130 stopped by
+Ctrl-C or SIGTERM.)";
+
+constexpr char kTrainFooter[] =
+    R"(Shows one live line and a line for each decision. `smartpipe config keys` lists
+what --set can change; docs/guide.md says what is in the run directory.
+
+Examples:
+  smartpipe train examples/fashion_mnist.toml
+  smartpipe train my.toml --set train.epochs=1 --set freeze.policy=full
+
 Exit codes: 0 finished, 1 the run failed, 2 mistake in the command line or the
 config (nothing was started), 130 stopped by Ctrl-C or SIGTERM.)";
+
+constexpr char kDemoFooter[] =
+    R"(Runs the config twice with the same seed: with freeze.policy = full, which never
+freezes, then with the config's own policy. DIR/full and DIR/POLICY are run
+directories as of `train`; DIR/comparison.json holds both results.
+
+Example:
+  smartpipe demo examples/fashion_mnist.toml --set freeze.tau=0.2
+
+Exit codes: as of `smartpipe train`.)";
+
+constexpr char kKeysFooter[] = R"(Examples:
+  smartpipe config keys
+  smartpipe config keys freeze)";
 
 void AddConfigArguments(CLI::App* command, smartpipe::TrainArguments& arguments) {
   command->add_option("CONFIG", arguments.config_path, "TOML file")->required()->type_name("");
@@ -37,12 +71,62 @@ void AddConfigArguments(CLI::App* command, smartpipe::TrainArguments& arguments)
       ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
 }
 
-void AddRunArguments(CLI::App* command, smartpipe::TrainArguments& arguments) {
+void AddRunArguments(CLI::App* command, smartpipe::TrainArguments& arguments,
+                     const std::string& run_dir_help) {
   AddConfigArguments(command, arguments);
-  command->add_option("--run-dir", arguments.run_dir, "new folder for files [runs/TIME-POLICY]")
-      ->type_name("DIR");
+  command->add_option("--run-dir", arguments.run_dir, run_dir_help)->type_name("DIR");
   command->add_option("--summary", arguments.summary_path, "write the results as JSON, too")
       ->type_name("FILE");
+}
+
+// The command of the command line, the innermost: "config check" for `smartpipe config check x`.
+const CLI::App* ParsedCommand(const CLI::App& app) {
+  const CLI::App* command = &app;
+  while (!command->get_subcommands().empty()) command = command->get_subcommands().front();
+  return command;
+}
+
+std::vector<std::string> CommandNames(const CLI::App& app) {
+  std::vector<std::string> names;
+  for (const CLI::App* command : app.get_subcommands(nullptr)) names.push_back(command->get_name());
+  return names;
+}
+
+// What the parser says, with a hint where an option is meant for another place.
+int BadUsage(const CLI::App& app, const CLI::ParseError& error,
+             const std::vector<std::string>& words) {
+  const CLI::App* command = ParsedCommand(app);
+  std::string path = "smartpipe";
+  for (const CLI::App* at = &app; at != command; path += " " + at->get_name())
+    at = at->get_subcommands().front();
+  std::vector<std::string> options;
+  for (const CLI::Option* option : command->get_options()) {
+    for (const std::string& name : option->get_lnames()) options.push_back("--" + name);
+  }
+  const bool takes_set = std::find(options.begin(), options.end(), "--set") != options.end();
+  std::string message = error.what();
+  while (!message.empty() && (message.back() == '\n' || message.back() == ' ')) message.pop_back();
+  const std::string unknown = smartpipe::UnknownOption(words, options);
+  const std::string hint = smartpipe::OptionHint(words, options, takes_set);
+  if (!unknown.empty())
+    message = "unknown option " + unknown + (hint.empty() ? "" : ": " + hint);
+  else if (!command->get_subcommands(nullptr).empty())
+    message = "`" + path + "` needs a command";
+  smartpipe::Complain("smartpipe: " + message + "\n`" + path + " --help` explains " +
+                      (command == &app ? "the commands." : "this command."));
+  return smartpipe::kExitUsage;
+}
+
+// The command line with `help X` and `version` as the options that they stand for.
+std::vector<std::string> Words(int argc, char** argv) {
+  std::vector<std::string> words(argv + std::min(argc, 1), argv + argc);
+  if (words.empty()) return words;
+  if (words[0] == "version") words[0] = "--version";
+  if (words[0] == "help") {
+    words.erase(words.begin());
+    words.push_back("--help");
+  }
+  return words;
 }
 
 }  // namespace
@@ -57,10 +141,12 @@ int main(int argc, char** argv) {
   app.footer(kFooter);
   app.get_formatter()->column_width(28);
 
-  CLI::App* train = app.add_subcommand("train", "train on this machine, one process per stage");
-  AddRunArguments(train, arguments);
+  CLI::App* train = app.add_subcommand("train", "train on this machine, one process per worker");
+  AddRunArguments(train, arguments, "new folder for files [runs/UTC_TIME-POLICY]");
+  train->footer(kTrainFooter);
   CLI::App* demo = app.add_subcommand("demo", "train without and with freezing, and compare");
-  AddRunArguments(demo, arguments);
+  AddRunArguments(demo, arguments, "new folder for both runs [runs/UTC_TIME-demo]");
+  demo->footer(kDemoFooter);
   smartpipe::TimelineArguments timeline_arguments;
   CLI::App* timeline = smartpipe::AddTimelineCommand(app, timeline_arguments);
   smartpipe::ExplainArguments explain_arguments;
@@ -69,20 +155,41 @@ int main(int argc, char** argv) {
   config->require_subcommand(1);
   CLI::App* check = config->add_subcommand("check", "say what is wrong: line, key and cure");
   AddConfigArguments(check, arguments);
-  CLI::App* show = config->add_subcommand("show", "print it with every key");
+  check->footer(
+      "Also says what is allowed but seldom meant. Exit codes: 0 good (notes do not count),\n"
+      "2 a mistake in the file, --set or the command line.");
+  CLI::App* show = config->add_subcommand("show", "print it with every key and default");
+  show->footer(
+      "What `train` would use, and writes to config.toml in the run directory.\n\n"
+      "Example: smartpipe config show my.toml --set train.epochs=1 > resolved.toml");
   AddConfigArguments(show, arguments);
   CLI::App* keys = config->add_subcommand("keys", "explain every key");
+  std::string keys_prefix;
+  keys->add_option("PREFIX", keys_prefix, "only keys that begin so, like freeze")->type_name("");
+  keys->footer(kKeysFooter);
   smartpipe::SimulateArguments simulate_arguments;
   CLI::App* simulate = smartpipe::AddSimulateCommand(app, simulate_arguments);
   smartpipe::PlanArguments plan_arguments;
   CLI::App* plan = smartpipe::AddPlanCommand(app, plan_arguments);
 
+  const std::vector<std::string> words = Words(argc, argv);
+  if (words.empty()) {
+    std::cout << app.help() << std::flush;
+    return smartpipe::kExitUsage;
+  }
   try {
-    app.parse(argc, argv);
+    // CLI11 takes them from the back.
+    app.parse(std::vector<std::string>(words.rbegin(), words.rend()));
   } catch (const CLI::ParseError& error) {
-    if (argc > 1 && argv[1][0] != '-' && app.get_subcommands().empty())
-      return smartpipe::UnknownCommand(argv[1]);
-    return app.exit(error) == 0 ? smartpipe::kExitFinished : smartpipe::kExitUsage;
+    if (error.get_exit_code() == 0) return app.exit(error);  // --help, --version
+    // A first word of another command, at the top or in `config`.
+    const CLI::App* command = ParsedCommand(app);
+    const size_t at = command == &app ? 0 : 1;
+    const std::vector<std::string> names = CommandNames(*command);
+    if (names.empty() || at >= words.size() || words[at][0] == '-')
+      return BadUsage(app, error, words);
+    smartpipe::Complain("smartpipe: " + smartpipe::UnknownCommandText(words[at], names));
+    return smartpipe::kExitUsage;
   }
   if (train->parsed()) return smartpipe::TrainCommand(arguments);
   if (demo->parsed()) return smartpipe::DemoCommand(arguments);
@@ -90,7 +197,7 @@ int main(int argc, char** argv) {
   if (explain->parsed()) return smartpipe::ExplainCommand(explain_arguments);
   if (check->parsed()) return smartpipe::ConfigCheckCommand(arguments.config_path, arguments.sets);
   if (show->parsed()) return smartpipe::ConfigShowCommand(arguments.config_path, arguments.sets);
-  if (keys->parsed()) return smartpipe::ConfigKeysCommand();
+  if (keys->parsed()) return smartpipe::ConfigKeysCommand(keys_prefix);
   if (simulate->parsed()) return smartpipe::SimulateCommand(simulate_arguments);
   if (plan->parsed()) return smartpipe::PlanCommand(plan_arguments);
   return smartpipe::kExitUsage;

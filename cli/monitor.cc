@@ -22,8 +22,11 @@ std::vector<int64_t> Cuts(const google::protobuf::RepeatedField<int32_t>& cuts) 
 }  // namespace
 
 RunMonitor::RunMonitor(std::unique_ptr<v1::FreezeService::StubInterface> service, Display* display,
-                       std::function<bool()> stop_asked)
-    : service_(std::move(service)), display_(display), stop_asked_(std::move(stop_asked)) {}
+                       std::function<bool()> stop_asked, const EvaluationPlan& evaluations)
+    : service_(std::move(service)),
+      display_(display),
+      stop_asked_(std::move(stop_asked)),
+      evaluations_(evaluations) {}
 
 absl::Status RunMonitor::Stuck(absl::Time now) const {
   if (now - last_answer_ > kSilencePatience) {
@@ -56,24 +59,44 @@ void RunMonitor::Poll(absl::Time now) {
   }
   last_answer_ = now;
   said_silent_ = false;
+  const bool is_new = response.run().state() != v1::RUN_STATE_WAITING &&
+                      (response.run().num_verdicts() > num_verdicts_seen_ ||
+                       response.run().evaluations_size() > run_.evaluations_size());
+  if (is_new) display_->ClearState();
   PrintEvaluations(response.run());
   if (last_news_ == absl::InfiniteFuture() || response.run().message() != run_.message()) {
     last_news_ = now;
   }
   run_ = std::move(*response.mutable_run());
   if (run_.state() == v1::RUN_STATE_WAITING) {
-    display_->ShowState(run_.message());
+    display_->ShowState(absl::StrCat("Measuring layer times; ready: ", run_.message()));
     return;
   }
   if (run_.num_verdicts() > num_verdicts_seen_ && FetchDecisions().ok())
     num_verdicts_seen_ = run_.num_verdicts();
-  if (run_.state() == v1::RUN_STATE_RUNNING && run_.num_steps() > 0) {
-    if (run_.step() > 0) {
-      display_->ShowProgress(MakeProgress(), now);
-    } else {
-      display_->ShowState("All workers are there; the first step is running.");
-    }
+  if (run_.state() == v1::RUN_STATE_RUNNING && run_.num_steps() > 0) ShowRun(now);
+}
+
+void RunMonitor::ShowRun(absl::Time now) {
+  if (run_.step() == 0) {
+    display_->ShowState("All workers are ready; the first step is running.");
+  } else if (Evaluating()) {
+    display_->ShowState(absl::StrCat("step ", run_.step(), "/", run_.num_steps(), ": evaluating ",
+                                     evaluations_.num_samples
+                                         ? absl::StrCat(*evaluations_.num_samples, " test samples")
+                                         : "the test set"));
+  } else if (run_.step() == run_.num_steps()) {
+    display_->ShowState("All steps are done; the weights are being written.");
+  } else {
+    display_->ShowProgress(MakeProgress(), now);
   }
+}
+
+// The rule of the workers (worker/engine/trainer.cc), as the service is not told of a beginning.
+bool RunMonitor::Evaluating() const {
+  const int64_t every = evaluations_.every_epochs * run_.steps_per_epoch();
+  const bool due = run_.step() == run_.num_steps() || (every > 0 && run_.step() % every == 0);
+  return due && (run_.evaluations().empty() || run_.evaluations().rbegin()->step() < run_.step());
 }
 
 absl::Status RunMonitor::FetchDecisions() {
@@ -112,7 +135,7 @@ void RunMonitor::PrintDecision(const v1::Verdict& verdict) {
                     .reason = verdict.reason()};
   frontier_ = line.frontier;
   cuts_ = line.cuts;
-  display_->Print(FormatDecision(line));
+  display_->PrintSentence(FormatDecision(line));
 }
 
 void RunMonitor::PrintEvaluations(const v1::Run& run) {
@@ -120,9 +143,12 @@ void RunMonitor::PrintEvaluations(const v1::Run& run) {
     const v1::Evaluation& evaluation = run.evaluations(i);
     const double epoch =
         static_cast<double>(evaluation.step()) / std::max<int64_t>(1, run.steps_per_epoch());
-    display_->Print(
-        absl::StrFormat("epoch %.4g done (step %d): test accuracy %.2f %%, test loss %.3f", epoch,
-                        evaluation.step(), evaluation.accuracy() * 100, evaluation.loss()));
+    const bool whole = evaluation.step() % std::max<int64_t>(1, run.steps_per_epoch()) == 0;
+    display_->Print(absl::StrFormat("%s (step %d): test accuracy %.2f %%, test loss %.3f",
+                                    whole ? absl::StrFormat("epoch %.0f done", epoch)
+                                          : absl::StrFormat("stopped at epoch %.2f", epoch),
+                                    evaluation.step(), evaluation.accuracy() * 100,
+                                    evaluation.loss()));
   }
 }
 
@@ -134,6 +160,7 @@ Progress RunMonitor::MakeProgress() const {
       .loss = run_.step() > 0 ? run_.loss() : std::numeric_limits<double>::quiet_NaN(),
       .samples_per_second = run_.samples_per_second(),
       .frontier = run_.current().frontier(),
+      .num_layers = run_.layers_size(),
       .cuts = Cuts(run_.current().cuts())};
   if (run_.samples_per_second() > 0) {
     progress.eta_s = static_cast<double>((run_.num_steps() - run_.step()) * run_.batch_size()) /

@@ -3,6 +3,7 @@
 
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -16,6 +17,12 @@
 
 namespace smartpipe {
 
+/// When the workers evaluate, and on how much.
+struct EvaluationPlan {
+  int64_t every_epochs = 0;            // eval.every_epochs; at the end in any case
+  std::optional<int64_t> num_samples;  // none = not known
+};
+
 /// Threads: one; each call blocks for at most kCallTimeout per request.  Test:
 /// tests/component/cli/monitor_test.cc
 class RunMonitor {
@@ -27,7 +34,7 @@ class RunMonitor {
   /// `display` must outlive the monitor. `stop_asked` (may be empty) is called before each further
   /// request of one Poll, which ends early when it returns true.
   RunMonitor(std::unique_ptr<v1::FreezeService::StubInterface> service, Display* display,
-             std::function<bool()> stop_asked = nullptr);
+             std::function<bool()> stop_asked = nullptr, const EvaluationPlan& evaluations = {});
 
   /// Asks once, prints what is new (state, evaluations, decisions) and redraws the progress. A
   /// service that does not answer is no error here; after ten seconds of silence a line says so.
@@ -50,6 +57,8 @@ class RunMonitor {
 
  private:
   absl::Status FetchDecisions();
+  void ShowRun(absl::Time now);
+  bool Evaluating() const;
   void PrintDecision(const v1::Verdict& verdict);
   void PrintEvaluations(const v1::Run& run);
   Progress MakeProgress() const;
@@ -57,6 +66,7 @@ class RunMonitor {
   std::unique_ptr<v1::FreezeService::StubInterface> service_;
   Display* display_;
   std::function<bool()> stop_asked_;
+  EvaluationPlan evaluations_;
   v1::Run run_;
   std::vector<v1::Verdict> decisions_;  // changes only, by boundary
   int64_t num_verdicts_seen_ = 0;

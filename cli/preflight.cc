@@ -11,6 +11,7 @@
 #include <filesystem>
 #include <system_error>
 
+#include "absl/algorithm/container.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
@@ -18,6 +19,7 @@
 #include "services/base/limits.h"
 #include "services/base/status_macros.h"
 #include "services/base/text.h"
+#include "services/config/set_words.h"
 
 namespace smartpipe {
 namespace {
@@ -31,7 +33,8 @@ struct DatasetFiles {
   std::string name;
   std::string default_path;
   std::vector<std::string> files;
-  std::string labels;  // IDX file whose header holds the number of training samples
+  std::string labels;  // IDX files whose headers hold the number of training and test samples
+  std::string test_labels;
   std::string cure;
 };
 
@@ -44,6 +47,7 @@ const std::vector<DatasetFiles>& KnownDatasetFiles() {
        .files = {"train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte",
                  "t10k-labels-idx1-ubyte"},
        .labels = "train-labels-idx1-ubyte",
+       .test_labels = "t10k-labels-idx1-ubyte",
        .cure =
            "install the package dataset-fashion-mnist, or set data.path to a folder that has them"},
   };
@@ -74,10 +78,10 @@ void MakeAbsolute(std::string& path) {
   if (!path.empty()) path = fs::absolute(path).lexically_normal().string();
 }
 
-// Problems with the files that the config names, and the number of training samples if it can be
-// told.
+// Problems with the files that the config names, and the numbers of samples if they can be told.
 std::vector<ConfigProblem> CheckFiles(const RunConfig& config,
-                                      std::optional<int64_t>& num_train_samples) {
+                                      std::optional<int64_t>& num_train_samples,
+                                      std::optional<int64_t>& num_test_samples) {
   const DatasetFiles* const dataset = FindDatasetFiles(config.data.name);
   if (dataset == nullptr) return CheckConfigFiles(config, {});
   RunConfig with_path = config;
@@ -86,8 +90,10 @@ std::vector<ConfigProblem> CheckFiles(const RunConfig& config,
   for (ConfigProblem& problem : problems) {
     if (problem.key == "data.path") absl::StrAppend(&problem.message, "; ", dataset->cure);
   }
-  if (problems.empty())
+  if (problems.empty()) {
     num_train_samples = ReadIdxCount(with_path.data.path + "/" + dataset->labels);
+    num_test_samples = ReadIdxCount(with_path.data.path + "/" + dataset->test_labels);
+  }
   return problems;
 }
 
@@ -122,12 +128,13 @@ absl::StatusOr<CheckedConfig> LoadConfig(const std::string& path,
                                          const std::vector<std::string>& sets) {
   std::error_code error;
   if (fs::is_directory(path, error)) {
-    return absl::InvalidArgumentError(absl::StrCat(path, " is a folder; give a TOML file"));
+    return absl::FailedPreconditionError(absl::StrCat(path, " is a folder; give a TOML file"));
   }
   absl::StatusOr<std::string> text = ReadSmallFile(path, limits::kConfigBytesMax);
-  if (!text.ok()) return absl::InvalidArgumentError(text.status().message());
+  if (!text.ok()) return absl::FailedPreconditionError(text.status().message());
   CheckedConfig checked;
   std::vector<ConfigProblem> problems = CheckRunConfig(*text, sets, &checked.config);
+  bool about_keys = absl::c_any_of(problems, [](const ConfigProblem& p) { return !p.key.empty(); });
   if (problems.empty()) {
     MakeAbsolute(checked.config.data.path);
     MakeAbsolute(checked.config.model.weights);
@@ -137,19 +144,28 @@ absl::StatusOr<CheckedConfig> LoadConfig(const std::string& path,
   }
   if (problems.empty()) {
     std::optional<int64_t> num_train_samples;
-    problems = CheckFiles(checked.config, num_train_samples);
+    problems = CheckFiles(checked.config, num_train_samples, checked.num_test_samples);
+    for (ConfigProblem& problem : problems)
+      absl::StrAppend(&problem.message, SetOrigin(sets, problem.key, problem.message));
+    if (checked.num_test_samples && checked.config.data.limit_test > 0) {
+      checked.num_test_samples =
+          std::min(*checked.num_test_samples, checked.config.data.limit_test);
+    }
     if (num_train_samples) {
       absl::StatusOr<RunShape> shape = MakeRunShape(checked.config, *num_train_samples);
       if (shape.ok()) {
         checked.shape = *shape;
       } else {
+        const std::string message(shape.status().message());
         problems.push_back(
-            {.line = 0, .key = "", .message = std::string(shape.status().message())});
+            {.line = 0, .key = "", .message = message + SetOrigin(sets, "", message)});
+        about_keys = true;
       }
     }
   }
   if (problems.empty()) return checked;
-  return absl::InvalidArgumentError(
+  return absl::Status(
+      about_keys ? absl::StatusCode::kInvalidArgument : absl::StatusCode::kFailedPrecondition,
       absl::StrJoin(problems, "\n", [&](std::string* out, const ConfigProblem& problem) {
         absl::StrAppend(out, FormatConfigProblem(problem, path));
       }));

@@ -17,11 +17,13 @@ namespace smartpipe {
 struct CheckedConfig {
   RunConfig config;               // paths made absolute
   std::optional<RunShape> shape;  // none when the training set's size is known to the workers only
+  std::optional<int64_t> num_test_samples;  // that an evaluation uses; none likewise
 };
 
 /// Reads and checks a config file with its --set words, and the files that it names.
 /// Errors: INVALID_ARGUMENT with one line per problem, "<path>:<line>: <key>: <what is wrong and
-/// the cure>".
+/// the cure>"; FAILED_PRECONDITION when the reason is no key: the file cannot be read or is no
+/// TOML, or a file that it names is not there.
 absl::StatusOr<CheckedConfig> LoadConfig(const std::string& path,
                                          const std::vector<std::string>& sets);
 

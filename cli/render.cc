@@ -3,16 +3,19 @@
 #include <algorithm>
 #include <cmath>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
+#include "absl/strings/strip.h"
 
 namespace smartpipe {
 namespace {
 
-constexpr int kBarMin = 8;
+constexpr int kBarMin = 7;
 constexpr int kBarMax = 24;
+constexpr size_t kEtaWidth = 19;  // of "9 min 59 s to train"
 
 std::string EpochText(const Progress& progress) {
   if (progress.steps_per_epoch <= 0) return "";
@@ -22,9 +25,41 @@ std::string EpochText(const Progress& progress) {
   return absl::StrCat("epoch ", epoch, "/", num_epochs);
 }
 
+std::string CutWord(const std::vector<int64_t>& cuts) {
+  return absl::StrCat(cuts.size() > 1 ? "cuts " : "cut ", FormatCutList(cuts));
+}
+
+// Five characters from 0 to 1e99.
 std::string LossText(double loss) {
-  if (!std::isfinite(loss)) return "loss -";
-  return loss < 1000 ? absl::StrFormat("loss %.3f", loss) : absl::StrFormat("loss %.2e", loss);
+  if (!std::isfinite(loss)) return "-";
+  if (loss < 9.9995) return absl::StrFormat("%.3f", loss);
+  if (loss < 99.995) return absl::StrFormat("%.2f", loss);
+  return loss < 999.95 ? absl::StrFormat("%.1f", loss) : absl::StrFormat("%.0e", loss);
+}
+
+std::string Padded(const std::string& text, size_t width) {
+  return text.size() < width ? std::string(width - text.size(), ' ') + text : text;
+}
+
+size_t Digits(int64_t number) { return absl::StrCat(number).size(); }
+
+// How long training still takes, without evaluations; rounded, as it is a guess.
+std::string EtaText(double eta_s) {
+  if (eta_s < 0) return "";
+  std::string text = FormatDuration(eta_s);
+  if (eta_s < 59.5) text = absl::StrFormat("%.0f s", eta_s);
+  if (eta_s >= 600 && eta_s < 3599.5) text = absl::StrFormat("%.0f min", eta_s / 60);
+  return text + " to train";
+}
+
+// The cuts with room for every number that they may have.
+std::string PaddedCuts(const Progress& progress) {
+  const size_t digits = Digits(std::max<int64_t>(1, progress.num_layers) - 1);
+  const size_t width = progress.cuts.size() * (digits + 1);
+  std::string text = CutWord(progress.cuts);
+  const size_t word = text.find(' ') + 1;
+  if (text.size() + 1 < word + width) text.append(word + width - 1 - text.size(), ' ');
+  return text;
 }
 
 std::string Bar(const Progress& progress, int width) {
@@ -39,19 +74,14 @@ std::string Bar(const Progress& progress, int width) {
   return absl::StrCat("[", bar, "]");
 }
 
-std::string CutWord(const std::vector<int64_t>& cuts) {
-  return absl::StrCat(cuts.size() > 1 ? "cuts " : "cut ", FormatCutList(cuts));
-}
-
 }  // namespace
 
 std::string FormatDuration(double seconds) {
   if (!std::isfinite(seconds) || seconds < 0) return "?";
   if (seconds < 59.95) return absl::StrFormat("%.1f s", seconds);
   const int64_t whole = static_cast<int64_t>(std::min(seconds + 0.5, 1e9));
-  const int64_t hours = whole / 3600, minutes = whole / 60 % 60;
-  if (hours > 0) return absl::StrFormat("%d:%02d:%02d", hours, minutes, whole % 60);
-  return absl::StrFormat("%d:%02d", minutes, whole % 60);
+  if (whole < 3600) return absl::StrFormat("%d min %02d s", whole / 60, whole % 60);
+  return absl::StrFormat("%d h %02d min", whole / 3600, whole / 60 % 60);
 }
 
 std::string FormatRate(double per_second) {
@@ -72,13 +102,17 @@ std::string LiveLine(const Progress& progress, int width) {
     int importance;  // the least important leaves first
   };
   std::vector<Part> parts = {
-      {EpochText(progress), 3},
-      {absl::StrCat("step ", progress.step, "/", progress.num_steps), 6},
-      {LossText(progress.loss), 4},
-      {absl::StrCat(FormatRate(progress.samples_per_second), "/s"), 2},
-      {absl::StrCat("frontier ", progress.frontier), 5},
-      {CutWord(progress.cuts), 1},
-      {progress.eta_s < 0 ? "" : absl::StrCat("ETA ", FormatDuration(progress.eta_s)), 3},
+      {EpochText(progress), 2},
+      {absl::StrCat("step ", Padded(absl::StrCat(progress.step), Digits(progress.num_steps)), "/",
+                    progress.num_steps),
+       7},
+      {absl::StrCat("loss ", Padded(LossText(progress.loss), 5)), 5},
+      {absl::StrCat(Padded(FormatRate(progress.samples_per_second), 4), " samples/s"), 3},
+      {absl::StrCat("frontier ", Padded(absl::StrCat(progress.frontier),
+                                        Digits(std::max<int64_t>(0, progress.num_layers)))),
+       6},
+      {PaddedCuts(progress), 1},
+      {Padded(EtaText(progress.eta_s), kEtaWidth), 4},
   };
   for (;;) {
     std::vector<std::string> texts;
@@ -100,11 +134,11 @@ std::string PlainLine(const Progress& progress) {
   std::vector<std::string> parts = {
       EpochText(progress),
       absl::StrCat("step ", progress.step, "/", progress.num_steps),
-      LossText(progress.loss),
+      absl::StrCat("loss ", LossText(progress.loss)),
       absl::StrCat(FormatRate(progress.samples_per_second), " samples/s"),
       absl::StrCat("frontier ", progress.frontier),
       CutWord(progress.cuts),
-      progress.eta_s < 0 ? "" : absl::StrCat("ETA ", FormatDuration(progress.eta_s)),
+      EtaText(progress.eta_s),
   };
   parts.erase(std::remove(parts.begin(), parts.end(), ""), parts.end());
   return absl::StrJoin(parts, "  ");
@@ -115,13 +149,17 @@ std::string FormatDecision(const DecisionLine& decision) {
   if (decision.frontier != decision.old_frontier) {
     what.push_back(absl::StrCat("frontier ", decision.old_frontier, " -> ", decision.frontier));
   }
-  if (decision.cuts != decision.old_cuts) {
+  const bool reason_has_cuts = absl::StrContains(decision.reason, "cuts [");
+  if (decision.cuts != decision.old_cuts && !reason_has_cuts) {
     what.push_back(absl::StrCat(decision.cuts.size() > 1 ? "cuts " : "cut ",
                                 FormatCutList(decision.old_cuts), " -> ",
                                 FormatCutList(decision.cuts)));
   }
-  return absl::StrCat("step ", decision.step, ": ", absl::StrJoin(what, ", "),
-                      what.empty() ? "" : ": ", decision.reason);
+  if (absl::StartsWith(decision.reason, "start: ")) return decision.reason;
+  const bool changes =
+      decision.frontier != decision.old_frontier || decision.cuts != decision.old_cuts;
+  return absl::StrCat(changes ? "from step " : "step ", decision.step, changes ? " on: " : ": ",
+                      absl::StrJoin(what, ", "), what.empty() ? "" : ": ", decision.reason);
 }
 
 std::string FormatColumns(const std::vector<std::vector<std::string>>& rows) {
@@ -156,6 +194,28 @@ std::string Wrap(absl::string_view text, int width, int indent) {
     absl::StrAppend(&line, line.empty() ? "" : " ", word);
   }
   if (!line.empty()) flush();
+  return out;
+}
+
+std::string WrapHanging(absl::string_view text, int width, int hang) {
+  std::string out;
+  if (text.empty()) return out;
+  for (const absl::string_view line : absl::StrSplit(absl::StripSuffix(text, "\n"), '\n')) {
+    const size_t spaces = std::min(line.find_first_not_of(' '), line.size());
+    const std::string first(spaces, ' '), next(spaces + static_cast<size_t>(hang), ' ');
+    std::string row = first;
+    for (const absl::string_view word : absl::StrSplit(line, ' ', absl::SkipEmpty())) {
+      const bool has_word = row.find_first_not_of(' ') != std::string::npos;
+      if (has_word && row.size() + 1 + word.size() > static_cast<size_t>(std::max(1, width))) {
+        absl::StrAppend(&out, row, "\n");
+        row = next;
+        absl::StrAppend(&row, word);
+      } else {
+        absl::StrAppend(&row, has_word ? " " : "", word);
+      }
+    }
+    absl::StrAppend(&out, row, "\n");
+  }
   return out;
 }
 

@@ -17,11 +17,13 @@ struct Progress {
   double loss = 0;  // NaN = none yet
   double samples_per_second = 0;
   int64_t frontier = 0;
+  int64_t num_layers = 0;  // of the model; 0 = not known
   std::vector<int64_t> cuts;
-  double eta_s = -1;  // seconds to go; negative = not known
+  double eta_s = -1;  // seconds of training to go; negative = not known
 };
 
-/// A time for people: "0.4 s", "12.3 s", "4:05", "1:02:03"; "?" for what is negative or not finite.
+/// A time for people, always with its units: "0.4 s", "12.3 s", "4 min 05 s", "1 h 02 min"; "?" for
+/// what is negative or not finite.
 std::string FormatDuration(double seconds);
 
 /// "1.23k", "45.6k", "812", "9.4": at most five characters up to a million.
@@ -30,15 +32,17 @@ std::string FormatRate(double per_second);
 /// "4", "2,4,6", or "-" for one stage.
 std::string FormatCutList(const std::vector<int64_t>& cuts);
 
-/// The live line for a terminal, never wider than `width` columns: progress bar, epoch, step, loss,
-/// samples/s, frontier, cut, time to go. What has no room is left out, least important first.
+/// The live line for a terminal, never wider than `width` columns: progress bar, step, loss, epoch,
+/// samples/s, frontier, time to train, cut. What has no room is left out, least important first.
+/// Numbers have a fixed width, so that neither what is shown nor the bar changes during a run.
 std::string LiveLine(const Progress& progress, int width);
 
 /// The same numbers for a pipe or log, spelled out.
 std::string PlainLine(const Progress& progress);
 
-/// One decision as a line: where it takes effect, what changes (nothing at the start or after a
-/// refusal), the reason verbatim.
+/// One decision as a line: from where on it holds, what changes (nothing at the start or after a
+/// refusal; cuts only if the reason does not give them), the reason verbatim. Decisions are known
+/// before they take effect.
 struct DecisionLine {
   int64_t step = 0;
   int64_t old_frontier = 0, frontier = 0;
@@ -55,5 +59,10 @@ std::string FormatColumns(const std::vector<std::vector<std::string>>& rows);
 /// `text` broken at spaces into lines of at most `width` columns, each led by `indent` spaces. A
 /// longer word stays whole.
 std::string Wrap(absl::string_view text, int width, int indent);
+
+/// Each line of `text` broken at spaces into lines of at most `width` columns; those that continue
+/// a line are led by its own leading spaces and `hang` more. A longer word stays whole. Ends with
+/// \n unless empty.
+std::string WrapHanging(absl::string_view text, int width, int hang);
 
 }  // namespace smartpipe

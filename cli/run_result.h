@@ -32,7 +32,7 @@ struct RunResult {
   double wall_seconds = 0;   // first step's start to last step's end, without evaluation
   double total_seconds = 0;  // of the command
   double samples_per_second = 0;
-  double speedup_limit = 1;         // largest speed-up that this run's freezing admits
+  double speedup_limit = 1;         // largest speed-up by the work that this run's freezing saves
   double verdict_wait_seconds = 0;  // largest sum over the workers; the same for the next two
   double switch_seconds = 0;
   double report_seconds = 0;
@@ -46,10 +46,12 @@ int64_t NumFreezes(const RunResult& result);
 /// The summary file's text: one JSON object.
 std::string SummaryJson(const RunResult& result);
 
-/// The final table of one run, at most 80 columns unless the run directory's name is longer.
+/// The final table of one run (rows of freezing only if it froze), at most 80 columns unless the
+/// run directory's name is longer.
 std::string ResultTable(const RunResult& result);
 
-/// The same config without and with freezing, side by side: accuracy, time, speed-up and its limit.
+/// The same config without and with freezing, side by side: accuracy, time, speed-up and what saved
+/// work alone gives; then what they show, in words.
 std::string ComparisonTable(const RunResult& full, const RunResult& frozen);
 
 /// The summary of a comparison: both runs and the speed-up.

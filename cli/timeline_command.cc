@@ -57,6 +57,11 @@ CLI::App* AddTimelineCommand(CLI::App& app, TimelineArguments& arguments) {
       ->type_name("FILE");
   command->add_option("--steps", arguments.steps, "steps A to B-1 [around the first change]")
       ->type_name("A:B");
+  command->footer(
+      "Without --svg and --perfetto: what was recorded, and how exact the clocks are.\n\n"
+      "Example: smartpipe timeline runs/fixed --svg pipeline.svg --steps 100:103\n\n"
+      "Exit codes: 0 done, 1 a file could not be written, 2 no run directory with traces,\n"
+      "or a mistake in the command line.");
   return command;
 }
 

@@ -2,8 +2,10 @@
 
 #include <algorithm>
 #include <cstring>
+#include <filesystem>
 #include <memory>
 #include <optional>
+#include <system_error>
 #include <thread>
 
 #include "absl/strings/str_cat.h"
@@ -42,7 +44,9 @@ class LocalRun {
     monitor_ = std::make_unique<RunMonitor>(
         v1::FreezeService::NewStub(
             MakeChannel({.address = launcher_->service_address(), .keepalive = {}})),
-        &display_, [this] { return StopAsked(); });
+        &display_, [this] { return StopAsked(); },
+        EvaluationPlan{.every_epochs = checked_.config.eval.every_epochs,
+                       .num_samples = checked_.num_test_samples});
     if (absl::Status status = Watch(); !status.ok()) return End(status);
     launcher_->StopAll();
     display_.Clear();
@@ -108,7 +112,8 @@ class LocalRun {
       const char* name = sigabbrev_np(signal);
       display_.Print(absl::StrCat("Stopping after SIG", name == nullptr ? "?" : name, " ..."));
       launcher_->StopAll();
-      return absl::CancelledError(absl::StrCat("Stopped", StepText(), ". Files: ", run_dir_));
+      return absl::CancelledError(
+          absl::StrCat("Stopped", StepText(), ". ", StartAgainText(), "\nFiles: ", run_dir_));
     }
     return absl::AbortedError(Explain(failure, why));
   }
@@ -122,6 +127,16 @@ class LocalRun {
     if (monitor_ == nullptr || monitor_->run().num_steps() == 0) return " before the first step";
     return absl::StrCat(" after step ", monitor_->run().step(), " of ",
                         monitor_->run().num_steps());
+  }
+
+  // What is left of the run, and how to go on.
+  std::string StartAgainText() const {
+    const std::string weights = run_dir_ + "/model.safetensors";
+    std::error_code error;
+    if (std::filesystem::exists(weights, error))
+      return absl::StrCat("The weights of the last step are in ", weights, ".");
+    return "No weights were saved: they are written at the end. A run cannot be resumed; the same "
+           "command starts a new one from step 0 (with another --run-dir if you gave one).";
   }
 
   // The stage of a worker, while ranks are known: one worker per stage, in order.
@@ -156,7 +171,13 @@ class LocalRun {
       absl::StrAppend(&text, "\nLast lines of ", failure->log_path, ":");
       for (const std::string& line : failure->last_words) absl::StrAppend(&text, "\n  ", line);
     }
-    return absl::StrCat(text, "\nAll processes were stopped. Logs: ", run_dir_, "/logs");
+    absl::StrAppend(&text, "\nAll processes were stopped. ", StartAgainText());
+    if (failure && failure->killed) {
+      absl::StrAppend(&text,
+                      "\nIf nobody sent that signal, the system may have, for lack of memory "
+                      "(`dmesg` tells): fewer workers or a smaller train.batch_size need less.");
+    }
+    return absl::StrCat(text, "\nLogs: ", run_dir_, "/logs");
   }
 
   const CheckedConfig& checked_;

@@ -56,6 +56,7 @@ TEST(FaultTest, AKilledWorkerEndsTheRunAndIsNamed) {
     EXPECT_EQ(*code, 1);
     EXPECT_THAT(run.process().output(), HasSubstr(victim));
     EXPECT_THAT(run.process().output(), HasSubstr("SIGKILL"));
+    EXPECT_THAT(run.process().output(), HasSubstr("the same command starts a new one"));
     ExpectAllGone(children);
   }
 }
@@ -120,6 +121,11 @@ TEST(FaultTest, CtrlCStopsEverythingWithin5Seconds) {
     const std::vector<ChildInfo> children = ChildrenOnceTraining(run, 1);
     kill(-run.process().pid(), signal);  // as a terminal does: the whole group
     EXPECT_EQ(run.process().Wait(absl::Seconds(5)).value_or(-1), 130) << run.process().output();
+    EXPECT_THAT(run.process().output(), HasSubstr("No weights were saved"));
+    for (const char* name : {"freeze_service", "w0", "w1"}) {
+      EXPECT_THAT(testutil::ReadFile(absl::StrCat(run.run_dir(), "/logs/", name, ".log")),
+                  testing::Not(HasSubstr(" error ")));
+    }
     ExpectAllGone(children);
   }
 }

@@ -42,7 +42,38 @@ TEST(DisplayTest, TerminalKeepsOneLiveLineBelowThePrintedOnes) {
   display.Print("decision\n");
   display.Clear();
   display.Clear();
-  EXPECT_EQ(memory.text(), "waiting\r\x1b[K" + live + "\r\x1b[Kdecision\n" + live + "\r\x1b[K");
+  EXPECT_EQ(memory.text(),
+            "waiting\r" + live + "\x1b[K" + "\r\x1b[Kdecision\n" + live + "\r\x1b[K");
+}
+
+TEST(DisplayTest, TerminalDrawsWhatIsUnchangedOnlyOnce) {
+  MemoryFile memory;
+  Display display(memory.file(), /*is_terminal=*/true, 79);
+  display.ShowProgress(kProgress, absl::UnixEpoch());
+  display.ShowProgress(kProgress, absl::UnixEpoch());
+  EXPECT_EQ(memory.text(), LiveLine(kProgress, 79));
+}
+
+TEST(DisplayTest, SentencesAreWrappedOnATerminalOnly) {
+  for (const bool is_terminal : {true, false}) {
+    MemoryFile memory;
+    Display display(memory.file(), is_terminal, 12);
+    display.PrintSentence("one two three four");
+    EXPECT_EQ(memory.text(),
+              is_terminal ? "one two\n    three\n    four\n" : "one two three four\n");
+  }
+}
+
+TEST(DisplayTest, OnlyAStateIsCleared) {
+  MemoryFile memory;
+  Display display(memory.file(), /*is_terminal=*/true, 79);
+  display.ShowProgress(kProgress, absl::UnixEpoch());
+  display.ClearState();
+  const std::string live = LiveLine(kProgress, 79);
+  EXPECT_EQ(memory.text(), live);
+  display.ShowState("evaluating");
+  display.ClearState();
+  EXPECT_EQ(memory.text(), live + "\revaluating\x1b[K\r\x1b[K");
 }
 
 TEST(DisplayTest, TerminalCutsALongState) {

@@ -37,8 +37,9 @@ class RunMonitorTest : public testing::Test {
           if (next + 1 < verdicts_.size()) response->set_next_page_token(std::to_string(next + 1));
           return grpc::Status::OK;
         }));
-    monitor_ = std::make_unique<RunMonitor>(std::move(stub), display_.get(),
-                                            [this] { return stop_asked_; });
+    monitor_ = std::make_unique<RunMonitor>(
+        std::move(stub), display_.get(), [this] { return stop_asked_; },
+        EvaluationPlan{.every_epochs = 1, .num_samples = 100});
     run_.set_state(v1::RUN_STATE_RUNNING);
     run_.set_num_steps(20);
     run_.set_steps_per_epoch(10);
@@ -101,7 +102,7 @@ class RunMonitorTest : public testing::Test {
 TEST_F(RunMonitorTest, SaysWhatTheRunWaitsFor) {
   run_.set_state(v1::RUN_STATE_WAITING);
   run_.set_message("1 of 2 workers: w0");
-  EXPECT_EQ(Poll(), "1 of 2 workers: w0\n");
+  EXPECT_EQ(Poll(), "Measuring layer times; ready: 1 of 2 workers: w0\n");
   EXPECT_EQ(Poll(), "");
 }
 
@@ -109,7 +110,7 @@ TEST_F(RunMonitorTest, ProgressDecisionsAndEvaluationsOnceEach) {
   run_.set_step(5);
   run_.set_loss(0.5);
   EXPECT_EQ(Poll(),
-            "epoch 1/2  step 5/20  loss 0.500  640 samples/s  frontier 0  cut 3  ETA 1.5 s\n");
+            "epoch 1/2  step 5/20  loss 0.500  640 samples/s  frontier 0  cut 3  2 s to train\n");
   AddVerdict(2, 2, 4, "eta is low.");
   AddVerdict(3, 3, 4, "eta is lower.");
   v1::Evaluation* evaluation = run_.add_evaluations();
@@ -118,9 +119,28 @@ TEST_F(RunMonitorTest, ProgressDecisionsAndEvaluationsOnceEach) {
   evaluation->set_loss(0.4);
   EXPECT_THAT(Poll(),
               testing::StartsWith("epoch 1 done (step 10): test accuracy 87.50 %, test loss 0.400\n"
-                                  "step 10: frontier 0 -> 2, cut 3 -> 4: eta is low.\n"
-                                  "step 15: frontier 2 -> 3: eta is lower.\n"));
+                                  "from step 10 on: frontier 0 -> 2, cut 3 -> 4: eta is low.\n"
+                                  "from step 15 on: frontier 2 -> 3: eta is lower.\n"));
   EXPECT_THAT(Poll(), Not(HasSubstr("eta")));
+}
+
+TEST_F(RunMonitorTest, EvaluationsAreNamedWhileTheyRun) {
+  run_.set_step(10);
+  EXPECT_EQ(Poll(), "step 10/20: evaluating 100 test samples\n");
+  EXPECT_EQ(Poll(), "");
+  run_.add_evaluations()->set_step(10);
+  EXPECT_THAT(Poll(), HasSubstr("step 10/20  loss"));
+  run_.set_step(20);
+  EXPECT_EQ(Poll(), "step 20/20: evaluating 100 test samples\n");
+  run_.add_evaluations()->set_step(20);
+  EXPECT_THAT(Poll(), HasSubstr("the weights are being written"));
+}
+
+TEST_F(RunMonitorTest, ARunThatEndsWithinAnEpochSaysWhere) {
+  run_.set_step(5);
+  v1::Evaluation* evaluation = run_.add_evaluations();
+  evaluation->set_step(5);
+  EXPECT_THAT(Poll(), HasSubstr("stopped at epoch 0.50 (step 5): test accuracy"));
 }
 
 TEST_F(RunMonitorTest, OfVerdictsWithoutAPlanOnlyRefusalsAreShown) {

@@ -11,6 +11,7 @@ namespace smartpipe {
 namespace {
 
 using testing::HasSubstr;
+using testing::Not;
 
 RunResult Example(const std::string& policy, double wall_seconds) {
   return {
@@ -83,16 +84,50 @@ TEST(NumFreezesTest, CountsRaisesOnly) { EXPECT_EQ(NumFreezes(Example("smartpipe
 TEST(ResultTableTest, FitsAndNamesTheFiles) {
   const std::string table = ResultTable(Example("smartpipe", 83.2));
   ExpectWithin80Columns(table);
-  EXPECT_THAT(table, HasSubstr("test accuracy        91.02 %\n"));
-  EXPECT_THAT(table, HasSubstr("frozen layers        4 of 7, in 2 decisions\n"));
-  EXPECT_THAT(table, HasSubstr("files                runs/demo/smartpipe\n"));
+  EXPECT_THAT(table, HasSubstr("test accuracy            91.02 %\n"));
+  EXPECT_THAT(table, HasSubstr("train loss               0.2500, mean of the last epoch\n"));
+  EXPECT_THAT(table, HasSubstr("frozen layers            4 of 7, in 2 decisions\n"));
+  EXPECT_THAT(table, HasSubstr("speed-up by saved work   1.50x at most\n"));
+  EXPECT_THAT(table, HasSubstr("files                    runs/demo/smartpipe\n"));
+}
+
+RunResult Unfrozen(const std::string& policy, double wall_seconds) {
+  RunResult result = Example(policy, wall_seconds);
+  result.frozen_layers = result.rebalances = result.layers_moved = 0;
+  result.speedup_limit = 1;
+  result.decisions.clear();
+  return result;
+}
+
+TEST(ResultTableTest, WhatDidNotHappenHasNoRow) {
+  const std::string table = ResultTable(Unfrozen("full", 83.2));
+  EXPECT_THAT(table, HasSubstr("frozen layers            0 of 7\n"));
+  EXPECT_THAT(table, Not(HasSubstr("rebalances")));
+  EXPECT_THAT(table, Not(HasSubstr("saved work")));
+}
+
+TEST(ComparisonTableTest, WithoutAFreezeItSaysSoAndWhatToChange) {
+  const std::string table = ComparisonTable(Unfrozen("full", 83.2), Unfrozen("smartpipe", 60));
+  ExpectWithin80Columns(table);
+  EXPECT_THAT(table, HasSubstr("Nothing was frozen with policy smartpipe"));
+  EXPECT_THAT(table, HasSubstr("freeze.tau"));
+  EXPECT_THAT(table, Not(HasSubstr("times as fast")));
+  EXPECT_THAT(table, Not(HasSubstr("rebalances")));
+}
+
+TEST(ComparisonTableTest, IdleTimeIsOnlyNamedWhereThereIsAPipeline) {
+  RunResult full = Unfrozen("full", 100), frozen = Example("smartpipe", 50);
+  EXPECT_THAT(ComparisonTable(full, frozen), HasSubstr("idle time"));
+  full.num_stages = frozen.num_stages = 1;
+  EXPECT_THAT(ComparisonTable(full, frozen), Not(HasSubstr("idle time")));
+  EXPECT_THAT(ComparisonTable(full, frozen), HasSubstr("machine's"));
 }
 
 TEST(ComparisonTableTest, SpeedUpStandsBesideItsLimit) {
   const std::string table = ComparisonTable(Example("full", 83.2), Example("smartpipe", 60));
   ExpectWithin80Columns(table);
-  EXPECT_THAT(table, HasSubstr("speed-up              1.00x      1.39x\n"));
-  EXPECT_THAT(table, HasSubstr("its physical limit    1.50x      1.50x\n"));
+  EXPECT_THAT(table, HasSubstr("speed-up                     1.00x       1.39x\n"));
+  EXPECT_THAT(table, HasSubstr("speed-up by saved work       1.50x       1.50x\n"));
   EXPECT_THAT(
       table,
       HasSubstr("smartpipe trained 1.39 times as fast as full, with +0.00 points of accuracy."));
