@@ -20,7 +20,7 @@
 #include "worker/comm/transport.h"
 #include "worker/control/control_session.h"
 #include "worker/data/dataset.h"
-#include "worker/engine/numerics.h"
+#include "worker/engine/compute_settings.h"
 #include "worker/engine/profile.h"
 #include "worker/engine/trainer.h"
 #include "worker/model/layer_state.h"
@@ -54,7 +54,8 @@ struct Workbench {
   std::vector<LayerDescription> layers;
 };
 
-/// Every name of the weights file must belong to the model, unless model.allow_partial.
+/// Every name of the weights file must belong to the model, unless model.allow_partial, and every
+/// number must be finite.
 absl::Status CheckStartWeights(const RunConfig& config,
                                const std::vector<std::unique_ptr<Layer>>& layers,
                                const std::vector<NamedTensor>& weights) {
@@ -66,6 +67,7 @@ absl::Status CheckStartWeights(const RunConfig& config,
     for (const NamedTensor& tensor : layer->buffers()) known.insert(tensor.name);
   }
   for (const NamedTensor& tensor : weights) {
+    SP_RETURN_IF_ERROR(CheckFinite(tensor));
     if (config.model.allow_partial || known.contains(tensor.name)) continue;
     return absl::InvalidArgumentError(
         absl::StrCat("it holds \"", tensor.name, "\", which model \"", config.model.name,
@@ -77,7 +79,7 @@ absl::Status CheckStartWeights(const RunConfig& config,
 absl::Status BuildWorkbench(const RunWelcome& welcome, Workbench& bench) {
   SP_ASSIGN_OR_RETURN(bench.config, ParseRunConfig(welcome.config_toml, "the run's config"));
   const RunConfig& config = bench.config;
-  SetComputeThreads(config.worker.threads);
+  SetUpComputing(config.worker.threads);
   SP_ASSIGN_OR_RETURN(bench.dataset, OpenDataset(config));
   SP_ASSIGN_OR_RETURN(bench.shape, MakeRunShape(config, bench.dataset->size(Split::kTrain)));
   SP_ASSIGN_OR_RETURN(bench.model, MakeModel(config.model.name, bench.dataset->sample_shape(),

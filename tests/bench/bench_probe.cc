@@ -12,7 +12,6 @@
 #include <string>
 #include <vector>
 
-#include "ATen/Parallel.h"
 #include "CLI/CLI.hpp"
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
@@ -20,6 +19,7 @@
 #include "pipeline/partition.h"
 #include "services/base/status_macros.h"
 #include "worker/comm/transport.h"
+#include "worker/engine/compute_settings.h"
 #include "worker/engine/interpreter.h"
 #include "worker/engine/stopwatch.h"
 
@@ -50,7 +50,7 @@ nlohmann::json ToJson(const LayerCost& cost) {
 }
 
 absl::Status RunTraining(int threads, int frozen, int steps, const std::string& costs_path) {
-  at::set_num_threads(threads);
+  SetUpComputing(threads);
   const RunConfig config = BenchConfig();
   SP_ASSIGN_OR_RETURN(const auto dataset, OpenDataset(config));
   SP_ASSIGN_OR_RETURN(const auto model,

@@ -115,6 +115,12 @@ TEST(TrainTest, StartsFromAWeightsFile) {
   TrainRun wrong({"model.weights=\"" + weights + "\"", "model.name=resnet18"});
   EXPECT_NE(wrong.Wait(), 0);
   EXPECT_THAT(wrong.process().output(), HasSubstr("model.safetensors"));
+  std::string bytes = testutil::ReadFile(weights);
+  bytes.replace(bytes.size() - 4, 4, std::string("\0\0\xc0\x7f", 4));  // the last number: NaN
+  testutil::WriteFile(weights, bytes);
+  TrainRun nan({"model.weights=\"" + weights + "\""});
+  EXPECT_NE(nan.Wait(), 0);
+  EXPECT_THAT(nan.process().output(), HasSubstr("holds NaN or infinity"));
 }
 
 }  // namespace

@@ -3,12 +3,12 @@
 #include <optional>
 #include <thread>
 
-#include "ATen/Parallel.h"
 #include "absl/strings/str_cat.h"
 #include "pipeline/partition.h"
 #include "pipeline/schedule.h"
 #include "services/base/memory_key_value_store.h"
 #include "services/base/status_macros.h"
+#include "worker/engine/compute_settings.h"
 #include "worker/engine/trainer.h"
 
 namespace smartpipe {
@@ -42,7 +42,7 @@ class ScriptedControl : public ControlPlane {
 
 absl::StatusOr<WorkerResult> TrainRank(const RankThreadsOptions& options, Rank rank,
                                        Transport& transport, ScriptedControl& control) {
-  at::set_num_threads(static_cast<int>(options.config.worker.threads));
+  SetUpComputing(options.config.worker.threads);
   std::vector<std::unique_ptr<Layer>> layers;
   for (LayerIndex layer(0); layer.value() < options.model->num_layers(); ++layer) {
     layers.push_back(options.model->MakeLayer(layer, options.config.train.seed));

@@ -10,6 +10,7 @@
 #include <utility>
 
 #include "ATen/core/grad_mode.h"
+#include "ATen/ops/isfinite.h"
 #include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
@@ -189,6 +190,13 @@ absl::StatusOr<std::vector<NamedTensor>> UnpackTensors(const at::Tensor& packed)
     tensors.push_back(*std::move(entry));
   }
   return tensors;
+}
+
+absl::Status CheckFinite(const NamedTensor& tensor) {
+  if (at::isfinite(tensor.tensor).all().item<bool>()) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      absl::StrCat("\"", tensor.name,
+                   "\" holds NaN or infinity: take weights of a run whose loss stayed finite"));
 }
 
 absl::Status LoadIntoLayer(const std::vector<NamedTensor>& tensors, bool allow_partial,

@@ -44,6 +44,9 @@ absl::Status WriteSafetensors(const std::string& path, const std::vector<NamedTe
 /// beyond the file's size.
 absl::StatusOr<std::vector<NamedTensor>> ReadSafetensors(const std::string& path);
 
+/// INVALID_ARGUMENT, naming the tensor, if it holds NaN or infinity.
+absl::Status CheckFinite(const NamedTensor& tensor);
+
 /// Copies tensors into a layer's parameters and buffers by name. `found` counts the names used.
 /// Errors: INVALID_ARGUMENT for another dtype or shape; NOT_FOUND for a missing name unless
 /// allow_partial.
