@@ -362,6 +362,13 @@ absl::StatusOr<Decisions> CoordinatorImpl::Handle(const WorkerFinished& finished
         WorkerLabel(finished.worker), " cannot have finished, the run has not started"));
   }
   SP_RETURN_IF_ERROR(Annotate(CheckGeneration(finished.generation), WorkerLabel(finished.worker)));
+  // No worker enters an interval without the verdict at its start.
+  const IntervalIndex undecided(static_cast<int64_t>(verdicts_.size()));
+  if (IsBoundary(undecided)) {
+    return absl::FailedPreconditionError(
+        absl::StrCat(WorkerLabel(finished.worker), " cannot have finished, boundary ",
+                     undecided.value(), " of the run has no verdict yet"));
+  }
   progress_[rank.value()].finished = true;
   const bool all = std::all_of(progress_.begin(), progress_.end(),
                                [](const Progress& progress) { return progress.finished; });

@@ -258,6 +258,8 @@ TEST(BadInput, EndWorker) {
        StatusCode::kResourceExhausted, "3000 bytes"},
   };
   TryAll<R>(harness, good, mistakes, [&](const R& r) { return run.w0.EndWorker(r); });
+  EXPECT_EQ(run.w0.EndWorker(good).code(), StatusCode::kFailedPrecondition);  // too early
+  run.ReportAll();
   EXPECT_TRUE(run.w0.EndWorker(good).ok());
   EXPECT_TRUE(run.w0.EndWorker(good).ok());  // repeated
   EXPECT_EQ(run.w0.EndWorker("changed its mind").code(), StatusCode::kFailedPrecondition);

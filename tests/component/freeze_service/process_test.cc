@@ -97,6 +97,7 @@ TEST_F(FreezeServiceProcess, StopsSoonAlsoWithAWorkerThatDoesNotLeave) {
 TEST_F(FreezeServiceProcess, LeavesByItselfAfterTheRun) {
   Process process(Argv({"--ready-fd", "1", "--linger-s", "0"}));
   StartedRun run(Channel(Address(process)));
+  run.ReportAll();
   ASSERT_TRUE(run.w0.EndWorker("").ok());
   ASSERT_TRUE(run.w1.EndWorker("").ok());
   EXPECT_EQ(process.Wait(absl::Seconds(10)), 0) << process.output();

@@ -54,13 +54,7 @@ TEST_P(RunLife, FromJoinToSuccess) {
   EXPECT_THAT(run.assignment.members(), ElementsAre("w0", "w1"));
   EXPECT_THAT(run.assignment.plan().cuts(), ElementsAre(2));
 
-  std::vector<v1::Verdict> verdicts = {run.w0.Next().verdict(), run.w0.Next().verdict()};
-  for (int64_t interval = 0; interval < 4; ++interval) {
-    ASSERT_TRUE(run.w1.Report(run.w1.MakeReport(1, interval, verdicts[interval])).ok());
-    const absl::Status reported = run.w0.Report(run.w0.MakeReport(0, interval, verdicts[interval]));
-    ASSERT_TRUE(reported.ok()) << reported;
-    if (interval + 2 < 4) verdicts.push_back(run.w0.Next().verdict());
-  }
+  const std::vector<v1::Verdict> verdicts = run.ReportAll();
   for (int64_t boundary = 0; boundary < 4; ++boundary) {
     EXPECT_EQ(verdicts[boundary].boundary(), boundary);
     EXPECT_EQ(verdicts[boundary].step(), boundary * 10);
@@ -224,6 +218,7 @@ TEST(JoinStream, AnOverflowIsALoss) {
 
 TEST_P(RunLife, AFinishedWorkerMayLeave) {
   StartedRun run(Channel());
+  run.ReportAll();
   ASSERT_TRUE(run.w0.EndWorker("").ok());
   run.w0.Break();
   run.w0.EndOfStream();

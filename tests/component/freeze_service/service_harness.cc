@@ -213,4 +213,18 @@ StartedRun::StartedRun(std::shared_ptr<grpc::Channel> channel)
   }
 }
 
+std::vector<v1::Verdict> StartedRun::ReportAll() {
+  constexpr int64_t kIntervals = 4;
+  std::vector<v1::Verdict> verdicts = {w0.Next().verdict(), w0.Next().verdict()};
+  for (int64_t interval = 0; interval < kIntervals; ++interval) {
+    for (const auto& [worker, rank] : {std::pair(&w1, 1), std::pair(&w0, 0)}) {
+      const absl::Status reported =
+          worker->Report(worker->MakeReport(rank, interval, verdicts[interval]));
+      EXPECT_TRUE(reported.ok()) << reported;
+    }
+    if (interval + 2 < kIntervals) verdicts.push_back(w0.Next().verdict());
+  }
+  return verdicts;
+}
+
 }  // namespace smartpipe

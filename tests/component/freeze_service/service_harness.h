@@ -90,6 +90,8 @@ v1::AnnounceLayersRequest MakeAnnouncement(const std::string& worker, int64_t in
 /// Both workers of kTestConfig, joined; their streams stand before the verdict of boundary 0.
 struct StartedRun {
   explicit StartedRun(std::shared_ptr<grpc::Channel> channel);
+  /// Reports every interval of both workers; the verdicts, as w0 hears them, [boundary].
+  std::vector<v1::Verdict> ReportAll();
   FakeWorker w0, w1;
   v1::Assignment assignment;  // of w0
 };
