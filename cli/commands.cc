@@ -1,6 +1,8 @@
 #include "cli/commands.h"
 
+#include <filesystem>
 #include <iostream>
+#include <system_error>
 #include <thread>
 
 #include "absl/status/statusor.h"
@@ -41,6 +43,12 @@ int FailRun(const absl::Status& status) {
 // Whether --summary can be written, before a run costs time.
 absl::Status CheckSummary(const TrainArguments& arguments) {
   if (arguments.summary_path.empty()) return absl::OkStatus();
+  std::error_code ignored;
+  if (std::filesystem::equivalent(arguments.summary_path, arguments.config_path, ignored)) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "--summary: ", arguments.summary_path,
+        " is the config itself, which it would overwrite; give another file. ", kNothingStarted));
+  }
   const absl::Status writable = CheckWritable(arguments.summary_path);
   return absl::Status(writable.code(), absl::StrCat("--summary: ", writable.message()));
 }

@@ -38,8 +38,8 @@ CLI::App* AddExplainCommand(CLI::App& app, ExplainArguments& arguments) {
 int ExplainCommand(const ExplainArguments& arguments) {
   const absl::StatusOr<std::string> text = ExplainText(arguments.run_dir, arguments.json);
   if (!text.ok()) return Fail(text.status(), kExitUsage);
-  std::cout << *text << std::flush;
-  return std::cout ? kExitFinished : kExitFailed;
+  std::cout << *text;
+  return kExitFinished;
 }
 
 }  // namespace smartpipe

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "CLI/CLI.hpp"
+#include "absl/status/status.h"
 #include "cli/commands.h"
 #include "cli/complaint.h"
 #include "cli/explain_command.h"
@@ -129,6 +130,14 @@ std::vector<std::string> Words(int argc, char** argv) {
   return words;
 }
 
+// The exit code of a command whose result is what it prints, as on a full disk.
+int OutputWritten(int exit_code) {
+  std::cout.flush();
+  if (std::cout || exit_code != smartpipe::kExitFinished) return exit_code;
+  return smartpipe::Fail(absl::DataLossError("stdout could not be written: it is full or closed"),
+                         smartpipe::kExitFailed);
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -193,12 +202,15 @@ int main(int argc, char** argv) {
   }
   if (train->parsed()) return smartpipe::TrainCommand(arguments);
   if (demo->parsed()) return smartpipe::DemoCommand(arguments);
-  if (timeline->parsed()) return smartpipe::TimelineCommand(timeline_arguments);
-  if (explain->parsed()) return smartpipe::ExplainCommand(explain_arguments);
-  if (check->parsed()) return smartpipe::ConfigCheckCommand(arguments.config_path, arguments.sets);
-  if (show->parsed()) return smartpipe::ConfigShowCommand(arguments.config_path, arguments.sets);
-  if (keys->parsed()) return smartpipe::ConfigKeysCommand(keys_prefix);
-  if (simulate->parsed()) return smartpipe::SimulateCommand(simulate_arguments);
-  if (plan->parsed()) return smartpipe::PlanCommand(plan_arguments);
-  return smartpipe::kExitUsage;
+  return OutputWritten([&] {
+    if (timeline->parsed()) return smartpipe::TimelineCommand(timeline_arguments);
+    if (explain->parsed()) return smartpipe::ExplainCommand(explain_arguments);
+    if (check->parsed())
+      return smartpipe::ConfigCheckCommand(arguments.config_path, arguments.sets);
+    if (show->parsed()) return smartpipe::ConfigShowCommand(arguments.config_path, arguments.sets);
+    if (keys->parsed()) return smartpipe::ConfigKeysCommand(keys_prefix);
+    if (simulate->parsed()) return smartpipe::SimulateCommand(simulate_arguments);
+    if (plan->parsed()) return smartpipe::PlanCommand(plan_arguments);
+    return smartpipe::kExitUsage;
+  }());
 }

@@ -18,10 +18,12 @@ namespace {
 
 using Report = std::function<void(const std::string& key, const std::string& message)>;
 
-// The multiples of m next to value, for a cure: "56 or 60"; none below m.
-std::string NextMultiples(int64_t value, int64_t m) {
+// The multiples of m next to value, for a cure: "56 or 60"; none below m or above most (0 = no
+// limit).
+std::string NextMultiples(int64_t value, int64_t m, int64_t most = 0) {
   const int64_t below = value / m * m;
   if (below == 0) return absl::StrCat(m);
+  if (most > 0 && below + m > most) return absl::StrCat(below);
   return absl::StrCat(below, " or ", below + m);
 }
 
@@ -65,8 +67,9 @@ void CheckStages(const RunConfig& config, const Report& report) {
   const int64_t each = pipeline.stages_per_worker;
   if (pipeline.stages % each != 0) {
     report("pipeline.stages",
-           absl::StrCat(pipeline.stages, " is not a multiple of pipeline.stages_per_worker = ",
-                        each, "; give ", NextMultiples(pipeline.stages, each)));
+           absl::StrCat(pipeline.stages,
+                        " is not a multiple of pipeline.stages_per_worker = ", each, "; give ",
+                        NextMultiples(pipeline.stages, each, NumModelLayers(config.model.name))));
   }
   if ((each > 1) == (pipeline.schedule == "interleaved_1f1b")) return;
   report("pipeline.schedule",

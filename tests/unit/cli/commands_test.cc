@@ -26,6 +26,20 @@ TEST(CommandsTest, AnUnwritableSummaryIsRefusedFirst) {
   }
 }
 
+TEST(CommandsTest, TheSummaryDoesNotOverwriteTheConfig) {
+  testutil::TempDir dir;
+  const std::string text = "[data]\nname = \"synthetic\"\n";
+  testutil::WriteFile(dir.File("config.toml"), text);
+  testing::internal::CaptureStderr();
+  EXPECT_EQ(TrainCommand({.config_path = dir.File("config.toml"),
+                          .sets = {},
+                          .run_dir = dir.File("run"),
+                          .summary_path = dir.path() + "/./config.toml"}),
+            kExitUsage);
+  EXPECT_THAT(testing::internal::GetCapturedStderr(), HasSubstr("is the config itself"));
+  EXPECT_EQ(testutil::ReadFile(dir.File("config.toml")), text);
+}
+
 TEST(CommandsTest, ADemoWithoutFreezingIsRefused) {
   testutil::TempDir dir;
   testutil::WriteFile(dir.File("config.toml"), "[data]\nname = \"synthetic\"\n");

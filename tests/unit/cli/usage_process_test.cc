@@ -2,6 +2,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "tests/testutil/process.h"
@@ -40,6 +41,17 @@ TEST(UsageTest, UnknownOptionsPointToTheRightPlace) {
             "`smartpipe train --help` explains this command.\n");
   EXPECT_THAT(RunSmartPipe({"timeline", "run", "--sgv", "x"}, 2), HasSubstr("did you mean --svg?"));
   EXPECT_THAT(RunSmartPipe({"train"}, 2), StartsWith("smartpipe: CONFIG is required"));
+}
+
+TEST(UsageTest, OutputThatIsLostIsAFailure) {
+  for (const char* command :
+       {"config keys", "simulate --schedule 1f1b --stages 2 --samples 2 --batch 2"}) {
+    testutil::Process process(
+        {"/bin/sh", "-c",
+         absl::StrCat(testutil::Binary("smartpipe"), " ", command, " > /dev/full")});
+    EXPECT_EQ(process.Wait(absl::Seconds(20)).value_or(-1), 1);
+    EXPECT_EQ(process.output(), "smartpipe: stdout could not be written: it is full or closed\n");
+  }
 }
 
 }  // namespace

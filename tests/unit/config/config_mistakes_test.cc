@@ -409,6 +409,14 @@ TEST(ConfigMistakesTest, ABrokenRuleNamesTheSetWordsBehindIt) {
             "(from --set \"pipeline.schedule=gpipe\")");
 }
 
+TEST(ConfigMistakesTest, ACureIsNoMistakeItself) {
+  const auto problems = CheckRunConfig(
+      "[pipeline]\nstages = 7\nstages_per_worker = 3\nschedule = \"interleaved_1f1b\"\n", {},
+      nullptr);
+  ASSERT_EQ(problems.size(), 1u);  // convnet has 7 layers, so not 9 stages
+  EXPECT_THAT(problems[0].message, testing::EndsWith("; give 6"));
+}
+
 TEST(ConfigMistakesTest, ARefusedValueSilencesTheRulesOverIt) {
   const auto problems = CheckRunConfig("[train]\nbatch_size = -3\nmicrobatches = 2\n", {}, nullptr);
   ASSERT_EQ(problems.size(), 1u);
