@@ -17,7 +17,7 @@ namespace smartpipe {
 struct LayerCost {
   double forward_s = 0;
   double input_grad_s = 0;
-  double weight_grad_s = 0;
+  double weight_grad_s = 0;      // and adding it to those of the other micro-batches
   double optimize_s = 0;         // per step, not per micro-batch
   int64_t output_bytes = 0;      // activation at the layer's output edge
   int64_t param_bytes = 0;       // weights and buffers

@@ -100,7 +100,8 @@ class LayerRunner {
   std::map<MicrobatchIndex, Saved> saved_;
   std::vector<at::Tensor> gradients_;  // of the step so far, one per parameter
   LayerCounters counters_;
-  std::vector<double> forward_s_, backward_s_, input_grad_s_, weight_grad_s_, optimize_s_;
+  std::vector<double> forward_s_, backward_s_, input_grad_s_, weight_grad_s_, accumulate_s_,
+      optimize_s_;
   double statistic_s_ = 0;
   int64_t output_bytes_ = 0, activation_bytes_ = 0;
 };
