@@ -1,6 +1,7 @@
 #include "freeze_service/core/evidence.h"
 
 #include <algorithm>
+#include <limits>
 
 #include "freeze_service/core/policy.h"
 #include "freeze_service/core/statistics.h"
@@ -25,11 +26,12 @@ void LearnCost(const LayerCost& reported, LayerCost* known) {
 }
 
 // A switch drains as long as its slowest worker and moves as fast as the slowest one.
+// The worker that drained last kept the others waiting, so the shortest wait is what draining cost.
 void LearnSwitch(const std::vector<IntervalReported>& reports, Evidence* evidence) {
-  double drain_s = 0, bytes_per_s = 0;
+  double drain_s = std::numeric_limits<double>::infinity(), bytes_per_s = 0;
   bool moved = false;
   for (const IntervalReported& report : reports) {
-    drain_s = std::max(drain_s, report.switch_drain_s);
+    drain_s = std::min(drain_s, report.switch_drain_s);
     if (report.switch_moved_bytes <= 0) continue;
     moved = true;
     if (report.switch_move_s <= 0) continue;

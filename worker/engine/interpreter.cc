@@ -154,7 +154,6 @@ absl::StatusOr<SwitchCost> Interpreter::SwitchPlan(const Plan& plan) {
     cost.drain_s = watch.Restart();
     SP_RETURN_IF_ERROR(MoveLayers(plan, cost));
     AddSpan(context_.trace, "move", next_step, watch.start_ns());
-    cost.move_s = watch.seconds();
   }
   SP_RETURN_IF_ERROR(Adopt(plan));
   return cost;
@@ -173,15 +172,16 @@ absl::Status Interpreter::MoveLayers(const Plan& plan, SwitchCost& cost) {
         runner.Freeze();  // frozen from this step on: its optimizer state need not travel
       const at::Tensor packed = PackTensors(runner.State());
       SP_RETURN_IF_ERROR(SendPacked(transport, Rank(to), packed));
-      cost.moved_bytes += packed.numel();
       layers_.erase(move.layer);
     } else if (to == rank) {
-      SP_ASSIGN_OR_RETURN(const at::Tensor packed, ReceivePacked(transport, Rank(from)));
+      int64_t begun_ns = 0;
+      SP_ASSIGN_OR_RETURN(const at::Tensor packed, ReceivePacked(transport, Rank(from), &begun_ns));
       SP_ASSIGN_OR_RETURN(const std::vector<NamedTensor> state, UnpackTensors(packed));
       SP_ASSIGN_OR_RETURN(std::unique_ptr<LayerRunner> runner,
                           MakeLayerRunner(context_, move.layer));
       SP_RETURN_IF_ERROR(runner->LoadState(state, frozen));
       cost.moved_bytes += packed.numel();
+      cost.move_s += static_cast<double>(MonotonicNs() - begun_ns) * 1e-9;
       layers_[move.layer] = std::move(runner);
     }
   }

@@ -46,9 +46,13 @@ struct TestScore {
   double loss = 0;      // mean over samples
 };
 
+/// A rank may arrive at a switch long before its peers, which still need their time: what it waits
+/// for them is not what switching costs.
 struct SwitchCost {
-  double drain_s = 0, move_s = 0;
-  int64_t moved_bytes = 0;  // sent and received by this rank
+  double drain_s = 0;  // until nothing of this rank was under way; with waits for peers
+  double move_s =
+      0;  // receiving layers and putting them in place, from when their sender was there
+  int64_t moved_bytes = 0;  // received by this rank
 };
 
 /// Owns the layers of this rank and runs them.

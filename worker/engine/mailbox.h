@@ -78,7 +78,8 @@ class Outbox {
 
 /// One-message conversations on the state channel, for migration, gathering and barriers.
 absl::Status SendPacked(Transport& transport, Rank to, const at::Tensor& packed);
-absl::StatusOr<at::Tensor> ReceivePacked(Transport& transport, Rank from);
+absl::StatusOr<at::Tensor> ReceivePacked(Transport& transport, Rank from,
+                                         int64_t* begun_ns = nullptr);
 /// What a channel between neighbours can do.
 struct LinkSpeed {
   double bytes_per_s = 0;  // 0 = not measured: the last rank, or a group of one
