@@ -126,7 +126,7 @@ class StepSimulator {
     const std::vector<StageCost> costs = StageCosts(input_, cuts);
     const std::vector<LinkCost> links = LinkCosts(input_, cuts);
     if (input_.shares_cores()) {
-      work_ += kSharedSteps * input_.num_workers() * play->num_events();
+      work_ += play->num_shared_steps(kSharedSteps) * input_.num_workers() * play->num_events();
       return play->RunShared(costs, links, kSharedSteps, input_.num_cores).step_s;
     }
     work_ += kSimulatedSteps * play->num_events();

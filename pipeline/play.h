@@ -47,6 +47,8 @@ class Play {
   SimulateResult RunShared(const std::vector<StageCost>& costs, const std::vector<LinkCost>& links,
                            int num_steps, int num_cores) const;
 
+  /// Steps that RunShared plays for num_steps of them.
+  int num_shared_steps(int num_steps) const;
   int64_t num_events() const { return static_cast<int64_t>(events_.size()); }
 
  private:

@@ -13,8 +13,18 @@ namespace {
 constexpr double kNever = std::numeric_limits<double>::infinity();
 // Ranks that run ahead stop early at the end: what is measured must not see it.
 constexpr int kStepsBeyond = 3;
+constexpr int kWarmUpMax = 16;  // longer ones cost more than they tell
+
+// Each frozen stage takes a step or so until it is as far ahead as its credits let it.
+int WarmUpSteps(const ScheduleShape& shape) {
+  return std::min(2 * shape.num_frozen_stages, kWarmUpMax);
+}
 
 }  // namespace
+
+int Play::num_shared_steps(int num_steps) const {
+  return WarmUpSteps(shape_) + num_steps + kStepsBeyond;
+}
 
 // A rank goes on until it computes or waits; then time goes on to the next moment at which a
 // computation ends or a message arrives.
@@ -158,20 +168,23 @@ SimulateResult Play::RunShared(const std::vector<StageCost>& costs,
                                const std::vector<LinkCost>& links, int num_steps,
                                int num_cores) const {
   const Times times(shape_, costs, links);
-  // Each frozen stage takes a step or so until it is as far ahead as its credits let it.
-  const int warm_up = 2 * shape_.num_frozen_stages;
+  const int warm_up = WarmUpSteps(shape_);
   SharedClockwork clockwork(*this, times, warm_up + num_steps, num_cores);
   const std::vector<double>& ends_s = clockwork.Run();
   SimulateResult result;
   result.makespan_s = ends_s[num_steps - 1];
   result.step_s = (ends_s[warm_up + num_steps - 1] - ends_s[warm_up]) / std::max(num_steps - 1, 1);
   result.busy_s.assign(shape_.num_ranks(), 0);
+  double work_s = 0;  // of a step
   for (const Event& event : events_) {
     if (!IsCompute(event.instruction.op)) continue;
-    result.busy_s[event.rank] +=
-        num_steps *
+    const double cost_s =
         times.cost_s[event.instruction.stage.value()][static_cast<int>(event.instruction.op)];
+    work_s += cost_s;
+    result.busy_s[event.rank] += num_steps * cost_s;
   }
+  // What frozen ranks did ahead before the first step that counts is not free in the long run.
+  result.step_s = std::max(result.step_s, work_s / num_cores);
   return result;
 }
 
