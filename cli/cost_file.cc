@@ -244,6 +244,11 @@ absl::StatusOr<LayerCostFile> ParseLayerCosts(absl::string_view text, const std:
     }
   }
   file.link_bytes_per_s = reader.Number(json, "", "link_bytes_per_s", 1e15, 0);
+  if (file.link_bytes_per_s > 0 && file.link_bytes_per_s < 1) {
+    reader.Fail("link_bytes_per_s",
+                absl::StrCat("is ", file.link_bytes_per_s,
+                             ", less than a byte per second; 0 = infinitely fast"));
+  }
   file.link_latency_s = reader.Seconds(json, "", "link_latency_us", 0);
   if (const Json* speeds = reader.List(json, "", "worker_speed", false, limits::kStagesMax)) {
     for (const Json& speed : *speeds) {

@@ -189,7 +189,8 @@ std::vector<DecisionTime> ExplainDecisions(const RunTrace& run,
         if (span.name == "move") time.move_s += Seconds(span.end_ns - span.start_ns);
       }
       if (time.drain_s + time.move_s == 0) continue;
-      out.switch_s = std::max(out.switch_s, time.drain_s + time.move_s);
+      const double switch_s = time.drain_s + time.move_s;
+      out.switch_s = out.switches.empty() ? switch_s : std::min(out.switch_s, switch_s);
       out.switches.push_back(std::move(time));
     }
   }

@@ -68,7 +68,9 @@ struct DecisionTime {
   // predicted_old_step_s is the new frontier with the old cuts, which nobody ran.
   double before_s = 0, after_s = 0;
   std::vector<SwitchTime> switches;  // of the workers that drained or moved
-  double switch_s = 0;               // the longest of them
+  // The shortest of them: that worker came last, and what others waited for it they would have
+  // waited anyway.
+  double switch_s = 0;
 };
 
 struct Explanation {

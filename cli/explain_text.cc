@@ -90,7 +90,8 @@ std::string DecisionText(const DecisionTime& time) {
     workers.push_back(absl::StrCat(worker.worker, " drain ", Cell(worker.drain_s), ", move ",
                                    Cell(worker.move_s)));
   }
-  return absl::StrCat(out, Wrap(absl::StrCat("switching took ", Cell(time.switch_s), " ms (",
+  return absl::StrCat(out, Wrap(absl::StrCat("switching took the last worker ", Cell(time.switch_s),
+                                             " ms (with waits for workers that are behind: ",
                                              absl::StrJoin(workers, "; "), ")"),
                                 kWidth, 4));
 }
