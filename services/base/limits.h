@@ -23,5 +23,12 @@ inline constexpr int64_t kReasonBytesMax = 2048;
 inline constexpr int64_t kDecisionPageMax = 1000;
 inline constexpr double kSecondsMax = 1e6;                    // one measured time
 inline constexpr int64_t kTensorBytesMax = int64_t{1} << 44;  // one layer's, or one switch's
+// The layer store.
+inline constexpr int64_t kLayerNameBytesMax = 255;
+inline constexpr int64_t kLayerChunkBytesMax = 2 << 20;  // one message of a layer's bytes
+inline constexpr int64_t kStoredRunsMax = 1024;
+inline constexpr int64_t kCheckpointsMax = 10'000;  // of all runs together
+inline constexpr int64_t kUploadsMax = 256;         // contents on their way in
+inline constexpr int64_t kCheckpointPageMax = 1000;
 
 }  // namespace smartpipe::limits
