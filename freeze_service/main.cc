@@ -1,11 +1,11 @@
 // freeze_service: serves one run until it has ended or a signal says stop.
-#include <csignal>
 #include <string>
 
 #include "CLI/CLI.hpp"
 #include "freeze_service/rpc/serve.h"
 #include "services/base/version.h"
 #include "services/obs/log.h"
+#include "services/rpc/process.h"
 
 int main(int argc, char** argv) {
   smartpipe::ServeOptions options;
@@ -31,12 +31,7 @@ int main(int argc, char** argv) {
   app.add_flag("--insecure", options.insecure, "allow addresses other than loopback, unencrypted");
   app.add_option("--log-level", log_level, "debug, info, warning or error")->capture_default_str();
   CLI11_PARSE(app, argc, argv);
-  // Blocked before any thread starts, so that only the waiting main thread receives them.
-  sigset_t stop_signals;
-  sigemptyset(&stop_signals);
-  sigaddset(&stop_signals, SIGTERM);
-  sigaddset(&stop_signals, SIGINT);
-  sigprocmask(SIG_BLOCK, &stop_signals, nullptr);
+  const sigset_t stop_signals = smartpipe::BlockStopSignals();
   absl::Status status =
       smartpipe::InitLogging({.process = "freeze_service", .level = log_level, .file = ""});
   if (status.ok()) status = smartpipe::Serve(options, stop_signals);

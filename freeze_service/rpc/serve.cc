@@ -1,10 +1,7 @@
 #include "freeze_service/rpc/serve.h"
 
-#include <unistd.h>
-
 #include <algorithm>
 #include <cerrno>
-#include <cstdio>
 #include <cstring>
 #include <filesystem>
 #include <fstream>
@@ -22,6 +19,7 @@
 #include "services/base/text.h"
 #include "services/config/run_config.h"
 #include "services/obs/log.h"
+#include "services/rpc/process.h"
 #include "services/rpc/server.h"
 
 namespace smartpipe {
@@ -83,10 +81,7 @@ absl::Status Serve(const ServeOptions& options, const sigset_t& stop_signals) {
   SP_ASSIGN_OR_RETURN(auto server,
                       StartServer(server_options, {{FreezeServiceImpl::kName, service.get()}}));
   LogInfo("serving run ", run_dir.filename().string(), " on ", server->address());
-  if (options.ready_fd >= 0) {
-    dprintf(options.ready_fd, "%d\n", server->port());
-    close(options.ready_fd);
-  }
+  AnnouncePort(options.ready_fd, server->port());
   const absl::Status status = WaitForEnd(*service, stop_signals, options.linger_s);
   server->Shutdown(absl::Seconds(1));
   return status;
