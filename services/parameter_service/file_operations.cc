@@ -19,7 +19,11 @@ constexpr mode_t kFileMode = 0644;
 constexpr mode_t kFolderMode = 0755;
 
 absl::Status Failed(int error, absl::string_view what, const std::string& path) {
-  return absl::ErrnoToStatus(error, absl::StrCat("cannot ", what, " ", path));
+  const absl::Status status = absl::ErrnoToStatus(error, absl::StrCat("cannot ", what, " ", path));
+  if (error != ENOSPC && error != EDQUOT) return status;
+  return absl::ResourceExhaustedError(
+      absl::StrCat(status.message(),
+                   "; free space on that disk, or delete old checkpoints and collect the garbage"));
 }
 
 class SystemWritableFile final : public WritableFile {

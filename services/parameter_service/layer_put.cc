@@ -29,16 +29,11 @@ absl::Status CheckVersion(const LayerVersion& version) {
   SP_RETURN_IF_ERROR(CheckRange("layer", version.layer.value(), 0, version.num_layers - 1));
   SP_RETURN_IF_ERROR(
       CheckRange("size_bytes", version.entry.size_bytes, 0, limits::kTensorBytesMax));
-  const std::string& name = version.entry.name;
-  const bool text = std::none_of(name.begin(), name.end(), [](char c) {
-    return static_cast<unsigned char>(c) < 0x20 || c == 0x7f;
-  });
-  if (text && !name.empty() && static_cast<int64_t>(name.size()) <= limits::kLayerNameBytesMax) {
-    return absl::OkStatus();
-  }
-  return absl::InvalidArgumentError(absl::StrCat(
-      "the name of layer ", version.layer.value(), " has ", name.size(), " bytes; a name has 1 to ",
-      limits::kLayerNameBytesMax, " bytes and no control characters"));
+  if (IsLayerName(version.entry.name)) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      absl::StrCat("the name of layer ", version.layer.value(), " has ", version.entry.name.size(),
+                   " bytes; a name has 1 to ", limits::kLayerNameBytesMax,
+                   " bytes of UTF-8 without control characters"));
 }
 
 }  // namespace
@@ -55,15 +50,20 @@ absl::StatusOr<std::unique_ptr<LayerPut>> LayerStore::BeginPut(const LayerVersio
   std::unique_ptr<LayerPut> put;
   {
     absl::MutexLock lock(&mutex_);
-    SP_RETURN_IF_ERROR(Fence(version.run, version.generation));
+    SP_RETURN_IF_ERROR(CheckGeneration(version.run, version.generation));
     SP_RETURN_IF_ERROR(CheckRecordable(version));
     put.reset(new LayerPut(this, version, next_id_++));
-    if (Holds(version.entry)) {
+    const bool held = Holds(version.entry);
+    if (!held) {
+      SP_ASSIGN_OR_RETURN(put->upload_, Attach(version.entry));
+    }
+    // Only now is nothing left to refuse, so a put that is refused leaves no trace.
+    SP_RETURN_IF_ERROR(RaiseGeneration(version.run, version.generation));
+    if (held) {
       SP_ASSIGN_OR_RETURN(put->state_, Record(version));
       put->state_.already_there = true;
       return put;
     }
-    SP_ASSIGN_OR_RETURN(put->upload_, Attach(version.entry));
   }
   LayerUpload& upload = *put->upload_;
   absl::MutexLock lock(&upload.mutex);
@@ -183,7 +183,7 @@ absl::Status LayerStore::Finish(LayerPut& put, LayerUpload& upload) ABSL_NO_THRE
   if (!Holds(put.version_.entry)) {  // collected or found damaged since
     return absl::UnavailableError("the content of this layer went away; put it again");
   }
-  SP_RETURN_IF_ERROR(Fence(put.version_.run, put.version_.generation));
+  SP_RETURN_IF_ERROR(CheckGeneration(put.version_.run, put.version_.generation));
   SP_RETURN_IF_ERROR(CheckRecordable(put.version_));
   SP_ASSIGN_OR_RETURN(put.state_, Record(put.version_));
   return absl::OkStatus();
@@ -215,12 +215,14 @@ absl::Status LayerStore::MakeRoom(int64_t bytes) {
   const auto fits = [&]() ABSL_NO_THREAD_SAFETY_ANALYSIS {
     return quota == 0 || bytes <= quota - stored_bytes_ - reserved_bytes_;
   };
-  if (!fits() && bytes <= quota) Sweep().IgnoreError();
+  absl::Status swept;
+  if (!fits() && bytes <= quota) swept = Sweep().status();
   if (!fits() && bytes <= quota) DropIdleUploads();
   if (fits()) return absl::OkStatus();
-  return absl::ResourceExhaustedError(absl::StrCat(
-      "no room for ", bytes, " bytes: ", stored_bytes_, " are stored and ", reserved_bytes_,
-      " on their way of a quota of ", quota, "; delete old checkpoints or raise --quota-bytes"));
+  return absl::ResourceExhaustedError(
+      absl::StrCat("no room for ", bytes, " bytes: ", stored_bytes_, " are stored and ",
+                   reserved_bytes_, " on their way of a quota of ", quota, "; ",
+                   swept.ok() ? "delete old checkpoints or raise --quota-bytes" : swept.message()));
 }
 
 }  // namespace smartpipe

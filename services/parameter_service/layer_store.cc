@@ -54,19 +54,25 @@ std::string LayerStore::UploadPath(const LayerEntry& entry) const {
 
 // ---- Recording ----------------------------------------------------------------------------------
 
-absl::Status LayerStore::Fence(const std::string& name, Generation generation) {
-  auto found = runs_.find(name);
+absl::Status LayerStore::CheckGeneration(const std::string& name, Generation generation) const {
+  const auto found = runs_.find(name);
   if (found != runs_.end() && generation < found->second.newest) {
     return absl::FailedPreconditionError(
         absl::StrCat("generation ", generation.value(), " of run \"", name,
                      "\" is over: the newest is ", found->second.newest.value()));
   }
-  if (found != runs_.end() && generation == found->second.newest) return absl::OkStatus();
+  if (found != runs_.end() || static_cast<int64_t>(runs_.size()) < limits::kStoredRunsMax) {
+    return absl::OkStatus();
+  }
+  return absl::ResourceExhaustedError(absl::StrCat(
+      "the store holds ", runs_.size(), " runs, the most it can; stop the service and ",
+      "remove the folders of old runs from ", Path("runs")));
+}
+
+absl::Status LayerStore::RaiseGeneration(const std::string& name, Generation generation) {
+  const auto found = runs_.find(name);
+  if (found != runs_.end() && generation <= found->second.newest) return absl::OkStatus();
   if (found == runs_.end()) {
-    if (static_cast<int64_t>(runs_.size()) >= limits::kStoredRunsMax) {
-      return absl::ResourceExhaustedError(absl::StrCat("the store holds ", runs_.size(),
-                                                       " runs; at most ", limits::kStoredRunsMax));
-    }
     SP_RETURN_IF_ERROR(MakeFolderDurably(files_, Path("runs"), name));
     for (const char* folder : {"manifests", "pending", "pins"}) {
       SP_RETURN_IF_ERROR(MakeFolderDurably(files_, RunPath(name), folder));
@@ -76,6 +82,12 @@ absl::Status LayerStore::Fence(const std::string& name, Generation generation) {
       WriteDurably(files_, RunPath(name), "generation", absl::StrCat(generation.value(), "\n")));
   runs_[name].newest = generation;
   return absl::OkStatus();
+}
+
+absl::Status LayerStore::Fence(const std::string& name, Generation generation) {
+  if (generation.value() == 0) return absl::OkStatus();
+  SP_RETURN_IF_ERROR(CheckGeneration(name, generation));
+  return RaiseGeneration(name, generation);
 }
 
 absl::Status LayerStore::CheckRecordable(const LayerVersion& version) const {
@@ -120,7 +132,7 @@ absl::StatusOr<PutState> LayerStore::Record(const LayerVersion& version) {
   }
   auto pending = run.pending.find(version.step);
   if (pending != run.pending.end() && pending->second.generation < version.generation) {
-    RemovePending(pending->second);
+    RemovePending(version.run, version.step).IgnoreError();  // as in Complete
     run.pending.erase(pending);
   }
   SP_RETURN_IF_ERROR(WritePending(version, run));
@@ -153,20 +165,23 @@ absl::Status LayerStore::Complete(Run& run, Step step) {
   auto pending = run.pending.find(step);
   SP_RETURN_IF_ERROR(WriteDurably(files_, absl::StrCat(RunPath(pending->second.run), "/manifests"),
                                   absl::StrCat(step.value()), EncodeManifest(pending->second)));
-  RemovePending(pending->second);
+  // What stays behind goes at the next start: a manifest is there.
+  RemovePending(pending->second.run, step).IgnoreError();
   run.unreadable.erase(step);
   run.complete[step] = std::move(pending->second);
   run.pending.erase(pending);
   return absl::OkStatus();
 }
 
-// What stays behind here goes at the next start: an older generation, or a manifest that is there.
-void LayerStore::RemovePending(const Manifest& manifest) {
-  const std::string folder = PendingPath(manifest.run, manifest.step);
-  for (const auto& [layer, entry] : manifest.layers) {
-    files_.Remove(absl::StrCat(folder, "/", layer.value())).IgnoreError();
+absl::Status LayerStore::RemovePending(const std::string& run, Step step) {
+  const std::string folder = PendingPath(run, step);
+  const absl::StatusOr<std::vector<std::string>> names = files_.List(folder);
+  if (absl::IsNotFound(names.status())) return absl::OkStatus();
+  SP_RETURN_IF_ERROR(names.status());
+  for (const std::string& name : *names) {
+    SP_RETURN_IF_ERROR(files_.Remove(absl::StrCat(folder, "/", name)));
   }
-  files_.Remove(folder).IgnoreError();
+  return files_.Remove(folder);
 }
 
 // ---- Contents -----------------------------------------------------------------------------------
@@ -351,7 +366,7 @@ std::vector<CheckpointInfo> LayerStore::ListCheckpoints(
 absl::Status LayerStore::Pin(const std::string& name, Step step, Generation generation) {
   absl::MutexLock lock(&mutex_);
   SP_RETURN_IF_ERROR(FindComplete(name, step).status());
-  if (generation.value() != 0) SP_RETURN_IF_ERROR(Fence(name, generation));
+  SP_RETURN_IF_ERROR(Fence(name, generation));
   SP_RETURN_IF_ERROR(
       WriteDurably(files_, absl::StrCat(RunPath(name), "/pins"), absl::StrCat(step.value()), ""));
   runs_[name].pins.insert(step);
@@ -362,7 +377,7 @@ absl::Status LayerStore::Unpin(const std::string& name, Step step, Generation ge
   absl::MutexLock lock(&mutex_);
   SP_ASSIGN_OR_RETURN(const Run* run, FindRun(name));
   if (run->unreadable.count(step) == 0) SP_RETURN_IF_ERROR(FindComplete(name, step).status());
-  if (generation.value() != 0) SP_RETURN_IF_ERROR(Fence(name, generation));
+  SP_RETURN_IF_ERROR(Fence(name, generation));
   if (run->pins.count(step) == 0) return absl::OkStatus();
   const std::string folder = absl::StrCat(RunPath(name), "/pins");
   SP_RETURN_IF_ERROR(files_.Remove(absl::StrCat(folder, "/", step.value())));
@@ -376,16 +391,14 @@ absl::Status LayerStore::Delete(const std::string& name, Step step, Generation g
   Run& run = runs_[name];
   const bool stored = run.complete.count(step) + run.unreadable.count(step) > 0;
   if (!stored && run.pending.count(step) == 0) return FindComplete(name, step).status();
-  if (generation.value() != 0) SP_RETURN_IF_ERROR(Fence(name, generation));
   if (run.pins.count(step) > 0) {
     return absl::FailedPreconditionError(
         absl::StrCat(NameOf(name, step), " is pinned; take the pin away first"));
   }
-  // The records of layers first, those of the manifest too: a start would make it again of them.
-  if (const auto pending = run.pending.find(step); pending != run.pending.end()) {
-    RemovePending(pending->second);
-    run.pending.erase(pending);
-  }
+  SP_RETURN_IF_ERROR(Fence(name, generation));
+  // The records of layers first, also what a completion left: a start would make it again of them.
+  SP_RETURN_IF_ERROR(RemovePending(name, step));
+  run.pending.erase(step);
   SP_RETURN_IF_ERROR(files_.SyncFolder(absl::StrCat(RunPath(name), "/pending")));
   if (!stored) return absl::OkStatus();
   const std::string folder = absl::StrCat(RunPath(name), "/manifests");

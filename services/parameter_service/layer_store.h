@@ -164,7 +164,7 @@ class LayerStore {
   const std::vector<std::string>& recovered() const { return recovered_; }
 
   /// Announces a put: raises the run's generation, and records the layer at once when its content
-  /// is there.
+  /// is there. A put that is refused changes nothing.
   /// Errors: INVALID_ARGUMENT (a field out of its range; other sizes than before),
   /// FAILED_PRECONDITION (stale generation; this layer of this step and generation has another
   /// content), RESOURCE_EXHAUSTED (quota, disk, limits).
@@ -251,6 +251,13 @@ class LayerStore {
   absl::Status MakeRoom(int64_t bytes) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   // ---- Checkpoints (layer_store.cc) ----
+  /// Refuses a generation that is over, and a run too many.
+  absl::Status CheckGeneration(const std::string& run, Generation generation) const
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  /// Makes what CheckGeneration accepted the newest one of the run, durably.
+  absl::Status RaiseGeneration(const std::string& run, Generation generation)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  /// Both; nothing for generation 0.
   absl::Status Fence(const std::string& run, Generation generation)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   /// Whether Record would refuse the version, contents aside.
@@ -261,7 +268,8 @@ class LayerStore {
   absl::Status WritePending(const LayerVersion& version, Run& run)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::Status Complete(Run& run, Step step) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  void RemovePending(const Manifest& manifest) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  absl::Status RemovePending(const std::string& run, Step step)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   bool Holds(const LayerEntry& entry) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   bool Intact(const Manifest& manifest) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void SetBlob(const ContentDigest& digest, int64_t size_bytes, bool damaged)

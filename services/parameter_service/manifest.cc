@@ -1,5 +1,6 @@
 #include "services/parameter_service/manifest.h"
 
+#include <algorithm>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -9,6 +10,7 @@
 #include "absl/strings/strip.h"
 #include "services/base/limits.h"
 #include "services/base/status_macros.h"
+#include "services/base/text.h"
 
 namespace smartpipe {
 namespace {
@@ -50,7 +52,8 @@ absl::Status TakeLayer(absl::string_view* text, Manifest* manifest) {
   LayerEntry entry;
   if (words.size() != 4 || !absl::SimpleAtoi(words[0], &layer) || layer < 0 ||
       layer >= manifest->num_layers || !absl::SimpleAtoi(words[2], &entry.size_bytes) ||
-      entry.size_bytes < 0 || words[3].empty()) {
+      entry.size_bytes < 0 || entry.size_bytes > limits::kTensorBytesMax ||
+      !IsLayerName(words[3])) {
     return Bad("a line of a layer");
   }
   absl::StatusOr<ContentDigest> digest = ParseContentDigest(words[1]);
@@ -64,6 +67,14 @@ absl::Status TakeLayer(absl::string_view* text, Manifest* manifest) {
 }
 
 }  // namespace
+
+bool IsLayerName(absl::string_view name) {
+  const bool has_control = std::any_of(name.begin(), name.end(), [](char c) {
+    return static_cast<unsigned char>(c) < 0x20 || c == 0x7f;
+  });
+  return !name.empty() && static_cast<int64_t>(name.size()) <= limits::kLayerNameBytesMax &&
+         !has_control && IsUtf8(name);
+}
 
 int64_t Manifest::size_bytes() const {
   int64_t sum = 0;
@@ -84,6 +95,7 @@ std::string EncodeManifest(const Manifest& manifest) {
 }
 
 absl::StatusOr<Manifest> DecodeManifest(absl::string_view text) {
+  const absl::string_view whole = text;
   const size_t last_line_size = kLastLine.size() + 64 + 1;
   if (text.size() < last_line_size) return Bad(absl::StrCat("it has ", text.size(), " bytes"));
   const absl::string_view last = text.substr(text.size() - last_line_size);
@@ -103,6 +115,8 @@ absl::StatusOr<Manifest> DecodeManifest(absl::string_view text) {
   manifest.step = Step(step);
   manifest.generation = Generation(generation);
   while (!text.empty()) SP_RETURN_IF_ERROR(TakeLayer(&text, &manifest));
+  // Numbers with a sign, a space or zeros before them, and layers out of order.
+  if (EncodeManifest(manifest) != whole) return Bad("it is not written as it should be");
   return manifest;
 }
 

@@ -24,9 +24,12 @@
 
 namespace smartpipe {
 
+/// Whether `name` may be a layer's: 1..255 bytes of UTF-8 without control characters.
+bool IsLayerName(absl::string_view name);
+
 /// One layer's content.
 struct LayerEntry {
-  std::string name;  // 1..255 bytes, no control characters
+  std::string name;  // IsLayerName
   ContentDigest digest;
   int64_t size_bytes = 0;
   friend bool operator==(const LayerEntry&, const LayerEntry&) = default;

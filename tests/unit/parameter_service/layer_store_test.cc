@@ -250,6 +250,28 @@ TEST_F(LayerStoreTest, QuotaMakesRoomByGarbageAndIdleUploadsOnly) {
             "delete old checkpoints or raise --quota-bytes");
 }
 
+TEST_F(LayerStoreTest, APutThatFindsNoRoomRaisesNoGeneration) {
+  PutAll(0, "a", 3);
+  Reopen(/*quota_bytes=*/3 * 2002);
+  LayerVersion version = MakeVersion(1, 0, std::string(100, 'n'), 3, 4);
+  EXPECT_EQ(PutCode(version), StatusCode::kResourceExhausted);
+  version.run = "another";
+  EXPECT_EQ(PutCode(version), StatusCode::kResourceExhausted);
+  EXPECT_FALSE(fs::exists(dir_.File("runs/another")));
+  EXPECT_TRUE(store_->Pin("run", Step(0), Generation(3)).ok());
+}
+
+TEST_F(LayerStoreTest, ADeletionThatFailsIsSaid) {
+  ASSERT_TRUE(Put(*store_, MakeVersion(5, 0, "a", 2), "a").ok());
+  fs::create_directories(dir_.File("runs/run/pending/5/in/the_way"));
+  EXPECT_FALSE(store_->Delete("run", Step(5), Generation(0)).ok());
+  EXPECT_EQ(store_->ListCheckpoints("run", std::nullopt, 9).size(), 1);
+  fs::remove(dir_.File("runs/run/pending/5/in/the_way"));
+  EXPECT_TRUE(store_->Delete("run", Step(5), Generation(0)).ok());
+  Reopen();
+  EXPECT_EQ(store_->ListCheckpoints("run", std::nullopt, 9).size(), 0);
+}
+
 TEST_F(LayerStoreTest, GarbageIsWhatNobodyHolds) {
   PutAll(0, "shared");
   PutAll(1, "shared");
@@ -318,6 +340,10 @@ TEST_F(LayerStoreTest, WhatAnUnreadableManifestHoldsIsNotCollected) {
   EXPECT_EQ(Get(*store_, 1, 0).status().code(), StatusCode::kDataLoss);
   EXPECT_EQ(store_->CollectGarbage().status().code(), StatusCode::kFailedPrecondition);
   EXPECT_EQ(store_->Usage().num_blobs, 6);
+  Reopen(/*quota_bytes=*/6 * 2010);
+  EXPECT_THAT(store_->BeginPut(MakeVersion(2, 0, std::string(100, 'n'))).status().message(),
+              HasSubstr("nothing is collected while the checkpoint of step 1"));
+  Reopen();
   PutAll(1, "unknown");
   EXPECT_EQ(Get(*store_, 1, 0).value(), Bytes("unknown", 0));
   fs::resize_file(dir_.File("runs/run/manifests/1"), 60);
