@@ -29,7 +29,8 @@ class FaultyFiles final : public FileOperations {
                        absl::Status error = absl::ResourceExhaustedError("disk full"))
       : fails_at_(fails_at), dies_(dies), error_(std::move(error)) {}
 
-  int64_t num_operations() const { return num_operations_; }
+  /// Of the operations from now on, number `count` (from 0) fails.
+  void FailAfter(int64_t count) { fails_at_ = num_operations_ + count; }
   bool failed() const { return fails_at_ >= 0 && num_operations_ > fails_at_; }
   /// After the store is gone: leaves on the disk what the power cut leaves.
   void Cut(PowerCut kind);
@@ -54,7 +55,7 @@ class FaultyFiles final : public FileOperations {
   bool Step();
   void Remember(const std::string& path);
 
-  const int64_t fails_at_;
+  int64_t fails_at_;
   const bool dies_;
   const absl::Status error_;
   int64_t num_operations_ = 0;

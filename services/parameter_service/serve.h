@@ -1,0 +1,26 @@
+// The life of the parameter_service process.
+#pragma once
+
+#include <csignal>
+#include <cstdint>
+#include <string>
+
+#include "absl/status/status.h"
+
+namespace smartpipe {
+
+struct ParameterServeOptions {
+  std::string listen = "127.0.0.1:50052";
+  std::string dir;          // the layer store's folder; made if its parent is there
+  int64_t quota_bytes = 0;  // 0 = no limit
+  bool verify = true;       // read all contents at the start
+  int ready_fd = -1;        // "PORT\n" is written to it when serving; -1 = none
+  bool insecure = false;    // listen on other addresses than loopback
+};
+
+/// Serves until one of `stop_signals` (blocked in all threads) arrives; puts and gets that are
+/// going on then have 1 s to end, and are UNAVAILABLE to their callers after it. Errors: why it
+/// could not start.
+absl::Status ServeParameters(const ParameterServeOptions& options, const sigset_t& stop_signals);
+
+}  // namespace smartpipe

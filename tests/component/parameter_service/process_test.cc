@@ -1,0 +1,172 @@
+// The parameter_service program as a process, killed in the middle of its work.
+#include <signal.h>
+
+#include <iostream>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_split.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "tests/component/parameter_service/parameter_harness.h"
+
+namespace smartpipe {
+namespace {
+
+using testing::HasSubstr;
+using testutil::Chunk;
+using testutil::Header;
+using testutil::Noise;
+using testutil::Place;
+using testutil::Process;
+using testutil::PutStream;
+
+std::string Bytes(int64_t step, int32_t layer) {
+  return Noise(1 << 20, static_cast<uint64_t>(10 * step + layer));
+}
+
+class ParameterServiceProcess : public testing::Test {
+ protected:
+  std::vector<std::string> Argv(const std::vector<std::string>& more = {}) const {
+    std::vector<std::string> argv = {testutil::Binary("parameter_service"),
+                                     "--listen",
+                                     "127.0.0.1:0",
+                                     "--dir",
+                                     dir_.File("store"),
+                                     "--ready-fd",
+                                     "1"};
+    argv.insert(argv.end(), more.begin(), more.end());
+    return argv;
+  }
+  static std::shared_ptr<grpc::Channel> Channel(Process& process) {
+    int port = 0;
+    EXPECT_TRUE(testutil::Eventually(
+        [&] {
+          for (absl::string_view line : absl::StrSplit(process.output(), '\n')) {
+            if (absl::SimpleAtoi(line, &port)) return true;
+          }
+          return process.Wait(absl::ZeroDuration()).has_value();
+        },
+        absl::Seconds(20)));
+    EXPECT_GT(port, 0) << process.output();
+    return MakeChannel({.address = absl::StrCat("127.0.0.1:", port), .keepalive = {}});
+  }
+  static ParameterClient Client(Process& process) {
+    return ParameterClient({.channel = Channel(process), .call_timeout = absl::Seconds(30)});
+  }
+  static void PutStep(ParameterClient& client, int64_t step) {
+    for (int32_t layer = 0; layer < 3; ++layer) {
+      const auto put = client.PutLayer(Place(step, layer), Bytes(step, layer));
+      ASSERT_TRUE(put.ok()) << put.status();
+    }
+  }
+  static void CheckStep(ParameterClient& client, int64_t step) {
+    for (int32_t layer = 0; layer < 3; ++layer) {
+      const auto bytes = client.GetLayer("run", Step(step), LayerIndex(layer));
+      ASSERT_TRUE(bytes.ok()) << bytes.status();
+      EXPECT_TRUE(*bytes == Bytes(step, layer));
+    }
+  }
+
+  testutil::TempDir dir_;
+};
+
+TEST_F(ParameterServiceProcess, KilledDuringAPutTheLastCheckpointIsGood) {
+  {
+    Process process(Argv());
+    ParameterClient client = Client(process);
+    PutStep(client, 0);
+    ASSERT_TRUE(client.PutLayer(Place(1, 0), Bytes(1, 0)).ok());
+    const auto stub = v1::ParameterService::NewStub(Channel(process));
+    const std::string bytes = Bytes(1, 1);
+    PutStream stream(*stub);
+    stream.Write(Header(Place(1, 1), bytes));
+    stream.Write(Chunk(0, absl::string_view(bytes).substr(0, 700'000)));
+    ASSERT_TRUE(testutil::Eventually(
+        [&] {
+          PutStream ask(*stub);
+          ask.Write(Header(Place(1, 1), bytes));
+          return ask.Finish().ok() && ask.response().bytes_held() == 700'000;
+        },
+        absl::Seconds(10)));
+    process.Signal(SIGKILL);
+    EXPECT_EQ(process.Wait(absl::Seconds(10)), 128 + SIGKILL);
+    EXPECT_EQ(stream.Finish().code(), absl::StatusCode::kUnavailable);
+  }
+  Process process(Argv());
+  ParameterClient client = Client(process);
+  EXPECT_THAT(process.output(), HasSubstr("removed the unfinished upload"));
+  EXPECT_EQ(client.GetCheckpoint("run")->step, Step(0));
+  CheckStep(client, 0);
+  const auto kept = client.PutLayer(Place(1, 0), Bytes(1, 0));
+  EXPECT_TRUE(kept->already_there) << "what was acknowledged is still there";
+  PutStep(client, 1);
+  EXPECT_EQ(client.GetCheckpoint("run")->step, Step(1));
+  CheckStep(client, 1);
+}
+
+TEST_F(ParameterServiceProcess, KilledAgainAndAgainItLosesNothing) {
+  int64_t last_acknowledged = -1;
+  for (int round = 0; round < 6; ++round) {
+    Process process(Argv());
+    ParameterClient client = Client(process);
+    if (last_acknowledged >= 0) {
+      EXPECT_GE(client.GetCheckpoint("run")->step, Step(last_acknowledged));
+      CheckStep(client, last_acknowledged);
+    }
+    ParameterClient impatient(
+        {.channel = Channel(process), .attempts_max = 1, .call_timeout = absl::Seconds(30)});
+    // The kill comes at some point of the puts that are going on.
+    std::thread killer([&] {
+      const std::string partial = dir_.File("store/partial");
+      testutil::Eventually(
+          [&, count = 0]() mutable {
+            const auto files = SystemFiles().List(partial);
+            return files.ok() && !files->empty() && ++count > 2 * round;
+          },
+          absl::Seconds(20));
+      process.Signal(SIGKILL);
+    });
+    absl::Status status;
+    for (int64_t step = last_acknowledged + 1; status.ok() && step < 1000; ++step) {
+      for (int32_t layer = 0; layer < 3 && status.ok(); ++layer) {
+        const auto put = impatient.PutLayer(Place(step, layer), Bytes(step, layer));
+        status = put.status();
+        if (put.ok() && put->checkpoint_complete && layer == 2) last_acknowledged = step;
+      }
+    }
+    killer.join();
+    EXPECT_EQ(status.code(), absl::StatusCode::kUnavailable) << status;
+  }
+  std::cout << "6 kills, newest acknowledged checkpoint: " << last_acknowledged << "\n";
+}
+
+TEST_F(ParameterServiceProcess, StopsInOrderOnSigterm) {
+  Process process(Argv({"--quota-bytes", "1000"}));
+  ParameterClient client = Client(process);
+  ASSERT_TRUE(client.PutLayer(Place(0, 0, 1), "small").ok());
+  EXPECT_EQ(client.PutLayer(Place(1, 0, 1), Noise(2000, 1)).status().code(),
+            absl::StatusCode::kResourceExhausted);
+  process.Signal(SIGTERM);
+  EXPECT_EQ(process.Wait(absl::Seconds(10)), 0) << process.output();
+  EXPECT_THAT(process.output(), HasSubstr("stopping"));
+}
+
+TEST_F(ParameterServiceProcess, RefusesAFolderInUseAndOneThatCannotBe) {
+  Process first(Argv());
+  Channel(first);
+  Process second(Argv());
+  EXPECT_EQ(second.Wait(absl::Seconds(10)), 1);
+  EXPECT_THAT(second.output(), HasSubstr("another process serves the layer store"));
+  Process nowhere({testutil::Binary("parameter_service"), "--dir", "/proc/nowhere/store"});
+  EXPECT_EQ(nowhere.Wait(absl::Seconds(10)), 1);
+  EXPECT_THAT(nowhere.output(), HasSubstr("/proc/nowhere/store"));
+  Process negative(
+      {testutil::Binary("parameter_service"), "--dir", dir_.path(), "--quota-bytes", "-5"});
+  EXPECT_NE(negative.Wait(absl::Seconds(10)), 0);
+}
+
+}  // namespace
+}  // namespace smartpipe
