@@ -4,8 +4,8 @@
 #include <string>
 #include <utility>
 
-#include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
+#include "services/base/content_digest.h"
 #include "services/base/limits.h"
 #include "services/base/status_macros.h"
 #include "services/rpc/plan_proto.h"
@@ -157,9 +157,7 @@ absl::Status CheckEndWorker(const v1::EndWorkerRequest& request) {
   SP_RETURN_IF_ERROR(CheckNotNegative("switch_s", request.switch_s()));
   SP_RETURN_IF_ERROR(CheckNotNegative("report_s", request.report_s()));
   const std::string& digest = request.weights_sha256();
-  bool good = digest.empty() || digest.size() == 64;
-  for (char c : digest) good = good && (absl::ascii_isdigit(c) || (c >= 'a' && c <= 'f'));
-  if (good) return absl::OkStatus();
+  if (digest.empty() || ParseContentDigest(digest).ok()) return absl::OkStatus();
   return absl::InvalidArgumentError("weights_sha256 is neither empty nor 64 lowercase hex digits");
 }
 

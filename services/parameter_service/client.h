@@ -13,8 +13,8 @@
 #include "absl/strings/string_view.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
+#include "services/base/content_digest.h"
 #include "services/base/ids.h"
-#include "services/parameter_service/content_digest.h"
 #include "smartpipe/v1/parameter_service.grpc.pb.h"
 
 namespace smartpipe {

@@ -29,8 +29,8 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "absl/synchronization/mutex.h"
+#include "services/base/content_digest.h"
 #include "services/base/ids.h"
-#include "services/parameter_service/content_digest.h"
 #include "services/parameter_service/file_operations.h"
 #include "services/parameter_service/manifest.h"
 

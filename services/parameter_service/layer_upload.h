@@ -9,7 +9,7 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
 #include "absl/synchronization/mutex.h"
-#include "services/parameter_service/content_digest.h"
+#include "services/base/content_digest.h"
 #include "services/parameter_service/file_operations.h"
 #include "services/parameter_service/manifest.h"
 

@@ -19,8 +19,8 @@
 
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
+#include "services/base/content_digest.h"
 #include "services/base/ids.h"
-#include "services/parameter_service/content_digest.h"
 
 namespace smartpipe {
 

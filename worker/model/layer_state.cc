@@ -1,7 +1,5 @@
 #include "worker/model/layer_state.h"
 
-#include <openssl/evp.h>
-
 #include <cstddef>
 #include <cstring>
 #include <optional>
@@ -11,11 +9,9 @@
 
 #include "ATen/core/grad_mode.h"
 #include "ATen/ops/isfinite.h"
-#include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/string_view.h"
-#include "c10/util/Exception.h"
 #include "worker/model/tensor_bytes.h"
 
 namespace smartpipe {
@@ -24,7 +20,7 @@ namespace {
 // A pack: magic, uint64 number of payload bytes, their sha256, payload. The payload is one entry
 // per tensor, encoded as WeightsDigest says.
 constexpr absl::string_view kPackMagic = "SPTNSR01";
-constexpr size_t kSha256Bytes = 32;
+constexpr size_t kSha256Bytes = sizeof(ContentDigest::bytes);
 constexpr size_t kPackHeaderBytes = 8 + 8 + kSha256Bytes;
 constexpr uint64_t kDimensionsMax = 16;
 
@@ -44,12 +40,8 @@ std::string EntryHeader(absl::string_view name, const at::Tensor& tensor) {
 }
 
 std::string Sha256(absl::string_view bytes) {
-  std::string digest(kSha256Bytes, '\0');
-  TORCH_CHECK(
-      EVP_Digest(bytes.data(), bytes.size(), reinterpret_cast<unsigned char*>(digest.data()),
-                 nullptr, EVP_sha256(), nullptr) == 1,
-      "sha256 is not available");
-  return digest;
+  const ContentDigest digest = DigestOf(bytes);
+  return std::string(digest.bytes.begin(), digest.bytes.end());
 }
 
 /// Takes pieces from the front of bytes that nobody vouches for.
@@ -104,22 +96,13 @@ std::optional<NamedTensor> ReadEntry(Reader& reader) {
   return entry;
 }
 
-EVP_MD_CTX* Context(void* context) { return static_cast<EVP_MD_CTX*>(context); }
-
 }  // namespace
-
-WeightsDigest::WeightsDigest() : context_(EVP_MD_CTX_new()) {
-  TORCH_CHECK(EVP_DigestInit_ex(Context(context_), EVP_sha256(), nullptr) == 1,
-              "sha256 is not available");
-}
-
-WeightsDigest::~WeightsDigest() { EVP_MD_CTX_free(Context(context_)); }
 
 void WeightsDigest::Add(const NamedTensor& tensor) {
   const at::Tensor values = RowMajor(tensor.tensor);
   const std::string header = EntryHeader(tensor.name, values);
   for (const absl::string_view bytes : {absl::string_view(header), BytesOf(values)}) {
-    EVP_DigestUpdate(Context(context_), bytes.data(), bytes.size());
+    hasher_.Add(bytes);
   }
 }
 
@@ -128,11 +111,7 @@ void WeightsDigest::Add(const Layer& layer) {
   for (const NamedTensor& buffer : layer.buffers()) Add(buffer);
 }
 
-std::string WeightsDigest::Finish() {
-  std::string digest(kSha256Bytes, '\0');
-  EVP_DigestFinal_ex(Context(context_), reinterpret_cast<unsigned char*>(digest.data()), nullptr);
-  return absl::BytesToHexString(digest);
-}
+std::string WeightsDigest::Finish() { return hasher_.Finish().hex(); }
 
 at::Tensor PackTensors(const std::vector<NamedTensor>& tensors) {
   std::vector<at::Tensor> values;

@@ -8,6 +8,7 @@
 #include "ATen/core/Tensor.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "services/base/content_digest.h"
 #include "services/base/ids.h"
 #include "worker/model/layer.h"
 
@@ -20,15 +21,13 @@ namespace smartpipe {
 /// integers little-endian.
 class WeightsDigest {
  public:
-  WeightsDigest();
-  ~WeightsDigest();
   void Add(const NamedTensor& tensor);
   void Add(const Layer& layer);
   /// Lowercase hex. Call once.
   std::string Finish();
 
  private:
-  void* context_;
+  ContentHasher hasher_;
 };
 
 /// Packs named tensors (any dtypes, empty list allowed) into one uint8 tensor and back; the digest

@@ -1,4 +1,4 @@
-// SHA-256: the name of a layer's content.
+// SHA-256 of layers, weights and what else is named by its content.
 #pragma once
 
 #include <array>

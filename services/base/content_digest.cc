@@ -1,4 +1,4 @@
-#include "services/parameter_service/content_digest.h"
+#include "services/base/content_digest.h"
 
 #include <cctype>
 #include <cstdlib>
