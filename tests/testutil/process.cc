@@ -16,6 +16,7 @@
 
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
 #include "absl/time/clock.h"
 #include "gtest/gtest.h"
 
@@ -112,6 +113,20 @@ bool Eventually(const std::function<bool()>& condition, absl::Duration timeout) 
     poll(nullptr, 0, 5);
   }
   return true;
+}
+
+int AnnouncedPort(Process& process) {
+  int port = 0;
+  EXPECT_TRUE(Eventually(
+      [&] {
+        for (absl::string_view line : absl::StrSplit(process.output(), '\n')) {
+          if (absl::SimpleAtoi(line, &port)) return true;
+        }
+        return process.Wait(absl::ZeroDuration()).has_value();
+      },
+      absl::Seconds(20)));
+  EXPECT_GT(port, 0) << process.output();
+  return port;
 }
 
 TempDir::TempDir() {

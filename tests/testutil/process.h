@@ -35,6 +35,10 @@ class Process {
   std::optional<int> exit_code_;
 };
 
+/// The port that a service prints on a line of its own (--ready-fd 1); 0, and a failed test, when
+/// it ends or 20 s pass without.
+int AnnouncedPort(Process& process);
+
 /// Live processes whose parent is `pid`, with their command line ("stage_worker --worker-id w0
 /// ...").
 struct ChildInfo {

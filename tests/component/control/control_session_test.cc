@@ -10,9 +10,7 @@
 #include <utility>
 #include <vector>
 
-#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_split.h"
 #include "absl/synchronization/notification.h"
 #include "absl/time/clock.h"
 #include "gmock/gmock.h"
@@ -300,16 +298,7 @@ class ServiceProcess {
     process_ = std::make_unique<testutil::Process>(std::vector<std::string>{
         testutil::Binary("freeze_service"), "--config", dir_.File("run.toml"), "--run-dir",
         dir_.path(), "--listen", "127.0.0.1:0", "--ready-fd", "1"});
-    int port = 0;
-    EXPECT_TRUE(testutil::Eventually(
-        [&] {
-          for (absl::string_view line : absl::StrSplit(process_->output(), '\n')) {
-            if (absl::SimpleAtoi(line, &port)) return true;
-          }
-          return false;
-        },
-        kSoon));
-    address_ = absl::StrCat("127.0.0.1:", port);
+    address_ = absl::StrCat("127.0.0.1:", testutil::AnnouncedPort(*process_));
   }
   const std::string& address() const { return address_; }
   void Signal(int signal) { process_->Signal(signal); }

@@ -8,9 +8,7 @@
 #include <string>
 #include <vector>
 
-#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_split.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "services/rpc/channel.h"
@@ -52,17 +50,7 @@ class FreezeServiceProcess : public testing::Test {
 
   /// Address of a service whose port is told on its standard output.
   static std::string Address(Process& process) {
-    int port = 0;
-    EXPECT_TRUE(testutil::Eventually(
-        [&] {
-          for (absl::string_view line : absl::StrSplit(process.output(), '\n')) {
-            if (absl::SimpleAtoi(line, &port)) return true;
-          }
-          return process.Wait(absl::ZeroDuration()).has_value();
-        },
-        absl::Seconds(20)));
-    EXPECT_GT(port, 0) << process.output();
-    return absl::StrCat("127.0.0.1:", port);
+    return absl::StrCat("127.0.0.1:", testutil::AnnouncedPort(process));
   }
 
   static std::shared_ptr<grpc::Channel> Channel(const std::string& address) {

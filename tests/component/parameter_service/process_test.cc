@@ -6,8 +6,6 @@
 #include <thread>
 #include <vector>
 
-#include "absl/strings/numbers.h"
-#include "absl/strings/str_split.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "tests/component/parameter_service/parameter_harness.h"
@@ -41,16 +39,7 @@ class ParameterServiceProcess : public testing::Test {
     return argv;
   }
   static std::shared_ptr<grpc::Channel> Channel(Process& process) {
-    int port = 0;
-    EXPECT_TRUE(testutil::Eventually(
-        [&] {
-          for (absl::string_view line : absl::StrSplit(process.output(), '\n')) {
-            if (absl::SimpleAtoi(line, &port)) return true;
-          }
-          return process.Wait(absl::ZeroDuration()).has_value();
-        },
-        absl::Seconds(20)));
-    EXPECT_GT(port, 0) << process.output();
+    const int port = testutil::AnnouncedPort(process);
     return MakeChannel({.address = absl::StrCat("127.0.0.1:", port), .keepalive = {}});
   }
   static ParameterClient Client(Process& process) {
