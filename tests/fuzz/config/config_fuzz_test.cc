@@ -1,22 +1,20 @@
 // Smoke fuzz of the config reader: whatever the bytes, it gives a config or a message, and never
 // crashes.
-#include <random>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "gtest/gtest.h"
 #include "services/config/run_config.h"
-#include "tests/testutil/seed.h"
+#include "tests/testutil/fuzz.h"
 
 namespace smartpipe {
 namespace {
 
 constexpr int kRounds = 4000;
 
-class ConfigFuzzTest : public testing::Test {
+class ConfigFuzzTest : public testutil::FuzzTest {
  protected:
-  size_t Below(size_t n) { return std::uniform_int_distribution<size_t>(0, n - 1)(random_); }
-
   std::string RandomBytes(size_t size_max) {
     std::string bytes(Below(size_max), '\0');
     for (char& byte : bytes) byte = static_cast<char>(Below(256));
@@ -28,28 +26,7 @@ class ConfigFuzzTest : public testing::Test {
         "[",    "]",     "[[",    "]]",   "=",          "\"",  "'",      "\n",
         "-1",   "0",     "1e999", "nan",  "inf",        "\\u", "\"\"\"", "#",
         "true", "{a=1}", "[1,2]", "\xff", "1979-05-27", "\0",  ".",      "9999999999999999999"};
-    const size_t num_edits = 1 + Below(4);
-    for (size_t i = 0; i < num_edits && !text.empty(); ++i) {
-      const size_t at = Below(text.size());
-      switch (Below(5)) {
-        case 0:
-          text[at] = static_cast<char>(Below(256));
-          break;
-        case 1:
-          text.erase(at, 1 + Below(8));
-          break;
-        case 2:
-          text.insert(at, kTokens[Below(kTokens.size())]);
-          break;
-        case 3:
-          text.insert(at, text.substr(Below(text.size()), Below(40)));
-          break;
-        default:
-          text.resize(at);
-          break;
-      }
-    }
-    return text;
+    return Edited(std::move(text), {.edits_max = 4, .copy_max = 40, .tokens = kTokens});
   }
 
   // Good or explained; a good one survives the round trip.
@@ -65,8 +42,6 @@ class ConfigFuzzTest : public testing::Test {
     ASSERT_TRUE(again.ok()) << again.status() << "\n" << canonical;
     EXPECT_EQ(ToToml(*again), canonical);
   }
-
-  std::mt19937_64 random_{testutil::TestSeed()};
 };
 
 TEST_F(ConfigFuzzTest, MutatedConfigs) {

@@ -3,12 +3,11 @@
 #include <filesystem>
 #include <functional>
 #include <numeric>
-#include <random>
 #include <string>
 
 #include "gtest/gtest.h"
+#include "tests/testutil/fuzz.h"
 #include "tests/testutil/process.h"
-#include "tests/testutil/seed.h"
 #include "tests/unit/data/idx_files.h"
 #include "worker/data/idx.h"
 
@@ -17,10 +16,8 @@ namespace {
 
 constexpr int kRounds = 2000;
 
-class IdxFuzzTest : public testing::Test {
+class IdxFuzzTest : public testutil::FuzzTest {
  protected:
-  size_t Below(size_t n) { return std::uniform_int_distribution<size_t>(0, n - 1)(random_); }
-
   std::string Mutate(std::string bytes) {
     for (size_t edits = 1 + Below(4); edits > 0 && !bytes.empty(); --edits) {
       // Half of the edits hit the header.
@@ -61,7 +58,6 @@ class IdxFuzzTest : public testing::Test {
   }
 
   testutil::TempDir folder_;
-  std::mt19937_64 random_{testutil::TestSeed()};
 };
 
 TEST_F(IdxFuzzTest, MutatedFiles) {

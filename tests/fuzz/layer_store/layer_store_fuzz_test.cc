@@ -3,14 +3,14 @@
 #include <algorithm>
 #include <cstdint>
 #include <filesystem>
-#include <random>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "gtest/gtest.h"
 #include "services/parameter_service/layer_store.h"
+#include "tests/testutil/fuzz.h"
 #include "tests/testutil/process.h"
-#include "tests/testutil/seed.h"
 #include "tests/unit/parameter_service/store_util.h"
 
 namespace smartpipe {
@@ -21,42 +21,18 @@ using testutil::Get;
 using testutil::MakeVersion;
 using testutil::Put;
 
-class LayerStoreFuzzTest : public testing::Test {
+class LayerStoreFuzzTest : public testutil::FuzzTest {
  protected:
-  size_t Below(size_t n) { return std::uniform_int_distribution<size_t>(0, n - 1)(random_); }
-
   std::string Mutate(std::string text) {
     static const std::vector<std::string> kTokens = {
         "-1",     "0",      "+",       " ",        "\n", "99999999999999999999", "4097", "run ",
         "step 1", "layers", "sha256 ", "\xff\xfe", "\t", std::string(300, 'n'),  "1 ",   ""};
-    for (size_t edits = 1 + Below(3); edits > 0 && !text.empty(); --edits) {
-      const size_t at = Below(text.size());
-      switch (Below(5)) {
-        case 0:
-          text[at] = static_cast<char>(Below(256));
-          break;
-        case 1:
-          text.erase(at, 1 + Below(8));
-          break;
-        case 2:
-          text.insert(at, kTokens[Below(kTokens.size())]);
-          break;
-        case 3:
-          text.insert(at, text.substr(Below(text.size()), Below(120)));
-          break;
-        default:
-          text.resize(at);
-          break;
-      }
-    }
-    return text;
+    return Edited(std::move(text), {.edits_max = 3, .copy_max = 120, .tokens = kTokens});
   }
 
   static std::string Bytes(int64_t step, int32_t layer) {
     return std::string(500 + 10 * step + layer, static_cast<char>('a' + 3 * step + layer));
   }
-
-  std::mt19937_64 random_{testutil::TestSeed()};
 };
 
 // With the right digest at its end, so that the edits reach the parser.

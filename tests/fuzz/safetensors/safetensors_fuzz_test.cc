@@ -3,15 +3,14 @@
 #include <cstdint>
 #include <cstring>
 #include <filesystem>
-#include <random>
 #include <string>
 #include <vector>
 
 #include "ATen/ops/empty.h"
 #include "ATen/ops/full.h"
 #include "gtest/gtest.h"
+#include "tests/testutil/fuzz.h"
 #include "tests/testutil/process.h"
-#include "tests/testutil/seed.h"
 #include "worker/model/layer_state.h"
 
 namespace smartpipe {
@@ -19,10 +18,8 @@ namespace {
 
 constexpr int kRounds = 3000;
 
-class SafetensorsFuzzTest : public testing::Test {
+class SafetensorsFuzzTest : public testutil::FuzzTest {
  protected:
-  size_t Below(size_t n) { return std::uniform_int_distribution<size_t>(0, n - 1)(random_); }
-
   std::string Mutate(std::string bytes) {
     static const std::vector<std::string> kTokens = {"{",
                                                      "}",
@@ -104,7 +101,6 @@ class SafetensorsFuzzTest : public testing::Test {
   const size_t data_bytes_ = 6 * 4 + 8;
   testutil::TempDir folder_;
   const std::string path_ = folder_.File("fuzz.safetensors");
-  std::mt19937_64 random_{testutil::TestSeed()};
 };
 
 TEST_F(SafetensorsFuzzTest, MutatedFiles) {
