@@ -49,8 +49,8 @@ function(_smartpipe_resolve out)
   set(${out} "${resolved}" PARENT_SCOPE)
 endfunction()
 
-# Sets out to TRUE when every source file, target and program exists. A gap is an error, except a target that a
-# pure-only build leaves out: then out is FALSE.
+# Sets out to TRUE when every source file, target and program exists. A gap is an error, except a target or
+# program that a pure-only build leaves out: then out is FALSE.
 function(_smartpipe_complete out name)
   cmake_parse_arguments(PARSE_ARGV 2 arg "" "" "SRCS;DEPS;PROGRAMS")
   set(gap "")

@@ -174,14 +174,14 @@ absl::Status Interpreter::MoveLayers(const Plan& plan, SwitchCost& cost) {
       SP_RETURN_IF_ERROR(SendPacked(transport, Rank(to), packed));
       layers_.erase(move.layer);
     } else if (to == rank) {
-      int64_t begun_ns = 0;
-      SP_ASSIGN_OR_RETURN(const at::Tensor packed, ReceivePacked(transport, Rank(from), &begun_ns));
+      Stopwatch watch;
+      SP_ASSIGN_OR_RETURN(const at::Tensor packed, ReceivePacked(transport, Rank(from), &watch));
       SP_ASSIGN_OR_RETURN(const std::vector<NamedTensor> state, UnpackTensors(packed));
       SP_ASSIGN_OR_RETURN(std::unique_ptr<LayerRunner> runner,
                           MakeLayerRunner(context_, move.layer));
       SP_RETURN_IF_ERROR(runner->LoadState(state, frozen));
       cost.moved_bytes += packed.numel();
-      cost.move_s += static_cast<double>(MonotonicNs() - begun_ns) * 1e-9;
+      cost.move_s += watch.seconds();
       layers_[move.layer] = std::move(runner);
     }
   }

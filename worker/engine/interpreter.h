@@ -49,9 +49,10 @@ struct TestScore {
 /// A rank may arrive at a switch long before its peers, which still need their time: what it waits
 /// for them is not what switching costs.
 struct SwitchCost {
-  double drain_s = 0;  // until nothing of this rank was under way; with waits for peers
-  double move_s =
-      0;  // receiving layers and putting them in place, from when their sender was there
+  // Until nothing of this rank was under way; with waits for peers.
+  double drain_s = 0;
+  // Receiving layers, each from when its sender was there, and putting them in place.
+  double move_s = 0;
   int64_t moved_bytes = 0;  // received by this rank
 };
 

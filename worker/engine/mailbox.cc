@@ -5,7 +5,6 @@
 #include "ATen/ops/empty.h"
 #include "ATen/ops/zeros.h"
 #include "services/base/status_macros.h"
-#include "worker/engine/stopwatch.h"
 
 namespace smartpipe {
 
@@ -83,12 +82,12 @@ absl::Status SendPacked(Transport& transport, Rank to, const at::Tensor& packed)
   return body->Wait();
 }
 
-absl::StatusOr<at::Tensor> ReceivePacked(Transport& transport, Rank from, int64_t* begun_ns) {
+absl::StatusOr<at::Tensor> ReceivePacked(Transport& transport, Rank from, Stopwatch* watch) {
   at::Tensor size = at::empty({1}, at::kLong);
   SP_ASSIGN_OR_RETURN(std::unique_ptr<Transfer> header,
                       transport.Receive(from, ChannelKind::kState, size));
   SP_RETURN_IF_ERROR(header->Wait());
-  if (begun_ns != nullptr) *begun_ns = MonotonicNs();
+  if (watch != nullptr) watch->Restart();
   at::Tensor packed = at::empty({*size.data_ptr<int64_t>()}, at::kByte);
   SP_ASSIGN_OR_RETURN(std::unique_ptr<Transfer> body,
                       transport.Receive(from, ChannelKind::kState, packed));

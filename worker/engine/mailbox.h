@@ -15,6 +15,7 @@
 #include "absl/status/statusor.h"
 #include "services/base/ids.h"
 #include "worker/comm/transport.h"
+#include "worker/engine/stopwatch.h"
 
 namespace smartpipe {
 
@@ -78,8 +79,9 @@ class Outbox {
 
 /// One-message conversations on the state channel, for migration, gathering and barriers.
 absl::Status SendPacked(Transport& transport, Rank to, const at::Tensor& packed);
+/// `watch`, if given, restarts when the sender turned out to be there.
 absl::StatusOr<at::Tensor> ReceivePacked(Transport& transport, Rank from,
-                                         int64_t* begun_ns = nullptr);
+                                         Stopwatch* watch = nullptr);
 /// What a channel between neighbours can do.
 struct LinkSpeed {
   double bytes_per_s = 0;  // 0 = not measured: the last rank, or a group of one
