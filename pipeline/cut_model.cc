@@ -85,10 +85,19 @@ CutModel::CutModel(const PlannerInput& input)
 int64_t CutModel::MemoryBytes(int32_t stage, int32_t first, int32_t end) const {
   int64_t bytes = fixed_bytes_[end] - fixed_bytes_[first] +
                   in_flight_[stage] * (activation_bytes_[end] - activation_bytes_[first]);
-  if (stage == 0) return bytes;
-  // The stage before this one is frozen exactly if it ends at or below the frontier.
-  const int32_t credits = first <= frontier_ ? num_microbatches_ : credits_[stage];
-  return bytes + credits * output_bytes_[first - 1];
+  // The stage before an edge is frozen exactly if it ends at or below the frontier.
+  if (stage > 0) {
+    // Receive buffers; over a trainable edge as many gradients are under way.
+    const int32_t buffers = first <= frontier_ ? num_microbatches_ : 2 * credits_[stage];
+    bytes += buffers * output_bytes_[first - 1];
+  }
+  if (stage + 1 < num_stages_) {
+    // A frozen stage has M outputs under way and one that waits for its credit; those of a
+    // trainable one are activations already, but it has receive buffers for gradients.
+    const int32_t buffers = end <= frontier_ ? num_microbatches_ + 1 : credits_[stage + 1];
+    bytes += buffers * output_bytes_[end - 1];
+  }
+  return bytes;
 }
 
 bool CutModel::Fits(const Borders& borders) const {

@@ -63,8 +63,8 @@ int32_t NumFrozenStages(const std::vector<LayerIndex>& cuts, int32_t num_layers,
 std::vector<LinkCost> LinkCosts(const PlannerInput& input, const std::vector<LayerIndex>& cuts);
 /// Memory of one stage that holds `layers`: trainable layers their state (weights, buffers,
 /// optimizer, statistic), the gradients of their weights and the saved activations of all
-/// micro-batches in flight; frozen layers their weights; and the receive buffers of the edge that
-/// comes in.
+/// micro-batches in flight; frozen layers their weights; and the receive buffers of both edges with
+/// the messages that are being sent, as far as they are not activations already.
 int64_t StageMemoryBytes(const PlannerInput& input, StageIndex stage, LayerRange layers);
 /// Steady-state step time of `cuts`, by simulation: buffered sends, DefaultCredits, after the first
 /// step.

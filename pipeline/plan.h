@@ -26,7 +26,7 @@ struct Plan {
   std::vector<LayerIndex> cuts;  // first layers of stages 1..S-1, ascending, in (0, num_layers)
   std::vector<std::vector<WorkerId>> placement;  // [stage] -> its workers; today exactly one each
   std::string schedule;                          // name in pipeline/schedule.h's table
-  std::vector<int32_t> credits;  // [edge s -> s+1] posted receive buffers, >= 1; S-1 entries
+  std::vector<int32_t> credits;  // [edge s -> s+1] messages at each of its ends, >= 1; S-1 entries
 
   int32_t num_stages() const { return static_cast<int32_t>(placement.size()); }
   friend bool operator==(const Plan&, const Plan&) = default;

@@ -1,11 +1,21 @@
 // Nothing is computed, recorded, sent or changed below the frontier, in whichever stage it lies.
+#include <algorithm>
+#include <functional>
+#include <map>
 #include <memory>
+#include <numeric>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "ATen/Parallel.h"
 #include "ATen/record_function.h"
+#include "absl/base/thread_annotations.h"
+#include "absl/synchronization/mutex.h"
+#include "absl/synchronization/notification.h"
+#include "c10/core/Allocator.h"
 #include "gtest/gtest.h"
+#include "services/base/memory_key_value_store.h"
 #include "tests/numeric/rank_threads.h"
 #include "worker/engine/interpreter.h"
 
@@ -133,52 +143,134 @@ TEST(FrontierTest, NoGradientBelowTheFrontierInAnyStage) {
   }
 }
 
-/// One rank with its interpreter, made on this thread and run on its own.
-struct RankRun {
-  std::unique_ptr<Transport> transport;
-  EngineContext context;
-  std::unique_ptr<Interpreter> interpreter;
+/// Counts the live blocks of each size that a rank's thread has made. One for the process: Torch
+/// keeps blocks to its end.
+class CountingAllocator final : public c10::Allocator {
+ public:
+  static CountingAllocator& Get() {
+    static CountingAllocator& allocator = *new CountingAllocator();
+    return allocator;
+  }
+  static inline thread_local int32_t rank_of_thread = -1;
+
+  c10::DataPtr allocate(size_t num_bytes) override {
+    c10::DataPtr data = base_->allocate(num_bytes);
+    void* const start = data.get();
+    absl::MutexLock lock(&mutex_);
+    Count& count = counts_[{rank_of_thread, num_bytes}];
+    count.peak = std::max(count.peak, ++count.live);
+    if (start != nullptr) blocks_.insert({start, Block{&count, std::move(data)}});
+    return {start, start, &Free, c10::Device(c10::kCPU)};
+  }
+  c10::DeleterFnPtr raw_deleter() const override { return &Free; }
+  void copy_data(void* to, const void* from, size_t num_bytes) const override {
+    default_copy_data(to, from, num_bytes);
+  }
+  void Reset() {
+    absl::MutexLock lock(&mutex_);
+    for (auto& [key, count] : counts_) count.peak = count.live;
+  }
+  int64_t Peak(int32_t rank, int64_t num_bytes) {
+    absl::MutexLock lock(&mutex_);
+    return counts_[{rank, static_cast<size_t>(num_bytes)}].peak;
+  }
+
+ private:
+  struct Count {
+    int64_t live = 0, peak = 0;
+  };
+  struct Block {
+    Count* count;
+    c10::DataPtr data;
+  };
+  CountingAllocator() : base_(c10::GetAllocator(c10::kCPU)) {
+    c10::SetAllocator(c10::kCPU, this, /*priority=*/1);
+  }
+  static void Free(void* start) {
+    absl::MutexLock lock(&Get().mutex_);
+    const auto block = Get().blocks_.extract(start);
+    if (!block.empty()) --block.mapped().count->live;
+  }
+  c10::Allocator* const base_;
+  absl::Mutex mutex_;
+  std::map<std::pair<int32_t, size_t>, Count> counts_ ABSL_GUARDED_BY(mutex_);
+  std::map<void*, Block> blocks_ ABSL_GUARDED_BY(mutex_);
 };
 
-// Two frozen stages before a trainable one that has not begun: the last frozen one goes through one
-// step, the first through two, and nobody holds more than the credits.
-TEST(FrontierTest, FrozenStagesRunAheadAcrossStepsWithinTheirCredits) {
-  constexpr int64_t kMicrobatches = 4, kNumSteps = 3;
+/// Peaks of live tensors of the size of the messages on an edge, counted by their maker's rank.
+struct LivePeaks {
+  int64_t of_sender = 0, of_receiver = 0;
+};
+
+/// Two frozen stages before a trainable one that does not begin before the last frozen one is
+/// through a step and the first through two. Returns the peaks at both edges.
+std::vector<LivePeaks> RunAhead(bool gloo, const std::vector<int64_t>& cuts) {
+  constexpr int64_t kNumSteps = 4;
   const SmallRun small("1f1b");
-  const Plan plan = MakePlan(small.options, {.step = 0, .frontier = 4, .cuts = {2, 4}}, 0);
-  ASSERT_EQ(plan.credits, std::vector<int32_t>({kMicrobatches, kMicrobatches}));
+  const Plan plan = MakePlan(small.options, {.step = 0, .frontier = cuts[1], .cuts = cuts}, 0);
+  EXPECT_EQ(plan.credits, std::vector<int32_t>({4, 4}));
+  CountingAllocator& allocator = CountingAllocator::Get();
+  allocator.Reset();
   LoopbackHub hub(3);
-  std::vector<RankRun> ranks(3);
+  const auto store = std::make_shared<MemoryKeyValueStore>();
+  absl::Notification first_is_ahead, second_is_ahead;
+  std::vector<std::thread> threads;
   for (int32_t rank = 0; rank < 3; ++rank) {
-    ranks[rank].transport = hub.MakeTransport(Rank(rank));
-    ranks[rank].context = small.Context(*ranks[rank].transport);
-    ranks[rank].interpreter = Interpreter::Create(ranks[rank].context, plan).value();
-  }
-  auto run = [&ranks](int rank, int64_t first_step, int64_t end_step) {
-    return std::thread([&ranks, rank, first_step, end_step] {
+    threads.emplace_back([&, rank] {
       at::set_num_threads(1);
-      for (Step step(first_step); step.value() < end_step; ++step) {
-        const auto loss = ranks[rank].interpreter->RunStep(step, /*probe=*/false);
+      CountingAllocator::rank_of_thread = rank;
+      const std::unique_ptr<Transport> transport =
+          gloo ? MakeGlooTransport({.rank = Rank(rank),
+                                    .size = 3,
+                                    .member_names = {"w0", "w1", "w2"},
+                                    .store = store})
+                     .value()
+               : hub.MakeTransport(Rank(rank));
+      const EngineContext context = small.Context(*transport);
+      const auto interpreter = Interpreter::Create(context, plan).value();
+      if (rank == 2) {
+        first_is_ahead.WaitForNotification();
+        second_is_ahead.WaitForNotification();
+      }
+      for (Step step(0); step.value() < kNumSteps; ++step) {
+        const auto loss = interpreter->RunStep(step, /*probe=*/false);
         ASSERT_TRUE(loss.ok()) << loss.status();
+        if (rank == 0 && step == Step(1)) first_is_ahead.Notify();
+        if (rank == 1 && step == Step(0)) second_is_ahead.Notify();
+      }
+      ASSERT_TRUE(interpreter->Drain().ok());
+      ASSERT_TRUE(Barrier(*transport).ok());
+      for (const auto& [index, runner] : interpreter->layers()) {
+        // The trainable stage is the last of a 1F1B: one micro-batch at a time.
+        EXPECT_EQ(runner->counters().peak_saved, rank == 2 ? 1 : 0) << "layer " << index.value();
       }
     });
-  };
-  std::thread first = run(0, 0, 2), second = run(1, 0, 1);
-  second.join();
-  // Rank 0 needs the receives that rank 1 posts for its second step.
-  std::thread rest_of_second = run(1, 1, kNumSteps);
-  first.join();
-  EXPECT_EQ(hub.num_messages(ChannelKind::kActivation) > 0, true);
-  EXPECT_EQ(ranks[2].interpreter->peak_receive_buffers(), 0) << "rank 2 has begun";
-  std::thread rest_of_first = run(0, 2, kNumSteps), third = run(2, 0, kNumSteps);
-  for (std::thread* thread : {&rest_of_second, &rest_of_first, &third}) thread->join();
-  for (int rank : {1, 2}) {
-    EXPECT_EQ(ranks[rank].interpreter->peak_receive_buffers(), kMicrobatches) << "rank " << rank;
   }
-  for (int rank = 0; rank < 3; ++rank) {
-    for (const auto& [index, runner] : ranks[rank].interpreter->layers()) {
-      // The trainable stage is the last of a 1F1B: one micro-batch at a time.
-      EXPECT_EQ(runner->counters().peak_saved, rank == 2 ? 1 : 0) << "layer " << index.value();
+  for (std::thread& thread : threads) thread.join();
+  std::vector<LivePeaks> peaks;
+  for (int32_t edge = 0; edge < 2; ++edge) {
+    const std::vector<int64_t>& sample = small.edge_shapes[cuts[edge]];
+    const int64_t num_bytes =
+        std::accumulate(sample.begin(), sample.end(), 2 * sizeof(float), std::multiplies<>());
+    peaks.push_back({allocator.Peak(edge, num_bytes), allocator.Peak(edge + 1, num_bytes)});
+  }
+  return peaks;
+}
+
+TEST(FrontierTest, FrozenStagesRunAheadAcrossStepsWithinTheirCredits) {
+  constexpr int64_t kCredits = 4;
+  for (const bool gloo : {false, true}) {
+    SCOPED_TRACE(gloo ? "gloo" : "loopback");
+    // Layers 2 and 4 halve the maps: besides messages only the convolution's own copy of its input
+    // has the size of what a stage receives. What the trainable stage saves is one of the messages.
+    for (const LivePeaks& receive : RunAhead(gloo, {2, 4})) {
+      EXPECT_EQ(receive.of_receiver, kCredits + 1);
+    }
+    // And what a stage sends has the size of its last layer's temporaries alone.
+    constexpr int64_t kTemporaries = 3;  // of a convolution, a normalisation and a ReLU
+    for (const LivePeaks& send : RunAhead(gloo, {3, 5})) {
+      EXPECT_GT(send.of_sender, kCredits) << "all credits are used, and one more waits";
+      EXPECT_LE(send.of_sender, kCredits + kTemporaries);
     }
   }
 }

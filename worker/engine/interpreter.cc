@@ -123,20 +123,20 @@ void Interpreter::MakeMailboxes() {
 }
 
 void Interpreter::SetCredits() {
-  std::map<Inbox*, int32_t> inbox_credits;
-  std::map<Outbox*, int32_t> outbox_credits;
+  std::map<Inbox*, int32_t> receive;
+  std::map<Outbox*, int32_t> send;
   for (auto& [index, stage] : stages_) {
     if (stage.activation_inbox != nullptr) {
-      inbox_credits[stage.activation_inbox] += plan_.credits[index.value() - 1];
-      outbox_credits[stage.gradient_outbox] += plan_.credits[index.value() - 1];
+      receive[stage.activation_inbox] += plan_.credits[index.value() - 1];
+      send[stage.gradient_outbox] += plan_.credits[index.value() - 1];
     }
     if (stage.activation_outbox != nullptr) {
-      outbox_credits[stage.activation_outbox] += plan_.credits[index.value()];
-      inbox_credits[stage.gradient_inbox] += plan_.credits[index.value()];
+      send[stage.activation_outbox] += plan_.credits[index.value()];
+      receive[stage.gradient_inbox] += plan_.credits[index.value()];
     }
   }
-  for (auto& [inbox, credits] : inbox_credits) inbox->set_credits(credits);
-  for (auto& [outbox, credits] : outbox_credits) outbox->set_credits(credits);
+  for (auto& [inbox, credits] : receive) inbox->set_credits(credits);
+  for (auto& [outbox, credits] : send) outbox->set_credits(credits);
 }
 
 absl::StatusOr<SwitchCost> Interpreter::SwitchPlan(const Plan& plan) {
@@ -314,6 +314,7 @@ absl::Status Interpreter::Forward(StageState& stage, const Instruction& instruct
     x = layers_.at(layer)->Forward(instruction.microbatch, x,
                                    /*input_grad=*/layer > plan_.frontier);
   }
+  if (stage.activation_inbox != nullptr) SP_RETURN_IF_ERROR(stage.activation_inbox->Release());
   if (instruction.stage.value() + 1 == plan_.num_stages()) {
     ComputeLoss(stage, instruction.microbatch, x);
   } else {
@@ -351,6 +352,7 @@ absl::Status Interpreter::Backward(StageState& stage, const Instruction& instruc
     grad = instruction.op == Op::kBackward ? runner.Backward(microbatch, grad, probe)
                                            : runner.InputGrad(microbatch, grad);
   }
+  if (stage.gradient_inbox != nullptr) SP_RETURN_IF_ERROR(stage.gradient_inbox->Release());
   if (grad.defined()) stage.input_grads[microbatch] = std::move(grad);
   return absl::OkStatus();
 }
@@ -366,14 +368,6 @@ int64_t Interpreter::gradient_bytes_sent() const {
     if (channel.second == ChannelKind::kGradient) bytes += outbox.bytes_sent();
   }
   return bytes;
-}
-
-int64_t Interpreter::peak_receive_buffers() const {
-  int64_t peak = 0;
-  for (const auto& [channel, inbox] : inboxes_) {
-    if (channel.second == ChannelKind::kActivation) peak += inbox.peak_buffers();
-  }
-  return peak;
 }
 
 }  // namespace smartpipe

@@ -96,8 +96,6 @@ class Interpreter {
   const std::map<LayerIndex, std::unique_ptr<LayerRunner>>& layers() const { return layers_; }
   /// Bytes of gradients sent upstream over the life of the interpreter.
   int64_t gradient_bytes_sent() const;
-  /// Most receive buffers of activations held at once since the cuts changed.
-  int64_t peak_receive_buffers() const;
 
  private:
   struct StageState {

@@ -17,14 +17,13 @@ absl::Status Inbox::Expect(StageIndex stage, MicrobatchIndex microbatch,
 // What has arrived before its turn holds its credit: the messages before the awaited one on other
 // edges are never more than those edges' own credits, so the awaited one is always posted.
 absl::Status Inbox::Post() {
-  while (!expected_.empty() && posted_.size() + arrived_.size() < credits_) {
+  while (!expected_.empty() && posted_.size() + arrived_.size() + (taken_ ? 1 : 0) < credits_) {
     at::Tensor buffer = at::empty(expected_.front().second, at::kFloat);
     SP_ASSIGN_OR_RETURN(std::unique_ptr<Transfer> transfer,
                         transport_->Receive(from_, kind_, buffer));
     posted_.push_back({expected_.front().first, std::move(buffer), std::move(transfer)});
     expected_.pop_front();
   }
-  peak_buffers_ = std::max(peak_buffers_, static_cast<int64_t>(posted_.size() + arrived_.size()));
   return absl::OkStatus();
 }
 
@@ -47,8 +46,13 @@ absl::StatusOr<at::Tensor> Inbox::Take(StageIndex stage, MicrobatchIndex microba
       arrived_[next.key] = std::move(next.buffer);
     }
   }
-  SP_RETURN_IF_ERROR(Post());
+  taken_ = true;
   return tensor;
+}
+
+absl::Status Inbox::Release() {
+  taken_ = false;
+  return Post();
 }
 
 absl::Status Outbox::Send(const at::Tensor& tensor) {

@@ -19,22 +19,20 @@
 
 namespace smartpipe {
 
-/// Receiving end: keeps up to `credits` receives posted, so a sender is never held up by a busy
-/// compute thread. A posted buffer is the credit: no message goes upstream.  Threads: the compute
-/// thread.
+/// Receiving end: holds up to `credits` buffers, posted, arrived or being read; what does not fit
+/// waits at its sender. No message goes upstream.  Threads: the compute thread.
 class Inbox {
  public:
   Inbox(Transport* transport, Rank from, ChannelKind kind)
       : transport_(transport), from_(from), kind_(kind) {}
   /// >= 1, the sum over the channel's edges; takes effect with the next post.
   void set_credits(int32_t credits) { credits_ = static_cast<size_t>(credits); }
-  /// Announces the next float32 message of the channel, for `stage`, and posts as many receives as
-  /// the credits allow.
+  /// Announces the next float32 message of the channel, for `stage`.
   absl::Status Expect(StageIndex stage, MicrobatchIndex microbatch, std::vector<int64_t> shape);
   /// Waits for a message that was announced; its tensor owns 64-byte aligned storage.
   absl::StatusOr<at::Tensor> Take(StageIndex stage, MicrobatchIndex microbatch);
-  /// Most buffers held at once so far: posted, or arrived and not yet taken.
-  int64_t peak_buffers() const { return peak_buffers_; }
+  /// What was taken last has been read: its buffer's place is free for another message.
+  absl::Status Release();
 
  private:
   using Key = std::pair<StageIndex, MicrobatchIndex>;
@@ -43,7 +41,7 @@ class Inbox {
   const Rank from_;
   const ChannelKind kind_;
   size_t credits_ = 1;
-  int64_t peak_buffers_ = 0;
+  bool taken_ = false;
   struct Posted {
     Key key;
     at::Tensor buffer;
@@ -54,13 +52,13 @@ class Inbox {
   std::map<Key, at::Tensor> arrived_;  // before their turn
 };
 
-/// Sending end: at most `credits` sends under way; one more waits for the oldest.  Threads: the
-/// compute thread.
+/// Sending end: up to `credits` messages wait for a buffer of their peer; one more waits for the
+/// oldest.  Threads: the compute thread.
 class Outbox {
  public:
   Outbox(Transport* transport, Rank to, ChannelKind kind)
       : transport_(transport), to_(to), kind_(kind) {}
-  /// >= 1; takes effect with the next send.
+  /// >= 1, the sum over the channel's edges; takes effect with the next send.
   void set_credits(int32_t credits) { credits_ = static_cast<size_t>(credits); }
   absl::Status Send(const at::Tensor& tensor);
   /// Waits until every send is done.

@@ -46,6 +46,7 @@ absl::StatusOr<std::optional<TestScore>> Interpreter::Evaluate() {
       for (LayerIndex layer = stage.range.first_layer; layer < stage.range.end_layer; ++layer) {
         x = layers_.at(layer)->Evaluate(x);
       }
+      if (stage.activation_inbox != nullptr) SP_RETURN_IF_ERROR(stage.activation_inbox->Release());
       if (stage.activation_outbox != nullptr) SP_RETURN_IF_ERROR(stage.activation_outbox->Send(x));
       if (index.value() + 1 != plan_.num_stages()) continue;
       const at::Tensor labels = context_.dataset->Labels(Split::kTest, indices);
