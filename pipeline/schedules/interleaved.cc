@@ -3,7 +3,9 @@
 //
 // Micro-batches go in groups of as many as there are ranks; a rank takes a whole group through its
 // first stage, then through its second, and so on; backwards likewise from the last stage on.
-// Differs from the paper: the last group may be smaller, so any number of micro-batches will do.
+// Differs from the paper: any number of micro-batches will do. A last group that is not full is
+// ordered as if it were, and what is missing is left out: so what waits for what stays as in full
+// groups, which never deadlock.
 // Frozen stages keep their place in the order and only forward.
 #include <algorithm>
 #include <utility>
@@ -15,17 +17,16 @@
 namespace smartpipe {
 namespace {
 
-// Every (stage of the rank, micro-batch), in the order of forwards, or with the stages of each
-// group from the last on: of backwards.
+// Every (stage of the rank, micro-batch of full groups), in the order of forwards, or with the
+// stages of each group from the last on: of backwards.
 std::vector<std::pair<int32_t, int32_t>> Order(const ScheduleShape& shape, int32_t rank,
                                                bool backward) {
   std::vector<std::pair<int32_t, int32_t>> order;
-  const int32_t num_ranks = shape.num_ranks(), num_microbatches = shape.num_microbatches;
-  for (int32_t first = 0; first < num_microbatches; first += num_ranks) {
-    const int32_t end = std::min(first + num_ranks, num_microbatches);
+  const int32_t num_ranks = shape.num_ranks();
+  for (int32_t first = 0; first < shape.num_microbatches; first += num_ranks) {
     for (int32_t i = rank; i < shape.num_stages; i += num_ranks) {
       const int32_t stage = backward ? shape.num_stages - num_ranks + 2 * rank - i : i;
-      for (int32_t m = first; m < end; ++m) order.emplace_back(stage, m);
+      for (int32_t m = first; m < first + num_ranks; ++m) order.emplace_back(stage, m);
     }
   }
   return order;
@@ -42,17 +43,18 @@ Program CompileRank(const ScheduleShape& shape, int32_t rank) {
   const int32_t warm_up =
       std::min(num_own, (stages_per_rank - 1) * num_ranks + 2 * (num_ranks - 1 - rank) + 1);
   Program program;
-  int32_t next = 0;
-  auto forward = [&] {
-    const auto [stage, m] = forwards[next++];
-    program.push_back({Op::kForward, StageIndex(stage), MicrobatchIndex(m)});
-  };
-  while (next < warm_up) forward();
-  for (const auto& [stage, m] : backwards) {
-    if (stage >= shape.num_frozen_stages) {
-      program.push_back({Op::kBackward, StageIndex(stage), MicrobatchIndex(m)});
+  auto add = [&](Op op, const std::pair<int32_t, int32_t>& item) {
+    const auto [stage, m] = item;
+    const bool runs = op == Op::kForward || stage >= shape.num_frozen_stages;
+    if (runs && m < shape.num_microbatches) {
+      program.push_back({op, StageIndex(stage), MicrobatchIndex(m)});
     }
-    if (next < num_own) forward();
+  };
+  int32_t next = 0;
+  while (next < warm_up) add(Op::kForward, forwards[next++]);
+  for (const auto& backward : backwards) {
+    add(Op::kBackward, backward);
+    if (next < num_own) add(Op::kForward, forwards[next++]);
   }
   for (int32_t stage = rank; stage < shape.num_stages; stage += num_ranks) {
     if (stage < shape.num_frozen_stages) continue;

@@ -138,7 +138,7 @@ TEST(Schedule, AllSmallShapesPlayWithBothKindsOfSends) {
   }
   RecordProperty("shapes", num_shapes);
   RecordProperty("hand_ordered_deadlocks", num_hand_deadlocks);
-  EXPECT_EQ(num_shapes, 3 * 8 * 21 + 8 * (4 + 6 + 6 + 9));
+  EXPECT_EQ(num_shapes, 3 * 8 * 21 + 8 * (4 + 6 + 6 + 9 + 8 + 12));
   EXPECT_GT(num_hand_deadlocks, 50);  // so the question is a real one
 }
 

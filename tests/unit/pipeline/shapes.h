@@ -31,12 +31,12 @@ inline std::vector<ScheduleShape> AllSmallShapes() {
   return shapes;
 }
 
-/// The same for schedules with one stage per rank; for interleaved_1f1b also those of two and three
+/// The same for schedules with one stage per rank; for interleaved_1f1b also those of two to four
 /// ranks with two and three stages each.
 inline std::vector<ScheduleShape> SmallShapes(absl::string_view schedule) {
   std::vector<ScheduleShape> shapes = AllSmallShapes();
   if (schedule != "interleaved_1f1b") return shapes;
-  for (int ranks = 2; ranks <= 3; ++ranks) {
+  for (int ranks = 2; ranks <= 4; ++ranks) {
     for (int stages = 2 * ranks; stages <= 3 * ranks; stages += ranks) {
       for (int microbatches = 1; microbatches <= 8; ++microbatches) {
         for (int frozen = 0; frozen < stages; ++frozen) {
