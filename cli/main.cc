@@ -7,18 +7,22 @@
 
 #include "CLI/CLI.hpp"
 #include "absl/status/status.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "cli/commands.h"
 #include "cli/complaint.h"
 #include "cli/explain_command.h"
 #include "cli/plan_command.h"
+#include "cli/render.h"
 #include "cli/simulate_command.h"
 #include "cli/timeline_command.h"
 #include "cli/usage.h"
+#include "pipeline/schedule.h"
 #include "services/base/version.h"
 
 namespace {
 
-constexpr char kFooter[] = R"(Examples:
+constexpr char kExamples[] = R"(Examples:
   smartpipe demo examples/fashion_mnist.toml
   smartpipe train examples/fashion_mnist.toml --set pipeline.stages=4 \
       --set freeze.policy=fixed --run-dir runs/fixed --summary fixed.json
@@ -30,13 +34,21 @@ constexpr char kFooter[] = R"(Examples:
   smartpipe simulate --schedule 1f1b --stages 4 --samples 6 --batch 3
   smartpipe plan --costs costs.json --stages 4 --microbatches 8 --frontier 12
 
-Schedules (pipeline.schedule): gpipe runs all forwards, then all backwards; 1f1b starts
-backwards early and keeps less in memory; interleaved_1f1b is 1f1b with several stages
-on each worker (pipeline.stages_per_worker), for shorter fill and drain.
+)";
 
-`smartpipe COMMAND --help` says more. Exit codes: 0 finished, 1 the run failed,
+constexpr char kExitCodes[] =
+    R"(`smartpipe COMMAND --help` says more. Exit codes: 0 finished, 1 the run failed,
 2 mistake in the command line or the config (nothing was started), 130 stopped by
 Ctrl-C or SIGTERM.)";
+
+// "Schedules (pipeline.schedule): gpipe runs all forwards, then all backwards; ..."
+std::string ScheduleSummaries() {
+  std::vector<std::string> summaries;
+  for (const smartpipe::ScheduleTraits& traits : smartpipe::AllSchedules())
+    summaries.push_back(absl::StrCat(traits.name, " ", traits.summary));
+  return smartpipe::Wrap(
+      absl::StrCat("Schedules (pipeline.schedule): ", absl::StrJoin(summaries, "; "), "."), 79, 0);
+}
 
 constexpr char kTrainFooter[] =
     R"(Shows one live line and a line for each decision. `smartpipe config keys` lists
@@ -147,7 +159,7 @@ int main(int argc, char** argv) {
   app.set_help_flag("-h,--help", "print this help");
   app.set_version_flag("--version", "smartpipe " SMARTPIPE_VERSION, "print the version");
   app.require_subcommand(1);
-  app.footer(kFooter);
+  app.footer(absl::StrCat(kExamples, ScheduleSummaries(), "\n", kExitCodes));
   app.get_formatter()->column_width(28);
 
   CLI::App* train = app.add_subcommand("train", "train on this machine, one process per worker");

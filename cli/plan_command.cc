@@ -11,8 +11,8 @@
 #include "cli/complaint.h"
 #include "cli/cost_file.h"
 #include "cli/option_check.h"
+#include "cli/schedule_options.h"
 #include "cli/simulate_command.h"
-#include "pipeline/schedule.h"
 #include "services/base/limits.h"
 #include "services/base/status_macros.h"
 
@@ -33,24 +33,11 @@ the memory, 2 mistake in the command line or in the file.)";
 
 absl::Status CheckArguments(const PlanArguments& arguments, const LayerCostFile& file) {
   const int num_layers = static_cast<int>(file.layers.size());
-  SP_RETURN_IF_ERROR(CheckWord("--schedule", arguments.schedule, ScheduleNames()));
-  SP_RETURN_IF_ERROR(CheckOption("--stages", arguments.stages, 1,
-                                 std::min(num_layers, limits::kStagesMax),
-                                 absl::StrCat(": ", arguments.costs_path, " has ", num_layers,
-                                              num_layers == 1 ? " layer" : " layers")));
   SP_RETURN_IF_ERROR(
-      CheckOption("--stages-per-worker", arguments.stages_per_worker, 1, arguments.stages));
-  if (arguments.stages % arguments.stages_per_worker != 0) {
-    return absl::InvalidArgumentError(absl::StrCat("--stages is ", arguments.stages,
-                                                   ", not a multiple of --stages-per-worker ",
-                                                   arguments.stages_per_worker));
-  }
-  if ((arguments.stages_per_worker > 1) != (arguments.schedule == "interleaved_1f1b")) {
-    return absl::InvalidArgumentError(
-        "--schedule interleaved_1f1b is for two or more stages on each worker, every other "
-        "schedule for one; give both --schedule interleaved_1f1b and --stages-per-worker, or "
-        "neither");
-  }
+      CheckScheduleOptions(arguments.schedule, arguments.stages, arguments.stages_per_worker,
+                           std::min(num_layers, limits::kStagesMax),
+                           absl::StrCat(": ", arguments.costs_path, " has ", num_layers,
+                                        num_layers == 1 ? " layer" : " layers")));
   SP_RETURN_IF_ERROR(CheckOption("--cores", arguments.cores, 0, limits::kStagesMax));
   SP_RETURN_IF_ERROR(
       CheckOption("--microbatches", arguments.microbatches, 1, limits::kMicrobatchesMax));
@@ -76,10 +63,11 @@ CLI::App* AddPlanCommand(CLI::App& app, PlanArguments& arguments) {
     return command->add_option(name, value, what)->type_name(type);
   };
   add("--costs", arguments.costs_path, "FILE", "costs of the layers")->required();
-  add("--stages", arguments.stages, "S", "stages, one worker each")->required();
-  add("--stages-per-worker", arguments.stages_per_worker, "V", "for interleaved_1f1b [1]");
+  add("--stages", arguments.stages, "S", "stages, all workers' together")->required();
+  add("--stages-per-worker", arguments.stages_per_worker, "V",
+      "stages of each worker, dealt out in turn [1]");
   add("--microbatches", arguments.microbatches, "M", "micro-batches of a step")->required();
-  add("--schedule", arguments.schedule, "NAME", "gpipe, 1f1b or interleaved_1f1b [1f1b]");
+  add("--schedule", arguments.schedule, ScheduleChoices().c_str(), "order of the work [1f1b]");
   add("--frontier", arguments.frontier, "F", "layers 0..F-1 are frozen [0]");
   add("--cores", arguments.cores, "N", "cores that all workers share [one each]");
   add("--memory-limit-bytes", arguments.memory_limit_bytes, "N", "of each worker [none]");

@@ -12,7 +12,9 @@
 #include "cli/files.h"
 #include "cli/option_check.h"
 #include "cli/preflight.h"
+#include "cli/schedule_options.h"
 #include "pipeline/paper_rules.h"
+#include "pipeline/plan.h"
 #include "pipeline/schedule.h"
 #include "services/base/limits.h"
 #include "services/base/status_macros.h"
@@ -24,6 +26,7 @@ constexpr char kFooter[] =
     R"(--flush none plays the SmartPipe paper's rules: they give its figures, but 1F1B
 starts a batch before the optimizer step of the batch before it. --flush step is
 what `smartpipe train` does: one step after the other, of --batch samples each.
+Several stages on a worker need it; 2F0 is then stage 2's forward of sample 0.
 
 --costs FILE is JSON, in microseconds of one micro-batch (optimize_us: of a step;
 it and links may be left out; a frozen stage only pays forward_us):
@@ -35,14 +38,15 @@ Example, a figure of the paper: time 16, bubbles 10
   smartpipe simulate --schedule 1f1b --stages 4 --samples 6 --batch 3 --frozen-stages 2)";
 
 absl::Status CheckArguments(const SimulateArguments& arguments) {
-  SP_RETURN_IF_ERROR(CheckWord("--schedule", arguments.schedule, ScheduleNames()));
-  if (arguments.schedule == "interleaved_1f1b") {
-    return absl::InvalidArgumentError(
-        "--schedule interleaved_1f1b runs several stages on each worker, one row each here; "
-        "`smartpipe plan --stages-per-worker` simulates it");
-  }
+  SP_RETURN_IF_ERROR(CheckScheduleOptions(arguments.schedule, arguments.stages,
+                                          arguments.stages_per_worker, limits::kStagesMax));
   SP_RETURN_IF_ERROR(CheckWord("--flush", arguments.flush, {"none", "step"}));
-  SP_RETURN_IF_ERROR(CheckOption("--stages", arguments.stages, 1, limits::kStagesMax));
+  if (arguments.flush == "none" && arguments.stages_per_worker > 1) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "--flush none plays the paper's rules, which have one stage on each worker, but "
+        "--stages-per-worker is ",
+        arguments.stages_per_worker, "; use --flush step"));
+  }
   SP_RETURN_IF_ERROR(CheckOption("--samples", arguments.samples, 1, limits::kMicrobatchesMax));
   SP_RETURN_IF_ERROR(CheckOption("--batch", arguments.batch, 1, limits::kMicrobatchesMax));
   SP_RETURN_IF_ERROR(CheckOption("--frozen-stages", arguments.frozen_stages, 0,
@@ -61,7 +65,8 @@ absl::StatusOr<SimulateResult> PlaySteps(const SimulateArguments& arguments,
                                          const StageCostFile& costs) {
   const ScheduleShape shape{.num_stages = arguments.stages,
                             .num_microbatches = arguments.batch,
-                            .num_frozen_stages = arguments.frozen_stages};
+                            .num_frozen_stages = arguments.frozen_stages,
+                            .stage_to_rank = DealStages(arguments.stages, arguments.num_workers())};
   SP_ASSIGN_OR_RETURN(const std::vector<Program> programs, MakePrograms(shape, arguments.schedule));
   return Simulate(shape, programs, costs.stages, costs.links,
                   {.num_steps = arguments.samples / arguments.batch,
@@ -76,8 +81,10 @@ CLI::App* AddSimulateCommand(CLI::App& app, SimulateArguments& arguments) {
   auto add = [&](const char* name, auto& value, const char* type, const char* what) {
     return command->add_option(name, value, what)->type_name(type);
   };
-  add("--schedule", arguments.schedule, "gpipe|1f1b", "order of the work")->required();
-  add("--stages", arguments.stages, "S", "stages, one worker each")->required();
+  add("--schedule", arguments.schedule, ScheduleChoices().c_str(), "order of the work")->required();
+  add("--stages", arguments.stages, "S", "stages, all workers' together")->required();
+  add("--stages-per-worker", arguments.stages_per_worker, "V",
+      "stages of each worker, dealt out in turn [1]");
   add("--samples", arguments.samples, "D", "samples in all; one is a micro-batch")->required();
   add("--batch", arguments.batch, "b", "samples of one optimizer step")->required();
   add("--frozen-stages", arguments.frozen_stages, "k", "first stages that only forward [0]");

@@ -15,11 +15,14 @@ namespace smartpipe {
 struct SimulateArguments {
   std::string schedule;
   int stages = 0, samples = 0, batch = 0;
+  int stages_per_worker = 1;  // dealt out in turn, see DealStages
   int frozen_stages = 0;
   std::string flush = "none";  // "none": the paper's rules; "step": what the engine does
   std::string costs_path;      // empty = forward and backward take one slot each
   std::string svg_path;        // empty = no picture
   bool json = false;
+
+  int num_workers() const { return stages / stages_per_worker; }
 };
 
 /// Adds the command and its options; they are read into `arguments`.

@@ -5,12 +5,14 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "absl/strings/str_join.h"
 #include "absl/strings/string_view.h"
 #include "cli/picture.h"
 #include "cli/render.h"
 #include "cli/simulate_command.h"
 #include "nlohmann/json.hpp"
 #include "pipeline/paper_rules.h"
+#include "pipeline/schedule.h"
 
 namespace smartpipe {
 namespace {
@@ -36,10 +38,9 @@ nlohmann::ordered_json Number(double value) {
   return rounded;
 }
 
-double Bubbles(const SimulateArguments& arguments, const PlayedPipeline& played) {
+double Bubbles(const PlayedPipeline& played) {
   double idle_s = 0;
-  for (const StageUse& use : StageUses(played.result, arguments.frozen_stages))
-    idle_s += use.idle_s;
+  for (const RankUse& use : RankUses(played.result)) idle_s += use.idle_s;
   return idle_s * played.scale;
 }
 
@@ -51,8 +52,11 @@ int SampleOf(const SimulateArguments& arguments, const TimedInstruction& timed) 
 
 std::string Headline(const SimulateArguments& arguments) {
   const int num_batches = (arguments.samples + arguments.batch - 1) / arguments.batch;
-  std::string text = absl::StrCat(arguments.schedule == "gpipe" ? "GPipe" : "1F1B", ", ",
-                                  arguments.stages, arguments.stages == 1 ? " stage" : " stages");
+  std::string text = absl::StrCat(TraitsOf(arguments.schedule)->title, ", ", arguments.stages,
+                                  arguments.stages == 1 ? " stage" : " stages");
+  if (arguments.stages_per_worker > 1)
+    absl::StrAppend(&text, " on ", arguments.num_workers(),
+                    arguments.num_workers() == 1 ? " worker" : " workers");
   if (arguments.frozen_stages > 0)
     absl::StrAppend(&text, " (", arguments.frozen_stages, " frozen)");
   absl::StrAppend(&text, ", ", arguments.samples, arguments.samples == 1 ? " sample" : " samples");
@@ -60,58 +64,79 @@ std::string Headline(const SimulateArguments& arguments) {
   return absl::StrCat(text, " in batches of ", arguments.batch);
 }
 
-std::string Totals(const SimulateArguments& arguments, const PlayedPipeline& played, double scale,
-                   const std::string& unit) {
+std::string Totals(const PlayedPipeline& played, double scale, const std::string& unit) {
   const std::string word = unit == "slots" ? "" : absl::StrCat(" ", unit);
   return absl::StrCat("time ", Figure(played.result.makespan_s * scale), word, ", bubbles ",
-                      Figure(Bubbles(arguments, played) / played.scale * scale), word);
+                      Figure(Bubbles(played) / played.scale * scale), word);
 }
-std::string Totals(const SimulateArguments& arguments, const PlayedPipeline& played) {
-  return Totals(arguments, played, played.scale, played.unit);
+std::string Totals(const PlayedPipeline& played) {
+  return Totals(played, played.scale, played.unit);
 }
 
-std::string RowName(const SimulateArguments& arguments, int stage) {
-  return absl::StrCat("stage ", stage, stage < arguments.frozen_stages ? " frozen" : "");
+// A row is a worker, named by its stage if it has just one.
+std::string RowName(const SimulateArguments& arguments, int worker) {
+  return absl::StrCat(arguments.stages_per_worker == 1 ? "stage " : "worker ", worker);
+}
+
+std::vector<int> StagesOf(const SimulateArguments& arguments, int worker) {
+  std::vector<int> stages;
+  for (int s = worker; s < arguments.stages; s += arguments.num_workers()) stages.push_back(s);
+  return stages;
+}
+
+std::string RowName(const SimulateArguments& arguments, int worker, const RankUse& use) {
+  return absl::StrCat(RowName(arguments, worker), use.frozen ? " frozen" : "");
+}
+
+// "F3", or "2F3" where the row does not say the stage.
+std::string Cell(const SimulateArguments& arguments, const TimedInstruction& timed) {
+  return absl::StrCat(
+      arguments.stages_per_worker == 1 ? "" : absl::StrCat(timed.instruction.stage.value()),
+      timed.instruction.op == Op::kForward ? "F" : "B", SampleOf(arguments, timed));
 }
 
 // One cell per slot, if that fits the terminal; bubbles as dots.
 std::string Timetable(const SimulateArguments& arguments, const PlayedPipeline& played) {
   if (played.unit != "slots") return "";
-  const std::vector<StageUse> uses = StageUses(played.result, arguments.frozen_stages);
-  const int cell = 2 + static_cast<int>(absl::StrCat(arguments.samples - 1).size());
-  int left = 0;
-  for (int s = 0; s < arguments.stages; ++s)
-    left = std::max(left, static_cast<int>(RowName(arguments, s).size()) + 2);
   const int num_slots = static_cast<int>(played.result.makespan_s);
-  if (left + num_slots * cell > kColumns + 1) return "";
-  std::string text;
-  for (int s = 0; s < arguments.stages; ++s) {
-    std::vector<std::string> cells(static_cast<size_t>(uses[s].end_s), ".");
-    for (const TimedInstruction& timed : played.result.trace[s]) {
+  if (num_slots > kColumns) return "";
+  const std::vector<RankUse> uses = RankUses(played.result);
+  std::vector<std::vector<std::string>> rows;
+  size_t left = 0, width = 0;
+  for (size_t w = 0; w < uses.size(); ++w) {
+    left = std::max(left, RowName(arguments, w, uses[w]).size() + 2);
+    std::vector<std::string>& cells = rows.emplace_back(static_cast<size_t>(uses[w].end_s), ".");
+    for (const TimedInstruction& timed : played.result.trace[w]) {
       const Op op = timed.instruction.op;
       if (op != Op::kForward && op != Op::kBackward) continue;
-      cells[static_cast<size_t>(timed.start_s)] =
-          absl::StrCat(op == Op::kForward ? "F" : "B", SampleOf(arguments, timed));
+      std::string& cell = cells[static_cast<size_t>(timed.start_s)];
+      cell = Cell(arguments, timed);
+      width = std::max(width, cell.size() + 1);
     }
-    std::string line = absl::StrFormat("%-*s", left, RowName(arguments, s));
-    for (const std::string& word : cells) absl::StrAppendFormat(&line, "%-*s", cell, word);
+  }
+  if (left + num_slots * width > kColumns + 1) return "";
+  std::string text;
+  auto add_row = [&](const std::string& name, const std::vector<std::string>& cells) {
+    std::string line = absl::StrFormat("%-*s", static_cast<int>(left), name);
+    for (const std::string& cell : cells)
+      absl::StrAppendFormat(&line, "%-*s", static_cast<int>(width), cell);
     line.erase(line.find_last_not_of(' ') + 1);
     absl::StrAppend(&text, line, "\n");
-  }
-  std::string axis = absl::StrFormat("%-*s", left, "slot");
-  for (int slot = 0; slot < num_slots; ++slot)
-    absl::StrAppendFormat(&axis, "%-*s", cell, slot % 2 ? "" : absl::StrCat(slot));
-  axis.erase(axis.find_last_not_of(' ') + 1);
-  return absl::StrCat(text, axis, "\n\n");
+  };
+  for (size_t w = 0; w < uses.size(); ++w) add_row(RowName(arguments, w, uses[w]), rows[w]);
+  std::vector<std::string> axis(num_slots);
+  for (int slot = 0; slot < num_slots; slot += 2) axis[slot] = absl::StrCat(slot);
+  add_row("slot", axis);
+  return absl::StrCat(text, "\n");
 }
 
-std::string StageTable(const SimulateArguments& arguments, const PlayedPipeline& played) {
+std::string LoadTable(const SimulateArguments& arguments, const PlayedPipeline& played) {
   std::vector<std::vector<std::string>> rows = {{"", "busy", "idle", "busy share"}};
-  const std::vector<StageUse> uses = StageUses(played.result, arguments.frozen_stages);
-  for (int s = 0; s < arguments.stages; ++s) {
-    const StageUse& use = uses[s];
+  const std::vector<RankUse> uses = RankUses(played.result);
+  for (size_t w = 0; w < uses.size(); ++w) {
+    const RankUse& use = uses[w];
     const double share = played.result.makespan_s > 0 ? use.busy_s / played.result.makespan_s : 0;
-    rows.push_back({RowName(arguments, s), Figure(use.busy_s * played.scale),
+    rows.push_back({RowName(arguments, w, use), Figure(use.busy_s * played.scale),
                     Figure(use.idle_s * played.scale), absl::StrFormat("%.1f%%", 100 * share)});
   }
   return FormatColumns(rows);
@@ -132,8 +157,7 @@ std::string Comparison(const SimulateArguments& arguments, const PlayedPipeline&
   }
   const absl::StatusOr<PlayedPipeline> exact = PlayPipeline(step);
   if (!exact.ok()) return text;
-  return absl::StrCat(text, " With --flush step, as the engine trains: ", Totals(step, *exact),
-                      ".");
+  return absl::StrCat(text, " With --flush step, as the engine trains: ", Totals(*exact), ".");
 }
 
 absl::string_view Verb(Op op) {
@@ -147,29 +171,31 @@ std::string SimulateJson(const SimulateArguments& arguments, const PlayedPipelin
   nlohmann::ordered_json json = {
       {"schedule", arguments.schedule},
       {"stages", arguments.stages},
+      {"stages_per_worker", arguments.stages_per_worker},
       {"samples", arguments.samples},
       {"batch", arguments.batch},
       {"frozen_stages", arguments.frozen_stages},
       {"flush", arguments.flush},
       {"unit", played.unit},
       {"time", Number(played.result.makespan_s * played.scale)},
-      {"bubbles", Number(Bubbles(arguments, played))},
+      {"bubbles", Number(Bubbles(played))},
       {"stale_weights", NeedsStaleWeights(played.result, arguments.frozen_stages)}};
-  nlohmann::ordered_json stages = nlohmann::ordered_json::array();
-  for (const StageUse& use : StageUses(played.result, arguments.frozen_stages)) {
-    stages.push_back({{"stage", stages.size()},
-                      {"frozen", use.frozen},
-                      {"busy", Number(use.busy_s * played.scale)},
-                      {"idle", Number(use.idle_s * played.scale)},
-                      {"end", Number(use.end_s * played.scale)}});
+  nlohmann::ordered_json workers = nlohmann::ordered_json::array();
+  for (const RankUse& use : RankUses(played.result)) {
+    workers.push_back({{"worker", workers.size()},
+                       {"stages", StagesOf(arguments, static_cast<int>(workers.size()))},
+                       {"frozen", use.frozen},
+                       {"busy", Number(use.busy_s * played.scale)},
+                       {"idle", Number(use.idle_s * played.scale)},
+                       {"end", Number(use.end_s * played.scale)}});
   }
-  json["stage"] = std::move(stages);
+  json["workers"] = std::move(workers);
   return json.dump() + "\n";
 }
 
 std::string SimulateText(const SimulateArguments& arguments, const PlayedPipeline& played) {
-  return absl::StrCat(Headline(arguments), ": ", Totals(arguments, played), "\n\n",
-                      Timetable(arguments, played), StageTable(arguments, played), "\n",
+  return absl::StrCat(Headline(arguments), ": ", Totals(played), "\n\n",
+                      Timetable(arguments, played), LoadTable(arguments, played), "\n",
                       Wrap(Comparison(arguments, played), kColumns - 1, 0));
 }
 
@@ -185,29 +211,33 @@ absl::StatusOr<std::string> SimulateSvg(const SimulateArguments& arguments,
   }
   picture.title = Headline(arguments);
   picture.subtitle =
-      absl::StrCat(Totals(arguments, played, scale, picture.unit),
+      absl::StrCat(Totals(played, scale, picture.unit),
                    arguments.flush == "step" ? " (--flush step: as the engine trains)"
                                              : " (--flush none: the paper's rules)");
   picture.end = result.makespan_s * scale;
   if (!(picture.end > 0)) {
     return absl::InvalidArgumentError("all times are 0: there is nothing to draw");
   }
-  const std::vector<StageUse> uses = StageUses(result, arguments.frozen_stages);
-  for (int s = 0; s < arguments.stages; ++s) {
-    const bool frozen = uses[s].frozen;
-    picture.rows.push_back(
-        {absl::StrCat("stage ", s), frozen ? "frozen" : "", 0, uses[s].end_s * scale});
-    for (const TimedInstruction& timed : result.trace[s]) {
+  const std::vector<RankUse> uses = RankUses(result);
+  for (int w = 0; w < arguments.num_workers(); ++w) {
+    std::string note = uses[w].frozen ? "frozen" : "";
+    if (arguments.stages_per_worker > 1)
+      note = absl::StrCat("stages ", absl::StrJoin(StagesOf(arguments, w), ", "));
+    picture.rows.push_back({RowName(arguments, w), note, 0, uses[w].end_s * scale});
+    for (const TimedInstruction& timed : result.trace[w]) {
       const Op op = timed.instruction.op;
       if (!IsCompute(op) || timed.end_s <= timed.start_s) continue;
-      const int sample = SampleOf(arguments, timed);
+      const int sample = SampleOf(arguments, timed), stage = timed.instruction.stage.value();
       const bool optimize = op == Op::kOptimize;
-      PictureBox box = {s, timed.start_s * scale, timed.end_s * scale};
+      PictureBox box = {w, timed.start_s * scale, timed.end_s * scale};
       if (op != Op::kForward) box.kind = optimize ? BoxKind::kOptimize : BoxKind::kBackward;
-      box.frozen = frozen;
-      if (!optimize) box.label = absl::StrCat(sample);
+      box.frozen = stage < arguments.frozen_stages;
+      if (!optimize) {
+        box.label =
+            arguments.stages_per_worker == 1 ? absl::StrCat(sample) : Cell(arguments, timed);
+      }
       box.tip = absl::StrCat(
-          "stage ", s, ": ", Verb(op), " of ",
+          "stage ", stage, ": ", Verb(op), " of ",
           optimize ? absl::StrCat("batch ", timed.step) : absl::StrCat("sample ", sample), ", ",
           Figure(box.start), " to ", Figure(box.end), " ", picture.unit);
       picture.boxes.push_back(std::move(box));

@@ -246,28 +246,28 @@ absl::StatusOr<SimulateResult> PlayPaperRules(const PaperShape& shape,
   return Player(shape, costs, links).Play();
 }
 
-std::vector<StageUse> StageUses(const SimulateResult& result, int32_t num_frozen_stages) {
-  std::vector<StageUse> uses(result.trace.size());
-  for (size_t s = 0; s < uses.size(); ++s) {
-    StageUse& use = uses[s];
-    use.frozen = static_cast<int32_t>(s) < num_frozen_stages;
-    use.busy_s = result.busy_s[s];
-    use.end_s = result.makespan_s;
-    if (use.frozen) {
-      use.end_s = 0;
-      for (const TimedInstruction& timed : result.trace[s]) {
-        if (timed.instruction.op == Op::kForward) use.end_s = timed.end_s;
-      }
+std::vector<RankUse> RankUses(const SimulateResult& result) {
+  std::vector<RankUse> uses(result.trace.size());
+  for (size_t rank = 0; rank < uses.size(); ++rank) {
+    RankUse& use = uses[rank];
+    use.busy_s = result.busy_s[rank];
+    use.frozen = true;
+    for (const TimedInstruction& timed : result.trace[rank]) {
+      if (!IsCompute(timed.instruction.op)) continue;
+      use.frozen &= timed.instruction.op == Op::kForward;
+      use.end_s = timed.end_s;
     }
+    if (!use.frozen) use.end_s = result.makespan_s;
     use.idle_s = std::max(0.0, use.end_s - use.busy_s);
   }
   return uses;
 }
 
 bool NeedsStaleWeights(const SimulateResult& result, int32_t num_frozen_stages) {
-  for (size_t s = num_frozen_stages; s < result.trace.size(); ++s) {
+  for (const std::vector<TimedInstruction>& rank : result.trace) {
     int step = 0;
-    for (const TimedInstruction& timed : result.trace[s]) {
+    for (const TimedInstruction& timed : rank) {
+      if (timed.instruction.stage.value() < num_frozen_stages) continue;
       const Op op = timed.instruction.op;
       const bool backward = op == Op::kBackward || op == Op::kInputGrad || op == Op::kWeightGrad;
       if (backward && timed.step < step) return true;

@@ -46,18 +46,18 @@ absl::StatusOr<SimulateResult> PlayPaperRules(const PaperShape& shape,
                                               const std::vector<StageCost>& costs,
                                               const std::vector<LinkCost>& links);
 
-/// Time that a stage does not compute, from 0 on: until everything is done, or for a frozen stage
-/// until its last forward ends.
-struct StageUse {
-  bool frozen = false;
+/// Time that a rank does not compute, from 0 on: until everything is done, or for a rank whose
+/// stages are all frozen until its last forward ends.
+struct RankUse {
+  bool frozen = false;  // all its stages
   double busy_s = 0, idle_s = 0;
   double end_s = 0;  // where idle time stops to count
 };
-/// Of a result with a trace and one rank per stage.
-std::vector<StageUse> StageUses(const SimulateResult& result, int32_t num_frozen_stages);
+/// Of a result with a trace, [rank].
+std::vector<RankUse> RankUses(const SimulateResult& result);
 
-/// True if a trainable stage starts a forward of one batch or step before it ended the backwards of
-/// the one before: its optimizer step comes too late for that forward.
+/// True if a rank starts a forward of a trainable stage before it ended the backwards of the batch
+/// or step before: its optimizer step comes too late for that forward.
 bool NeedsStaleWeights(const SimulateResult& result, int32_t num_frozen_stages);
 
 }  // namespace smartpipe

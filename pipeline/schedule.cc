@@ -14,15 +14,26 @@
 namespace smartpipe {
 namespace {
 
-struct ScheduleEntry {
-  absl::string_view name;
+struct ScheduleRow {
+  ScheduleTraits traits;
   CompileFunction compile;
 };
 
-constexpr ScheduleEntry kSchedules[] = {
-    {"gpipe", CompileGpipe},
-    {"1f1b", CompileOneFOneB},
-    {"interleaved_1f1b", CompileInterleaved},
+constexpr ScheduleRow kSchedules[] = {
+    {{.name = "gpipe",
+      .title = "GPipe",
+      .summary = "runs all forwards, then all backwards",
+      .two_phases = true},
+     CompileGpipe},
+    {{.name = "1f1b",
+      .title = "1F1B",
+      .summary = "starts backwards early and keeps less in memory"},
+     CompileOneFOneB},
+    {{.name = "interleaved_1f1b",
+      .title = "Interleaved 1F1B",
+      .summary = "is 1f1b with several stages on each worker, for shorter fill and drain",
+      .shares_ranks = true},
+     CompileInterleaved},
 };
 
 absl::Status CheckRange(absl::string_view field, int32_t value, int32_t least, int32_t most) {
@@ -31,13 +42,27 @@ absl::Status CheckRange(absl::string_view field, int32_t value, int32_t least, i
       absl::StrCat("shape.", field, " is ", value, ", not in ", least, "..", most));
 }
 
-absl::StatusOr<CompileFunction> FindSchedule(absl::string_view name) {
-  for (const ScheduleEntry& entry : kSchedules) {
-    if (entry.name == name) return entry.compile;
+absl::StatusOr<ScheduleRow> FindSchedule(absl::string_view name) {
+  for (const ScheduleRow& row : kSchedules) {
+    if (row.traits.name == name) return row;
   }
   return absl::InvalidArgumentError(absl::StrCat(
       "unknown schedule `", name, "`; did you mean `", NearestName(name, ScheduleNames()),
       "`? There are: ", absl::StrJoin(ScheduleNames(), ", ")));
+}
+
+absl::Status RequireOneStagePerRank(const ScheduleShape& shape, absl::string_view schedule) {
+  std::vector<int32_t> stage_of(shape.num_ranks(), -1);
+  for (int32_t s = 0; s < shape.num_stages; ++s) {
+    int32_t& stage = stage_of[shape.rank_of(s)];
+    if (stage >= 0) {
+      return absl::InvalidArgumentError(absl::StrCat(
+          "schedule `", schedule, "` runs one stage per rank, but shape.stage_to_rank ",
+          "gives rank ", shape.rank_of(s), " the stages ", stage, " and ", s));
+    }
+    stage = s;
+  }
+  return absl::OkStatus();
 }
 
 }  // namespace
@@ -65,25 +90,29 @@ absl::Status ValidateShape(const ScheduleShape& shape) {
   return absl::OkStatus();
 }
 
-absl::Status RequireOneStagePerRank(const ScheduleShape& shape, absl::string_view schedule) {
-  std::vector<int32_t> stage_of(shape.num_ranks(), -1);
-  for (int32_t s = 0; s < shape.num_stages; ++s) {
-    int32_t& stage = stage_of[shape.rank_of(s)];
-    if (stage >= 0) {
-      return absl::InvalidArgumentError(absl::StrCat(
-          "schedule `", schedule, "` runs one stage per rank, but shape.stage_to_rank ",
-          "gives rank ", shape.rank_of(s), " the stages ", stage, " and ", s));
-    }
-    stage = s;
-  }
-  return absl::OkStatus();
+absl::StatusOr<ScheduleTraits> TraitsOf(absl::string_view schedule) {
+  SP_ASSIGN_OR_RETURN(const ScheduleRow row, FindSchedule(schedule));
+  return row.traits;
+}
+
+std::vector<ScheduleTraits> AllSchedules() {
+  std::vector<ScheduleTraits> schedules;
+  for (const ScheduleRow& row : kSchedules) schedules.push_back(row.traits);
+  return schedules;
+}
+
+std::vector<std::string> ScheduleNames() {
+  std::vector<std::string> names;
+  for (const ScheduleRow& row : kSchedules) names.emplace_back(row.traits.name);
+  return names;
 }
 
 absl::StatusOr<std::vector<Program>> Compile(const ScheduleShape& shape,
                                              absl::string_view schedule) {
   SP_RETURN_IF_ERROR(ValidateShape(shape));
-  SP_ASSIGN_OR_RETURN(const CompileFunction compile, FindSchedule(schedule));
-  return compile(shape);
+  SP_ASSIGN_OR_RETURN(const ScheduleRow row, FindSchedule(schedule));
+  if (!row.traits.shares_ranks) SP_RETURN_IF_ERROR(RequireOneStagePerRank(shape, schedule));
+  return row.compile(shape);
 }
 
 absl::StatusOr<std::vector<Program>> MakePrograms(const ScheduleShape& shape,
@@ -92,12 +121,6 @@ absl::StatusOr<std::vector<Program>> MakePrograms(const ScheduleShape& shape,
   SP_ASSIGN_OR_RETURN(std::vector<Program> programs, Lower(shape, compute));
   SP_RETURN_IF_ERROR(ValidatePrograms(shape, programs));
   return programs;
-}
-
-std::vector<std::string> ScheduleNames() {
-  std::vector<std::string> names;
-  for (const ScheduleEntry& entry : kSchedules) names.emplace_back(entry.name);
-  return names;
 }
 
 std::vector<int32_t> PeakInFlight(const ScheduleShape& shape,

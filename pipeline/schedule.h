@@ -1,6 +1,6 @@
 // Schedules as data: compile to compute programs, lower to sends and receives, validate.
 //
-// A new schedule is one file in pipeline/schedules/, one line in the table of pipeline/schedule.cc,
+// A new schedule is one file in pipeline/schedules/, one row in the table of pipeline/schedule.cc,
 // and one test.
 #pragma once
 
@@ -38,6 +38,21 @@ struct ScheduleShape {
 /// INVALID_ARGUMENT naming the field, its value and its range.
 absl::Status ValidateShape(const ScheduleShape& shape);
 
+/// What is known of a schedule by its name alone; a row of the table.
+struct ScheduleTraits {
+  absl::string_view name;     // in configs, plans and options: "1f1b"
+  absl::string_view title;    // in headlines: "1F1B"
+  absl::string_view summary;  // in help: what it does, and what for
+  bool shares_ranks = false;  // made for two or more stages on each rank; else a rank runs one
+  bool two_phases = false;    // each stage runs all forwards of a step, then all backwards
+};
+/// Errors: INVALID_ARGUMENT for an unknown schedule (nearest name given).
+absl::StatusOr<ScheduleTraits> TraitsOf(absl::string_view schedule);
+/// The table, in order: "gpipe", "1f1b", "interleaved_1f1b".
+std::vector<ScheduleTraits> AllSchedules();
+/// Their names.
+std::vector<std::string> ScheduleNames();
+
 /// Compute instructions (F, B or I and W, OPT) per rank, without communication.
 /// Errors: INVALID_ARGUMENT for a shape out of range or an unknown schedule (nearest name given).
 /// Order contract, which the numerics rely on: at each stage forwards and backwards run in
@@ -64,9 +79,6 @@ absl::StatusOr<std::vector<Program>> MakePrograms(const ScheduleShape& shape,
 /// order per directed edge; OPT last; nothing below the frontier; no deadlock with rendezvous
 /// sends. The message shows the grid with the failing cell.
 absl::Status ValidatePrograms(const ScheduleShape& shape, const std::vector<Program>& programs);
-
-/// Names in the table, in order: "gpipe", "1f1b", "interleaved_1f1b".
-std::vector<std::string> ScheduleNames();
 
 /// Most forwards without their backward at each stage, [num_stages]: what its memory holds. 0 at
 /// frozen stages, which hold nothing.

@@ -3,12 +3,10 @@
 // Differs from the paper: the backward takes the micro-batches in ascending order too, because the
 // order in which gradients are added is part of the result and must not depend on the schedule.
 #include "pipeline/schedules/schedules.h"
-#include "services/base/status_macros.h"
 
 namespace smartpipe {
 
 absl::StatusOr<std::vector<Program>> CompileGpipe(const ScheduleShape& shape) {
-  SP_RETURN_IF_ERROR(RequireOneStagePerRank(shape, "gpipe"));
   std::vector<Program> programs(shape.num_ranks());
   for (int32_t s = 0; s < shape.num_stages; ++s) {
     const StageIndex stage(s);

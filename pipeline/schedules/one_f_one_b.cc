@@ -6,7 +6,6 @@
 #include <algorithm>
 
 #include "pipeline/schedules/schedules.h"
-#include "services/base/status_macros.h"
 
 namespace smartpipe {
 namespace {
@@ -33,7 +32,6 @@ void AppendStage(const ScheduleShape& shape, int32_t s, Program* program) {
 }  // namespace
 
 absl::StatusOr<std::vector<Program>> CompileOneFOneB(const ScheduleShape& shape) {
-  SP_RETURN_IF_ERROR(RequireOneStagePerRank(shape, "1f1b"));
   std::vector<Program> programs(shape.num_ranks());
   for (int32_t s = 0; s < shape.num_stages; ++s) AppendStage(shape, s, &programs[shape.rank_of(s)]);
   return programs;

@@ -9,15 +9,13 @@
 
 namespace smartpipe {
 
-/// Compute programs per rank for a valid shape (schedule.cc has checked it).
+/// Compute programs per rank for a valid shape that has one stage per rank, unless the schedule's
+/// row says otherwise (schedule.cc has checked both).
 /// Errors: INVALID_ARGUMENT when the schedule cannot serve this shape.  Threads: pure.
 using CompileFunction = absl::StatusOr<std::vector<Program>> (*)(const ScheduleShape& shape);
 
 absl::StatusOr<std::vector<Program>> CompileGpipe(const ScheduleShape& shape);
 absl::StatusOr<std::vector<Program>> CompileOneFOneB(const ScheduleShape& shape);
 absl::StatusOr<std::vector<Program>> CompileInterleaved(const ScheduleShape& shape);
-
-/// INVALID_ARGUMENT unless every rank has at most one stage; `schedule` is named in the message.
-absl::Status RequireOneStagePerRank(const ScheduleShape& shape, absl::string_view schedule);
 
 }  // namespace smartpipe

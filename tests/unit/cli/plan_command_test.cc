@@ -141,7 +141,7 @@ TEST_F(PlanCommandTest, SaysWhichStageIsShortOfMemory) {
   PlanArguments arguments = Arguments(Layers(6), 2);
   arguments.memory_limit_bytes = 700;
   const absl::Status status = MakePlan(arguments).status();
-  EXPECT_THAT(status.message(), HasSubstr("stage 0 needs 900 bytes, 200 too many"));
+  EXPECT_THAT(status.message(), HasSubstr("worker 0 needs 900 bytes, 200 too many"));
   EXPECT_EQ(PlanCommand(arguments), kExitFailed);
   // Frozen layers need less: now there is a plan, but nothing to compare it with.
   arguments.frontier = 3;
@@ -222,8 +222,12 @@ TEST_F(PlanCommandTest, WrongOptionsAreNamed) {
       {[](PlanArguments& a) { a.microbatches = 0; }, "--microbatches is 0, not in 1..4096"},
       {[](PlanArguments& a) { a.frontier = 6; }, "--frontier is 6, not in 0..5: the last layer"},
       {[](PlanArguments& a) { a.frontier = -1; }, "--frontier is -1"},
-      {[](PlanArguments& a) { a.stages_per_worker = 2; }, "two or more stages on each worker"},
-      {[](PlanArguments& a) { a.schedule = "interleaved_1f1b"; }, "or neither"},
+      {[](PlanArguments& a) { a.stages_per_worker = 2; },
+       "--schedule 1f1b runs one stage on each worker, but --stages-per-worker is 2; give 1, or "
+       "--schedule interleaved_1f1b"},
+      {[](PlanArguments& a) { a.schedule = "interleaved_1f1b"; },
+       "runs two or more stages on each worker, but --stages-per-worker is 1; give at least 2, or "
+       "--schedule gpipe or 1f1b"},
       {[](PlanArguments& a) { a.stages = 3, a.stages_per_worker = 2; }, "not a multiple of"},
       {[](PlanArguments& a) { a.cores = -1; }, "--cores is -1"},
       {[](PlanArguments& a) { a.schedule = "1f1"; }, "did you mean \"1f1b\"?"},

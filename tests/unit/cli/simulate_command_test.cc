@@ -59,12 +59,12 @@ TEST(SimulateCommandTest, JsonHasThePapersFigures) {
     EXPECT_EQ(json["frozen_stages"], figure.frozen_stages);
     EXPECT_EQ(json["flush"], "none");
     EXPECT_EQ(json["stale_weights"], figure.time != figure.step_time);
-    ASSERT_EQ(json["stage"].size(), 4u);
+    ASSERT_EQ(json["workers"].size(), 4u);
     int idle = 0;
-    for (const Json& stage : json["stage"]) idle += stage["idle"].get<int>();
+    for (const Json& worker : json["workers"]) idle += worker["idle"].get<int>();
     EXPECT_EQ(idle, figure.bubbles);
-    EXPECT_EQ(json["stage"][0]["frozen"], figure.frozen_stages > 0);
-    EXPECT_EQ(json["stage"][0]["busy"], figure.frozen_stages > 0 ? 6 : 12);
+    EXPECT_EQ(json["workers"][0]["frozen"], figure.frozen_stages > 0);
+    EXPECT_EQ(json["workers"][0]["busy"], figure.frozen_stages > 0 ? 6 : 12);
     arguments.flush = "step";
     json = Result(arguments);
     EXPECT_EQ(json["time"], figure.step_time) << json;
@@ -90,6 +90,38 @@ TEST(SimulateCommandTest, TextHasFiguresTimetableAndWhatTheyAreWorth) {
   EXPECT_THAT(SimulateText(wide, *PlayPipeline(wide)), Not(HasSubstr("F0")));
   const SimulateArguments gpipe = Paper("gpipe", 3, 2);
   EXPECT_THAT(SimulateText(gpipe, *PlayPipeline(gpipe)), Not(HasSubstr("stale")));
+}
+
+TEST(SimulateCommandTest, SeveralStagesOnAWorker) {
+  SimulateArguments arguments;
+  arguments.schedule = "interleaved_1f1b";
+  arguments.stages = 4;
+  arguments.stages_per_worker = 2;
+  arguments.samples = arguments.batch = 2;
+  arguments.flush = "step";
+  const auto played = PlayPipeline(arguments);
+  ASSERT_TRUE(played.ok()) << played.status();
+  const std::string text = SimulateText(arguments, *played);
+  EXPECT_THAT(text, HasSubstr("Interleaved 1F1B, 4 stages on 2 workers, 2 samples in one batch: "
+                              "time 10, bubbles 4\n"));
+  EXPECT_THAT(text, HasSubstr("worker 0  0F0 0F1 2F0 2F1 .   2B0 .   2B1 0B0 0B1\n"));
+  const Json json = Json::parse(SimulateJson(arguments, *played));
+  EXPECT_EQ(json["stages_per_worker"], 2);
+  EXPECT_EQ(json["time"], 10);
+  ASSERT_EQ(json["workers"].size(), 2u);
+  EXPECT_EQ(json["workers"][1]["stages"], Json({1, 3}));
+  EXPECT_EQ(json["workers"][1]["busy"], 8);
+  const auto svg = SimulateSvg(arguments, *played);
+  ASSERT_TRUE(svg.ok()) << svg.status();
+  EXPECT_THAT(*svg, HasSubstr("stages 1, 3"));
+  EXPECT_THAT(*svg, HasSubstr("<title>stage 2: forward of sample 0, 2 to 3 slots</title>"));
+
+  arguments.frozen_stages = 3;  // worker 0 only forwards
+  EXPECT_EQ(Result(arguments)["workers"][0]["frozen"], true);
+  EXPECT_EQ(Result(arguments)["workers"][1]["frozen"], false);
+  arguments.flush = "none";
+  EXPECT_THAT(PlayPipeline(arguments).status().message(),
+              HasSubstr("but --stages-per-worker is 2; use --flush step"));
 }
 
 TEST(SimulateCommandTest, StagesMayHaveCosts) {

@@ -23,9 +23,9 @@ std::vector<StageCost> UnitCosts(int num_stages) {
       num_stages, {.forward_s = 1, .input_grad_s = 0.5, .weight_grad_s = 0.5, .optimize_s = 0});
 }
 
-double Bubbles(const SimulateResult& result, int num_frozen) {
+double Bubbles(const SimulateResult& result) {
   double sum_s = 0;
-  for (const StageUse& use : StageUses(result, num_frozen)) sum_s += use.idle_s;
+  for (const RankUse& use : RankUses(result)) sum_s += use.idle_s;
   return sum_s;
 }
 
@@ -50,7 +50,7 @@ TEST(PaperRules, TheEightFigures) {
     const auto result = PlayPaperRules(shape, UnitCosts(4), {});
     ASSERT_TRUE(result.ok()) << result.status();
     EXPECT_EQ(result->makespan_s, figure.time) << Describe(shape);
-    EXPECT_EQ(Bubbles(*result, figure.num_frozen), figure.bubbles) << Describe(shape);
+    EXPECT_EQ(Bubbles(*result), figure.bubbles) << Describe(shape);
   }
 }
 
