@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <functional>
 #include <limits>
 #include <utility>
 
@@ -11,8 +12,9 @@ namespace smartpipe {
 namespace {
 
 constexpr int kBisections = 40;
-constexpr int kGpipeThresholds = 16;
+constexpr int kForwardLimits = 16;
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
+constexpr int64_t kNoLimit = std::numeric_limits<int64_t>::max();
 
 }  // namespace
 
@@ -35,8 +37,9 @@ CutModel::CutModel(const PlannerInput& input)
       num_workers_(input.num_workers()),
       num_microbatches_(input.num_microbatches),
       frontier_(input.frontier.value()),
-      gpipe_(input.schedule == "gpipe"),
-      memory_limit_bytes_(input.stage_limit_bytes()),
+      two_phases_(TraitsOf(input.schedule)->two_phases),
+      run_ahead_(input.run_ahead),
+      memory_limit_bytes_(input.memory_limit_bytes > 0 ? input.memory_limit_bytes : kNoLimit),
       forward_(1, 0),
       backward_(1, 0),
       optimize_(1, 0),
@@ -65,8 +68,12 @@ CutModel::CutModel(const PlannerInput& input)
     speed_of_rest_[s] = speed_of_rest_[s + 1] + (counted ? 0 : speed);
     fastest_of_rest_[s] = std::max(fastest_of_rest_[s + 1], speed);
   }
+  std::vector<double> speeds;
+  for (int32_t w = 0; w < num_workers_; ++w) speeds.push_back(input.stage_speed(w));
+  absl::c_sort(speeds, std::greater<>());
+  if (input.shares_cores()) speeds.resize(input.num_cores);
   even_s_ = (num_microbatches_ * (forward_.back() + backward_.back()) + optimize_.back()) /
-            speed_of_rest_[0];
+            absl::c_accumulate(speeds, 0.0);
   for (int32_t i = 0; i < num_layers_; ++i) {
     const double work_s =
         num_microbatches_ * (forward_[i + 1] - forward_[i] + backward_[i + 1] - backward_[i]) +
@@ -82,30 +89,50 @@ CutModel::CutModel(const PlannerInput& input)
   }
 }
 
+int64_t CutModel::LayerBytes(int32_t stage, int32_t first, int32_t end) const {
+  return fixed_bytes_[end] - fixed_bytes_[first] +
+         in_flight_[stage] * (activation_bytes_[end] - activation_bytes_[first]);
+}
+
 int64_t CutModel::MemoryBytes(int32_t stage, int32_t first, int32_t end) const {
-  int64_t bytes = fixed_bytes_[end] - fixed_bytes_[first] +
-                  in_flight_[stage] * (activation_bytes_[end] - activation_bytes_[first]);
+  int64_t bytes = LayerBytes(stage, first, end);
   // The stage before an edge is frozen exactly if it ends at or below the frontier.
+  auto credits = [this](int32_t receiver, int32_t layer) {
+    return run_ahead_ && layer <= frontier_ ? num_microbatches_ : credits_[receiver];
+  };
   if (stage > 0) {
     // Receive buffers; over a trainable edge as many gradients are under way.
-    const int32_t buffers = first <= frontier_ ? num_microbatches_ : 2 * credits_[stage];
+    const int32_t buffers = credits(stage, first) * (first <= frontier_ ? 1 : 2);
     bytes += buffers * output_bytes_[first - 1];
   }
   if (stage + 1 < num_stages_) {
-    // A frozen stage has M outputs under way and one that waits for its credit; those of a
-    // trainable one are activations already, but it has receive buffers for gradients.
-    const int32_t buffers = end <= frontier_ ? num_microbatches_ + 1 : credits_[stage + 1];
+    // What a trainable stage sends is part of its activations, but it has receive buffers for
+    // gradients. A frozen one has outputs under way and one that waits for its credit.
+    const int32_t buffers = credits(stage + 1, end) + (end <= frontier_ ? 1 : 0);
     bytes += buffers * output_bytes_[end - 1];
   }
   return bytes;
 }
 
-bool CutModel::Fits(const Borders& borders) const {
-  if (memory_limit_bytes_ == 0) return true;
-  for (int32_t s = 0; s < num_stages_; ++s) {
-    if (!Fits(s, borders[s], borders[s + 1])) return false;
+int64_t CutModel::WorkerBytes(const Borders& borders, int32_t stage) const {
+  int64_t bytes = 0;
+  for (int32_t s = stage; s >= 0; s -= num_workers_) {
+    bytes += MemoryBytes(s, borders[s], borders[s + 1]);
   }
-  return true;
+  return bytes;
+}
+
+int64_t CutModel::ExcessBytes(const Borders& borders, int32_t stage) const {
+  if (memory_limit_bytes_ == kNoLimit) return 0;
+  return std::max<int64_t>(0, WorkerBytes(borders, stage) - memory_limit_bytes_);
+}
+
+int64_t CutModel::ExcessBytes(const Borders& borders) const {
+  int64_t most = 0;
+  for (int32_t s = num_stages_ - num_workers_; s < num_stages_; ++s) {
+    most = std::max(most, ExcessBytes(borders, s));
+  }
+  return most;
 }
 
 // Why these are bounds. A frozen stage works M forwards per step. A trainable stage s cannot start
@@ -132,7 +159,7 @@ CutModel::Partial CutModel::Extend(const Partial& partial, int32_t end) const {
   next.backward_s += b;
   next.max_forward_s = std::max(next.max_forward_s, f);
   next.max_backward_s = std::max(next.max_backward_s, b);
-  if (gpipe_) {
+  if (two_phases_) {
     next.bound_s = std::max(
         next.bound_s, next.forward_s + next.backward_s + next.boundary_optimize_s +
                           (num_microbatches_ - 1) * (next.max_forward_s + next.max_backward_s));
@@ -147,7 +174,7 @@ double CutModel::BoundOfRest(const Partial& partial) const {
   const double speed = speed_of_rest_[partial.stage];
   const double path = partial.trains ? partial.forward_s + partial.backward_s : 0;
   double bound = std::max(partial.bound_s, path + num_microbatches_ * (f + b) / speed);
-  if (gpipe_ && partial.trains) {
+  if (two_phases_ && partial.trains) {
     const double fastest = fastest_of_rest_[partial.stage];
     bound = std::max(bound,
                      path + (f + b) / fastest + partial.boundary_optimize_s +
@@ -165,11 +192,11 @@ double CutModel::Bound(const Borders& borders) const {
 
 // Each stage takes as many layers as the limit allows; as weights grow with the range, no other way
 // fits if this does not. Every later stage keeps one layer.
-bool CutModel::FillFromFront(const Weight& weight, double limit, Borders* borders) const {
+bool CutModel::FillFromFront(const Weight& weight, const Limits& limits, Borders* borders) const {
   borders->assign(num_stages_ + 1, 0);
   for (int32_t s = 0; s < num_stages_; ++s) {
     const int32_t first = (*borders)[s];
-    auto fits = [&](int32_t end) { return weight(s, first, end) <= limit && Fits(s, first, end); };
+    auto fits = [&](int32_t end) { return Keeps(limits, weight, s, first, end); };
     if (!fits(first + 1)) return false;
     int32_t good = first + 1, end = num_layers_ - (num_stages_ - 1 - s);
     while (good < end) {
@@ -185,13 +212,11 @@ bool CutModel::FillFromFront(const Weight& weight, double limit, Borders* border
   return borders->back() == num_layers_;
 }
 
-bool CutModel::FillFromBack(const Weight& weight, double limit, Borders* borders) const {
+bool CutModel::FillFromBack(const Weight& weight, const Limits& limits, Borders* borders) const {
   borders->assign(num_stages_ + 1, num_layers_);
   for (int32_t s = num_stages_ - 1; s >= 0; --s) {
     const int32_t end = (*borders)[s + 1];
-    auto fits = [&](int32_t first) {
-      return weight(s, first, end) <= limit && Fits(s, first, end);
-    };
+    auto fits = [&](int32_t first) { return Keeps(limits, weight, s, first, end); };
     if (!fits(end - 1)) return false;
     int32_t first = s, good = end - 1;
     while (first < good) {
@@ -207,23 +232,34 @@ bool CutModel::FillFromBack(const Weight& weight, double limit, Borders* borders
   return borders->front() == 0;
 }
 
-// The cuts with the least largest weight, filled from the front and from the back.
+// The cuts with the least largest weight, filled from the front and from the back: with the whole
+// memory of its worker for each stage, if the sums happen to fit, and with an even part of it.
 void CutModel::AddBalanced(const Weight& weight, std::vector<Borders>* found) const {
-  double low = 0, high = 0;
-  for (int32_t s = 0; s < num_stages_; ++s) high = std::max(high, weight(s, 0, num_layers_));
-  Borders borders, best;
-  if (!FillFromFront(weight, high, &best)) return;
-  for (int i = 0; i < kBisections; ++i) {
-    const double middle = (low + high) / 2;
-    if (FillFromFront(weight, middle, &borders)) {
-      high = middle;
-      best = borders;
-    } else {
-      low = middle;
+  double most = 0;
+  for (int32_t s = 0; s < num_stages_; ++s) most = std::max(most, weight(s, 0, num_layers_));
+  auto add = [&](const Borders& borders) {
+    if (ExcessBytes(borders) == 0) found->push_back(borders);
+  };
+  const int32_t stages_per_worker = num_stages_ / num_workers_;
+  for (const int32_t part : {1, stages_per_worker}) {
+    Limits limits = {most, memory_limit_bytes_ / part};
+    Borders borders, best;
+    if (!FillFromFront(weight, limits, &best)) continue;
+    double low = 0, high = most;
+    for (int i = 0; i < kBisections; ++i) {
+      limits.weight = (low + high) / 2;
+      if (FillFromFront(weight, limits, &borders)) {
+        high = limits.weight;
+        best = borders;
+      } else {
+        low = limits.weight;
+      }
     }
+    add(best);
+    limits.weight = high;
+    if (FillFromBack(weight, limits, &borders)) add(borders);
+    if (memory_limit_bytes_ == kNoLimit || stages_per_worker == 1) return;
   }
-  found->push_back(best);
-  if (FillFromBack(weight, high, &borders)) found->push_back(borders);
 }
 
 double CutModel::LeastLargest(const Weight& weight) const {
@@ -236,9 +272,9 @@ double CutModel::LeastLargest(const Weight& weight) const {
   return largest;
 }
 
-// GPipe pays for the largest forward and the largest backward: the best backward under each limit
+// Two phases cost the largest forward and the largest backward: the best backward under each limit
 // of the forward.
-void CutModel::AddGpipeCandidates(std::vector<Borders>* found) const {
+void CutModel::AddTwoPhaseCandidates(std::vector<Borders>* found) const {
   // The limit lies between what the trainable layers need if the frozen ones take but one stage,
   // and what all need.
   auto forward = [&](int32_t s, int32_t first, int32_t end) { return Forward(s, first, end); };
@@ -248,8 +284,8 @@ void CutModel::AddGpipeCandidates(std::vector<Borders>* found) const {
   const double most = 4 * LeastLargest(forward);
   if (!(most > 0)) return;
   const double least = std::max(LeastLargest(trainable), most * 1e-3);
-  for (int i = 0; i <= kGpipeThresholds; ++i) {
-    const double limit = least * std::pow(most / least, static_cast<double>(i) / kGpipeThresholds);
+  for (int i = 0; i <= kForwardLimits; ++i) {
+    const double limit = least * std::pow(most / least, static_cast<double>(i) / kForwardLimits);
     for (const bool with_path : {false, true}) {
       AddBalanced(
           [&](int32_t s, int32_t first, int32_t end) {
@@ -299,7 +335,7 @@ std::vector<Borders> CutModel::Candidates() const {
         },
         &found);
   }
-  if (gpipe_) AddGpipeCandidates(&found);
+  if (two_phases_) AddTwoPhaseCandidates(&found);
   std::vector<std::pair<double, Borders>> ranked;
   for (Borders& borders : found) ranked.emplace_back(Bound(borders), std::move(borders));
   absl::c_sort(ranked);
@@ -310,17 +346,19 @@ std::vector<Borders> CutModel::Candidates() const {
 }
 
 Borders CutModel::LeastMemory() const {
-  const int64_t far = std::numeric_limits<int64_t>::max();
   // worst[s][end]: least largest memory of stages 0..s that hold layers [0, end); from[s][end]:
   // first layer of s.
-  std::vector<std::vector<int64_t>> worst(num_stages_, std::vector<int64_t>(num_layers_ + 1, far));
+  std::vector<std::vector<int64_t>> worst(num_stages_,
+                                          std::vector<int64_t>(num_layers_ + 1, kNoLimit));
   std::vector<std::vector<int32_t>> from(num_stages_, std::vector<int32_t>(num_layers_ + 1, 0));
   for (int32_t end = 1; end <= num_layers_; ++end) worst[0][end] = MemoryBytes(0, 0, end);
   for (int32_t s = 1; s < num_stages_; ++s) {
     for (int32_t end = s + 1; end <= num_layers_; ++end) {
-      for (int32_t first = s; first < end; ++first) {
+      for (int32_t first = end - 1; first >= s; --first) {
+        // What the layers alone need grows with each more; only the buffers of the edges do not.
+        if (LayerBytes(s, first, end) > worst[s][end]) break;
         const int64_t bytes = std::max(worst[s - 1][first], MemoryBytes(s, first, end));
-        if (bytes >= worst[s][end]) continue;
+        if (bytes > worst[s][end]) continue;
         worst[s][end] = bytes;
         from[s][end] = first;
       }

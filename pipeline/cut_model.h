@@ -26,10 +26,12 @@ class CutModel {
   int32_t num_layers() const { return num_layers_; }
   int32_t num_stages() const { return num_stages_; }
   int64_t MemoryBytes(int32_t stage, int32_t first, int32_t end) const;
-  bool Fits(int32_t stage, int32_t first, int32_t end) const {
-    return memory_limit_bytes_ == 0 || MemoryBytes(stage, first, end) <= memory_limit_bytes_;
-  }
-  bool Fits(const Borders& borders) const;
+  /// What the worker of `stage` needs for its stages 0..stage.
+  int64_t WorkerBytes(const Borders& borders, int32_t stage) const;
+  /// The part of that over the memory limit; 0 if it fits.
+  int64_t ExcessBytes(const Borders& borders, int32_t stage) const;
+  /// The same of the worst worker, with all its stages.
+  int64_t ExcessBytes(const Borders& borders) const;
 
   /// The state of a lower bound after stages 0..stage-1, for a search that adds stages one by one.
   struct Partial {
@@ -52,9 +54,11 @@ class CutModel {
   /// Distinct cuts that are the best under some simple view of the schedule, and fit the memory;
   /// the most promising first. May be empty when memory is short.
   std::vector<Borders> Candidates() const;
-  /// Cuts whose worst stage exceeds the memory limit least (exactly; O(stages * layers^2)).
+  /// Cuts whose largest stage needs the least memory (exactly; O(stages * layers^2) at worst).
   Borders LeastMemory() const;
 
+  /// The work of a step spread evenly over the workers, or over as many of the fastest as there are
+  /// cores.
   double even_s() const { return even_s_; }
   /// The most that one layer takes in a step on the fastest worker.
   double heaviest_s() const { return heaviest_s_; }
@@ -71,19 +75,31 @@ class CutModel {
   double Optimize(int32_t stage, int32_t first, int32_t end) const {
     return (optimize_[end] - optimize_[first]) * inverse_speed_[stage];
   }
+  /// Memory without the buffers of the edges.
+  int64_t LayerBytes(int32_t stage, int32_t first, int32_t end) const;
   /// What a frozen stage may be compared with when trainable ones are weighed by forward +
   /// backward.
   double FrozenWeight(int32_t stage, int32_t first, int32_t end, bool with_path) const;
-  bool FillFromFront(const Weight& weight, double limit, Borders* borders) const;
-  bool FillFromBack(const Weight& weight, double limit, Borders* borders) const;
+  /// What no stage may exceed; both limits count per stage.
+  struct Limits {
+    double weight = 0;
+    int64_t memory_bytes = 0;
+  };
+  bool Keeps(const Limits& limits, const Weight& weight, int32_t stage, int32_t first,
+             int32_t end) const {
+    return weight(stage, first, end) <= limits.weight &&
+           MemoryBytes(stage, first, end) <= limits.memory_bytes;
+  }
+  bool FillFromFront(const Weight& weight, const Limits& limits, Borders* borders) const;
+  bool FillFromBack(const Weight& weight, const Limits& limits, Borders* borders) const;
   void AddBalanced(const Weight& weight, std::vector<Borders>* found) const;
   /// The largest weight of the cuts where it is least; 0 if memory is short.
   double LeastLargest(const Weight& weight) const;
-  void AddGpipeCandidates(std::vector<Borders>* found) const;
+  void AddTwoPhaseCandidates(std::vector<Borders>* found) const;
 
   const int32_t num_layers_, num_stages_, num_workers_, num_microbatches_, frontier_;
-  const bool gpipe_;
-  const int64_t memory_limit_bytes_;
+  const bool two_phases_, run_ahead_;
+  const int64_t memory_limit_bytes_;  // of a worker; the largest number for none
   double even_s_ = 0, heaviest_s_ = 0;
   // Prefix sums over layers, [num_layers + 1]; what the frontier saves is left out.
   std::vector<double> forward_, backward_, optimize_;

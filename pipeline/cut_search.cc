@@ -13,58 +13,68 @@ constexpr double kTie = 1e-12;          // relative: sums in another order are n
 constexpr int64_t kNodeCost = 4;        // budget of the bound of one stage
 constexpr size_t kImprovedStarts = 10;  // candidates that are improved
 
+bool IsBetter(const Score& a, const Score& b) {
+  if (a.excess_bytes != b.excess_bytes) return a.excess_bytes < b.excess_bytes;
+  return a.step_s < b.step_s * (1 - kTie);
+}
+
 }  // namespace
 
-double CutSearch::StepSeconds(const Borders& borders) {
-  const auto [known, is_new] = known_s_.try_emplace(borders, 0);
+Score CutSearch::ScoreOf(const Borders& borders) {
+  const auto [known, is_new] = known_.try_emplace(borders);
   if (!is_new) return known->second;
-  const auto [step_s, cost] = simulate_(borders);
-  budget_ -= cost;
-  known->second = step_s;
-  const bool faster = best_.empty() || step_s < best_s_ * (1 - kTie);
-  const bool tie = !faster && step_s <= best_s_ * (1 + kTie);
-  if (faster) best_s_ = step_s;
-  if (faster || (tie && borders < best_)) best_ = borders;
-  return step_s;
+  Score& score = known->second;
+  score.excess_bytes = model_.ExcessBytes(borders);
+  if (score.excess_bytes == 0) {
+    const auto [step_s, cost] = simulate_(borders);
+    budget_ -= cost;
+    score.step_s = step_s;
+  }
+  const bool better = best_.empty() || IsBetter(score, best_score_);
+  const bool tie = !better && !IsBetter(best_score_, score);
+  if (better) best_score_ = score;
+  if (better || (tie && borders < best_)) best_ = borders;
+  return score;
 }
 
 // Moves cuts i..j together by one layer: a layer travels from one stage to any other through all
-// between them. Only cuts whose bound is below `step_s` are worth a try.
-void CutSearch::AddMoves(const Borders& borders, double step_s, Moves* moves) {
+// between them. Only cuts whose bound is better than `score` are worth a try.
+void CutSearch::AddMoves(const Borders& borders, const Score& score, Moves* moves) {
   const int32_t num_stages = model_.num_stages();
   for (int32_t i = 1; i < num_stages; ++i) {
     for (int by : {-1, 1}) {
       Borders moved = borders;
       for (int32_t j = i; j < num_stages; ++j) {
         moved[j] += by;
-        if (moved[i - 1] >= moved[i] || moved[j] >= moved[j + 1] || !model_.Fits(moved)) continue;
+        if (moved[i - 1] >= moved[i] || moved[j] >= moved[j + 1]) continue;
+        Score bound = {.excess_bytes = model_.ExcessBytes(moved)};
+        if (bound.excess_bytes > score.excess_bytes) continue;
         budget_ -= kNodeCost * num_stages;
-        const double bound = model_.Bound(moved);
-        if (bound < step_s * (1 - kTie)) moves->emplace_back(bound, moved);
+        if (bound.excess_bytes == 0) bound.step_s = model_.Bound(moved);
+        if (IsBetter(bound, score)) moves->emplace_back(bound, moved);
       }
     }
   }
 }
 
-bool CutSearch::TakeFirstBetter(Moves* moves, int64_t budget_left, Borders* borders,
-                                double* step_s) {
+bool CutSearch::TakeFirstBetter(Moves* moves, int64_t budget_left, Borders* borders, Score* score) {
   absl::c_sort(*moves);
   for (auto& [bound, moved] : *moves) {
     if (budget_ <= budget_left) return false;
-    const double moved_s = StepSeconds(moved);
-    if (moved_s >= *step_s * (1 - kTie)) continue;
+    const Score moved_score = ScoreOf(moved);
+    if (!IsBetter(moved_score, *score)) continue;
     *borders = std::move(moved);
-    *step_s = moved_s;
+    *score = moved_score;
     return true;
   }
   return false;
 }
 
-void CutSearch::Improve(Borders borders, double step_s) {
+void CutSearch::Improve(Borders borders, Score score) {
   while (budget_ > 0) {
     Moves moves;
-    AddMoves(borders, step_s, &moves);
-    if (!TakeFirstBetter(&moves, 0, &borders, &step_s)) return;
+    AddMoves(borders, score, &moves);
+    if (!TakeFirstBetter(&moves, 0, &borders, &score)) return;
   }
 }
 
@@ -76,12 +86,12 @@ void CutSearch::ImproveByPairs() {
   const int64_t budget_left = budget_ / 2;
   while (budget_ - num_moves * num_moves * kNodeCost * num_stages > budget_left) {
     Borders borders = best_;
-    double step_s = best_s_;
+    Score score = best_score_;
     Moves singles, pairs;
-    AddMoves(borders, step_s, &singles);
-    for (const auto& [bound, moved] : singles) AddMoves(moved, step_s, &pairs);
-    if (!TakeFirstBetter(&pairs, budget_left, &borders, &step_s)) return;
-    Improve(borders, step_s);
+    AddMoves(borders, score, &singles);
+    for (const auto& [bound, moved] : singles) AddMoves(moved, score, &pairs);
+    if (!TakeFirstBetter(&pairs, budget_left, &borders, &score)) return;
+    Improve(borders, score);
   }
 }
 
@@ -93,14 +103,18 @@ void CutSearch::TryAll(const CutModel::Partial& partial, Borders* borders) {
   for (int32_t end = last ? num_layers : partial.first + 1; end <= end_max; ++end) {
     if (budget_ <= 0) return;
     budget_ -= kNodeCost;
-    if (!model_.Fits(s, partial.first, end)) continue;
-    const CutModel::Partial next = model_.Extend(partial, end);
     (*borders)[s + 1] = end;
-    // A longer stage only raises its own part of the bound.
-    if (next.bound_s > best_s_ * (1 + kTie)) return;
-    if (model_.BoundOfRest(next) > best_s_ * (1 + kTie)) continue;
+    // A longer stage only raises its memory and its own part of the bound.
+    const int64_t excess_bytes = model_.ExcessBytes(*borders, s);
+    if (excess_bytes > 0 && excess_bytes >= best_score_.excess_bytes) return;
+    const CutModel::Partial next = model_.Extend(partial, end);
+    if (best_score_.excess_bytes == 0) {
+      const double slowest_s = best_score_.step_s * (1 + kTie);
+      if (next.bound_s > slowest_s) return;
+      if (model_.BoundOfRest(next) > slowest_s) continue;
+    }
     if (last) {
-      StepSeconds(*borders);
+      ScoreOf(*borders);
     } else {
       TryAll(next, borders);
     }
@@ -109,16 +123,15 @@ void CutSearch::TryAll(const CutModel::Partial& partial, Borders* borders) {
 
 Borders CutSearch::Run(const std::vector<Borders>& start) {
   const int64_t whole = budget_;
-  std::vector<std::pair<double, Borders>> tried;
+  std::vector<std::pair<Score, Borders>> tried;
   for (const Borders& borders : start) {
     if (!tried.empty() && budget_ < whole * 3 / 4) break;
-    tried.emplace_back(StepSeconds(borders), borders);
+    tried.emplace_back(ScoreOf(borders), borders);
   }
   absl::c_sort(tried);
   for (size_t i = 0; i < std::min(tried.size(), kImprovedStarts); ++i) {
     Improve(tried[i].second, tried[i].first);
   }
-  if (best_.empty()) return best_;
   ImproveByPairs();
   Borders borders(model_.num_stages() + 1, 0);
   TryAll(CutModel::Partial(), &borders);

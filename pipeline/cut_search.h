@@ -11,6 +11,13 @@
 
 namespace smartpipe {
 
+/// How good cuts are: what exceeds the memory limit counts first, then time.
+struct Score {
+  int64_t excess_bytes = 0;
+  double step_s = 0;  // simulated; 0 where memory is short
+  friend auto operator<=>(const Score&, const Score&) = default;
+};
+
 /// Starts from the model's candidates, improves the best by moving groups of neighbouring cuts and
 /// pairs of groups, then goes through all cuts that a lower bound does not exclude, for as long as
 /// the budget lasts. Threads: pure.
@@ -20,33 +27,34 @@ class CutSearch {
     double step_s = 0;  // simulated step time
     int64_t cost = 0;   // what that takes from the budget, in played instructions
   };
+  /// Called only for cuts that fit the memory.
   using Simulate = std::function<Played(const Borders&)>;
 
   CutSearch(const CutModel& model, Simulate simulate, int64_t budget)
       : model_(model), simulate_(std::move(simulate)), budget_(budget) {}
 
-  /// `start`: more cuts to begin with (fitting the memory); one is always tried, however small the
-  /// budget. An empty result means that there was no start at all.
+  /// `start`: at least one; the first is always tried, however small the budget. The result fits
+  /// the memory if best().excess_bytes is 0.
   Borders Run(const std::vector<Borders>& start);
-  double best_s() const { return best_s_; }
+  const Score& best() const { return best_score_; }
   /// True when every cut was tried or excluded: the result is the optimum.
   bool exhausted() const { return exhausted_; }
 
  private:
-  double StepSeconds(const Borders& borders);
-  using Moves = std::vector<std::pair<double, Borders>>;  // with their bounds
-  void AddMoves(const Borders& borders, double step_s, Moves* moves);
-  bool TakeFirstBetter(Moves* moves, int64_t budget_left, Borders* borders, double* step_s);
-  void Improve(Borders borders, double step_s);
+  Score ScoreOf(const Borders& borders);
+  using Moves = std::vector<std::pair<Score, Borders>>;  // with their bounds
+  void AddMoves(const Borders& borders, const Score& score, Moves* moves);
+  bool TakeFirstBetter(Moves* moves, int64_t budget_left, Borders* borders, Score* score);
+  void Improve(Borders borders, Score score);
   void ImproveByPairs();
   void TryAll(const CutModel::Partial& partial, Borders* borders);
 
   const CutModel& model_;
   const Simulate simulate_;
   int64_t budget_;
-  absl::flat_hash_map<Borders, double> known_s_;
+  absl::flat_hash_map<Borders, Score> known_;
   Borders best_;
-  double best_s_ = 0;
+  Score best_score_;
   bool exhausted_ = false;
 };
 

@@ -156,20 +156,20 @@ class StepSimulator {
   std::map<int32_t, Play> plays_;
 };
 
-absl::Status NoPlanFits(const PlannerInput& input, const CutModel& model) {
-  const Borders borders = model.LeastMemory();
-  int32_t stage = 0;
-  for (int32_t s = 1; s < input.num_stages; ++s) {
-    if (model.MemoryBytes(s, borders[s], borders[s + 1]) >
-        model.MemoryBytes(stage, borders[stage], borders[stage + 1])) {
-      stage = s;
-    }
+// `borders`: the cuts whose worst worker is short by the least; of all, or of those that were
+// tried.
+absl::Status NoPlanFits(const PlannerInput& input, const CutModel& model, const Borders& borders,
+                        bool of_all) {
+  int32_t last = input.num_stages - input.num_workers();  // last stage of the worst worker
+  for (int32_t s = last + 1; s < input.num_stages; ++s) {
+    if (model.WorkerBytes(borders, s) > model.WorkerBytes(borders, last)) last = s;
   }
-  const int64_t bytes = model.MemoryBytes(stage, borders[stage], borders[stage + 1]);
   return absl::ResourceExhaustedError(absl::StrCat(
-      "no cuts fit memory_limit_bytes = ", input.memory_limit_bytes, ": with the least demanding, ",
-      FormatCuts(ToCuts(borders), model.num_layers(), input.frontier), ", stage ", stage, " needs ",
-      bytes, " bytes, ", bytes - input.stage_limit_bytes(),
+      of_all ? "no cuts fit" : "no cuts were found that fit", " memory_limit_bytes = ",
+      input.memory_limit_bytes, ": with the least demanding", of_all ? "" : " ones tried", ", ",
+      FormatCuts(ToCuts(borders), model.num_layers(), input.frontier), ", worker ",
+      last % input.num_workers(), " needs ", model.WorkerBytes(borders, last), " bytes, ",
+      model.ExcessBytes(borders, last),
       " too many; use more stages, smaller micro-batches or a higher limit"));
 }
 
@@ -234,10 +234,13 @@ absl::StatusOr<PartitionResult> Partition(const PlannerInput& input) {
 absl::StatusOr<PartitionResult> Partition(const PlannerInput& input, int64_t budget) {
   SP_RETURN_IF_ERROR(CheckInput(input));
   const CutModel model(input);
-  std::vector<Borders> candidates = model.Candidates();
-  if (candidates.empty()) {
-    candidates.push_back(model.LeastMemory());
-    if (!model.Fits(candidates[0])) return NoPlanFits(input, model);
+  std::vector<Borders> start = model.Candidates();
+  if (start.empty()) {
+    start.push_back(model.LeastMemory());
+    // Only where workers have several stages may cuts whose largest stage is larger need less.
+    if (input.stages_per_worker == 1 && model.ExcessBytes(start[0]) > 0) {
+      return NoPlanFits(input, model, start[0], /*of_all=*/true);
+    }
   }
   StepSimulator simulator(input);
   auto simulate = [&](const Borders& borders) {
@@ -247,13 +250,12 @@ absl::StatusOr<PartitionResult> Partition(const PlannerInput& input, int64_t bud
     return CutSearch::Played{step_s, simulator.work() - before};
   };
   CutSearch search(model, simulate, budget);
+  const Borders best = search.Run(start);
+  if (search.best().excess_bytes > 0) return NoPlanFits(input, model, best, search.exhausted());
   PartitionResult result;
-  result.cuts = ToCuts(search.Run(candidates));
-  result.step_s = search.best_s();
-  // Shared cores do not get faster by being shared by more workers.
-  const double share =
-      input.shares_cores() ? static_cast<double>(input.num_workers()) / input.num_cores : 1;
-  result.even_s = share * model.even_s();
+  result.cuts = ToCuts(best);
+  result.step_s = search.best().step_s;
+  result.even_s = model.even_s();
   result.bound_s = std::max(result.even_s, model.heaviest_s());
   return result;
 }

@@ -37,11 +37,10 @@ struct PlannerInput {
   std::vector<double> worker_speed;  // [rank] relative, 1 = as measured; empty = all 1
   double link_bytes_per_s = 0;       // 0 = free
   double link_latency_s = 0;
-  int64_t memory_limit_bytes = 0;  // of each worker, shared evenly by its stages; 0 = none
+  int64_t memory_limit_bytes = 0;  // of each worker, all its stages together; 0 = none
 
   int32_t num_workers() const { return num_stages / stages_per_worker; }
   bool shares_cores() const { return num_cores > 0 && num_cores < num_workers(); }
-  int64_t stage_limit_bytes() const { return memory_limit_bytes / stages_per_worker; }
   /// Speed of the worker that runs `stage`.
   double stage_speed(int32_t stage) const {
     return worker_speed.empty() ? 1 : worker_speed[stage % num_workers()];
@@ -82,10 +81,10 @@ struct PartitionResult {
 /// Cuts with the least simulated step time. Deterministic: the same input gives the same cuts; of
 /// equally fast ones the smaller first differing cut among those tried.
 /// Errors: INVALID_ARGUMENT for sizes and negative or non-finite costs; RESOURCE_EXHAUSTED when no
-/// cut fits the memory, naming the stage that is short and by how much.
-/// Cost: bounded; 1,000 layers on 64 stages under 100 ms with up to 1,024 micro-batches (with 4,096
-/// the least there is to simulate takes twice that). Small problems are searched to the end, and
-/// are exact then.
+/// cut fits the memory, naming the worker that is short and by how much. With several stages on
+/// each worker and too many cuts to try it says so when none is found. Cost: bounded; 1,000 layers
+/// on 64 stages under 100 ms with up to 1,024 micro-batches (with 4,096 the least there is to
+/// simulate takes twice that). Small problems are searched to the end, and are exact then.
 absl::StatusOr<PartitionResult> Partition(const PlannerInput& input);
 
 /// The search gives up exactness after about this many played instructions.

@@ -5,6 +5,7 @@
 #include <functional>
 #include <random>
 
+#include "absl/algorithm/container.h"
 #include "absl/strings/str_cat.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
@@ -73,9 +74,17 @@ PlannerInput RandomInput(std::mt19937& random, bool harsh = false) {
   input.num_stages = std::min(num_layers, 1 + below(5));
   input.num_microbatches = 1 + below(8);
   input.schedule = below(2) ? "gpipe" : "1f1b";
+  if (const int each = 2 + below(2), workers = 1 + below(3);
+      each * workers <= num_layers && below(3) == 0) {
+    input.schedule = "interleaved_1f1b";
+    input.stages_per_worker = each;
+    input.num_stages = each * workers;
+  }
+  input.run_ahead = below(4) > 0;
+  if (below(4) == 0) input.num_cores = 1 + below(input.num_workers());
   input.frontier = LayerIndex(harsh || below(3) ? below(num_layers) : 0);
   if (harsh || below(4) == 0) {
-    for (int s = 0; s < input.num_stages; ++s) input.worker_speed.push_back(0.5 + unit());
+    for (int w = 0; w < input.num_workers(); ++w) input.worker_speed.push_back(0.5 + unit());
   }
   if (harsh || below(4) == 0) {
     input.link_bytes_per_s = 2000;
@@ -86,7 +95,8 @@ PlannerInput RandomInput(std::mt19937& random, bool harsh = false) {
 
 std::string Describe(const PlannerInput& input) {
   return absl::StrCat(input.schedule, " layers=", input.layers.size(), " stages=", input.num_stages,
-                      " microbatches=", input.num_microbatches,
+                      " workers=", input.num_workers(), " cores=", input.num_cores,
+                      " run_ahead=", input.run_ahead, " microbatches=", input.num_microbatches,
                       " frontier=", input.frontier.value(), " links=", input.link_bytes_per_s,
                       " speeds=", input.worker_speed.size());
 }
@@ -140,9 +150,9 @@ TEST(Partition, IsGoodWhereItCannotTryAll) {
                               .output_bytes = static_cast<int64_t>(100 + random() % 1000)});
     }
     input.frontier = LayerIndex(random() % input.layers.size());
-    input.num_stages = 6 + random() % 5;
+    input.num_stages = input.stages_per_worker * (6 / input.stages_per_worker + random() % 3);
     input.worker_speed.clear();
-    for (int s = 0; i % 2 && s < input.num_stages; ++s) {
+    for (int w = 0; i % 2 && w < input.num_workers(); ++w) {
       input.worker_speed.push_back(0.5 + 0.001 * (random() % 1000));
     }
     const double ratio = Partition(input)->step_s / Partition(input, 5 * kSearchBudget)->step_s;
@@ -218,6 +228,16 @@ TEST(Partition, FreezingMoreIsNeverSlower) {
   }
 }
 
+// [worker]
+std::vector<int64_t> WorkerBytes(const PlannerInput& input, const std::vector<LayerIndex>& cuts) {
+  std::vector<int64_t> bytes(input.num_workers(), 0);
+  for (int s = 0; s < input.num_stages; ++s) {
+    const LayerRange layers = StageLayers(cuts, input.layers.size(), StageIndex(s));
+    bytes[s % input.num_workers()] += StageMemoryBytes(input, StageIndex(s), layers);
+  }
+  return bytes;
+}
+
 TEST(Partition, KeepsTheMemoryLimitOrSaysWhoIsShort) {
   PlannerInput input = Even(6, 2, 4);
   for (LayerCost& layer : input.layers) {
@@ -241,8 +261,21 @@ TEST(Partition, KeepsTheMemoryLimitOrSaysWhoIsShort) {
   input.memory_limit_bytes = 1100;
   const absl::Status status = Partition(input).status();
   EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted);
-  EXPECT_THAT(status.message(), HasSubstr("stage 0 needs 1220 bytes, 120 too many"));
+  EXPECT_THAT(status.message(), HasSubstr("worker 0 needs 1220 bytes, 120 too many"));
   EXPECT_THAT(status.message(), HasSubstr("[0,3) [3,6)"));
+}
+
+TEST(Partition, StagesOfAWorkerShareItsMemory) {
+  PlannerInput input = Even(4, 4, 1);
+  input.schedule = "interleaved_1f1b";
+  input.stages_per_worker = 2;
+  for (int i = 0; i < 4; ++i) input.layers[i].state_bytes = i == 0 ? 900 : 100;
+  input.memory_limit_bytes = 1000;  // worker 0 has layers 0 and 2
+  EXPECT_TRUE(Partition(input).ok());
+  input.memory_limit_bytes = 999;
+  EXPECT_THAT(Partition(input).status().message(),
+              HasSubstr("no cuts fit memory_limit_bytes = 999: with the least demanding, [0,1) "
+                        "[1,2) [2,3) [3,4), worker 0 needs 1000 bytes, 1 too many"));
 }
 
 TEST(Partition, MemoryLimitMatchesBruteForceOnRandomCases) {
@@ -260,24 +293,27 @@ TEST(Partition, MemoryLimitMatchesBruteForceOnRandomCases) {
     }
     input.memory_limit_bytes = 1 + random() % most;
     double best_s = INFINITY, free_s = INFINITY;
+    int64_t least = INT64_MAX;  // the largest worker's bytes of the least demanding cuts
     std::vector<LayerIndex> cuts;
     const int num_layers = static_cast<int>(input.layers.size());
     ForAllCuts(num_layers, input.num_stages - 1, &cuts, [&] {
       const double step_s = *SimulatedStepSeconds(input, cuts);
       free_s = std::min(free_s, step_s);
-      for (int s = 0; s < input.num_stages; ++s) {
-        if (StageMemoryBytes(input, StageIndex(s), StageLayers(cuts, num_layers, StageIndex(s))) >
-            input.memory_limit_bytes) {
-          return;
-        }
-      }
-      best_s = std::min(best_s, step_s);
+      const std::vector<int64_t> bytes = WorkerBytes(input, cuts);
+      least = std::min(least, *absl::c_max_element(bytes));
+      if (*absl::c_max_element(bytes) <= input.memory_limit_bytes)
+        best_s = std::min(best_s, step_s);
     });
     const auto found = Partition(input);
     ASSERT_EQ(found.ok(), std::isfinite(best_s)) << found.status();
     num_none += !found.ok();
     num_bound += found.ok() && best_s > free_s;
-    if (!found.ok()) continue;
+    if (!found.ok()) {
+      EXPECT_THAT(found.status().message(),
+                  HasSubstr(absl::StrCat("needs ", least, " bytes, ",
+                                         least - input.memory_limit_bytes, " too many")));
+      continue;
+    }
     EXPECT_LE(found->step_s, best_s * 1.01) << Describe(input);
   }
   std::printf("no plan fits in %d of 400, the limit costs time in %d\n", num_none, num_bound);
