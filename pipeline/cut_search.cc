@@ -104,12 +104,12 @@ void CutSearch::TryAll(const CutModel::Partial& partial, Borders* borders) {
     if (budget_ <= 0) return;
     budget_ -= kNodeCost;
     (*borders)[s + 1] = end;
-    // A longer stage only raises its memory and its own part of the bound.
     const int64_t excess_bytes = model_.ExcessBytes(*borders, s);
-    if (excess_bytes > 0 && excess_bytes >= best_score_.excess_bytes) return;
+    if (excess_bytes > 0 && excess_bytes >= best_score_.excess_bytes) continue;
     const CutModel::Partial next = model_.Extend(partial, end);
     if (best_score_.excess_bytes == 0) {
       const double slowest_s = best_score_.step_s * (1 + kTie);
+      // A longer stage only raises its own part of the bound.
       if (next.bound_s > slowest_s) return;
       if (model_.BoundOfRest(next) > slowest_s) continue;
     }

@@ -14,6 +14,24 @@ bool IsSend(Op op) { return op == Op::kSendForward || op == Op::kSendBackward; }
 // The instruction of the backward that reads and makes activation gradients.
 bool MovesGradient(Op op) { return op == Op::kBackward || op == Op::kInputGrad; }
 
+Program AddMessagesTo(const ScheduleShape& shape, const Program& compute) {
+  auto has_edge = [&](int32_t s) {  // between s and s + 1, of different ranks
+    return s >= 0 && s + 1 < shape.num_stages && shape.rank_of(s) != shape.rank_of(s + 1);
+  };
+  Program program;
+  for (const Instruction& cell : compute) {
+    const int32_t s = cell.stage.value();
+    const bool forward = cell.op == Op::kForward, gradient = MovesGradient(cell.op);
+    auto message = [&](Op op) { program.push_back({op, cell.stage, cell.microbatch}); };
+    if (forward && has_edge(s - 1)) message(Op::kRecvForward);
+    if (gradient && has_edge(s)) message(Op::kRecvBackward);
+    program.push_back(cell);
+    if (forward && has_edge(s)) message(Op::kSendForward);
+    if (gradient && has_edge(s - 1) && s > shape.num_frozen_stages) message(Op::kSendBackward);
+  }
+  return program;
+}
+
 class Lowerer {
  public:
   Lowerer(const ScheduleShape& shape, const std::vector<Program>& compute)
@@ -22,7 +40,7 @@ class Lowerer {
   absl::StatusOr<std::vector<Program>> Lower() {
     SP_RETURN_IF_ERROR(CheckCells(shape_, compute_));
     SP_RETURN_IF_ERROR(CheckOrderInsideRanks());
-    for (const Program& program : compute_) tight_.push_back(AddMessages(program));
+    tight_ = AddMessages(shape_, compute_);
     for (const Program& program : tight_) done_.emplace_back(program.size(), false);
     while (true) {
       Play();
@@ -32,26 +50,6 @@ class Lowerer {
   }
 
  private:
-  bool HasEdge(int32_t s) const {  // between s and s + 1, of different ranks
-    return s >= 0 && s + 1 < shape_.num_stages && shape_.rank_of(s) != shape_.rank_of(s + 1);
-  }
-
-  // RECV right before the compute that reads, SEND right after the one that writes.
-  Program AddMessages(const Program& compute) const {
-    Program program;
-    for (const Instruction& cell : compute) {
-      const int32_t s = cell.stage.value();
-      const bool forward = cell.op == Op::kForward, gradient = MovesGradient(cell.op);
-      auto message = [&](Op op) { program.push_back({op, cell.stage, cell.microbatch}); };
-      if (forward && HasEdge(s - 1)) message(Op::kRecvForward);
-      if (gradient && HasEdge(s)) message(Op::kRecvBackward);
-      program.push_back(cell);
-      if (forward && HasEdge(s)) message(Op::kSendForward);
-      if (gradient && HasEdge(s - 1) && s > shape_.num_frozen_stages) message(Op::kSendBackward);
-    }
-    return program;
-  }
-
   // What stages of one rank hand each other takes no message, so the program's order must give it.
   absl::Status CheckOrderInsideRanks() const {
     const int32_t num_stages = shape_.num_stages, num_microbatches = shape_.num_microbatches;
@@ -191,6 +189,12 @@ class Lowerer {
 };
 
 }  // namespace
+
+std::vector<Program> AddMessages(const ScheduleShape& shape, const std::vector<Program>& compute) {
+  std::vector<Program> programs;
+  for (const Program& program : compute) programs.push_back(AddMessagesTo(shape, program));
+  return programs;
+}
 
 absl::StatusOr<std::vector<Program>> Lower(const ScheduleShape& shape,
                                            const std::vector<Program>& compute) {

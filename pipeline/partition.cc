@@ -142,10 +142,9 @@ class StepSimulator {
     if (found != plays_.end()) return &found->second;
     const ScheduleShape shape = input_.shape(num_frozen);
     SP_ASSIGN_OR_RETURN(const std::vector<Program> compute, Compile(shape, input_.schedule));
-    SP_ASSIGN_OR_RETURN(const std::vector<Program> programs, Lower(shape, compute));
     SP_ASSIGN_OR_RETURN(
         Play play,
-        Play::Make(shape, programs, SendMode::kBuffered,
+        Play::Make(shape, AddMessages(shape, compute), SendMode::kBuffered,
                    DefaultCredits(shape, input_.schedule, input_.run_ahead), input_.run_ahead));
     work_ += kMakingCost * play.num_events();
     return &plays_.emplace(num_frozen, std::move(play)).first->second;

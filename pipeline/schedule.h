@@ -61,11 +61,14 @@ absl::StatusOr<std::vector<Program>> Compile(const ScheduleShape& shape,
                                              absl::string_view schedule);
 
 /// Adds SEND right after the compute that makes the data and RECV right before the one that reads
-/// it, which is the best order for sends that never wait. A replay with rendezvous sends then finds
-/// where that order would deadlock (two neighbours that send to each other) and moves just those
-/// receives forward, to the moment of their send. So all communication has one global order of
-/// which every rank runs a subsequence: no deadlock, even with rendezvous sends. Edges inside a
-/// rank get none; no gradient crosses an edge into a frozen stage.
+/// it: the best order for sends that never wait, and all that a simulation with such sends needs.
+/// Edges inside a rank get none; no gradient crosses an edge into a frozen stage.
+std::vector<Program> AddMessages(const ScheduleShape& shape, const std::vector<Program>& compute);
+
+/// AddMessages, checked and made safe for sends that do wait. A replay with rendezvous sends then
+/// finds where that order would deadlock (two neighbours that send to each other) and moves just
+/// those receives forward, to the moment of their send. So all communication has one global order
+/// of which every rank runs a subsequence: no deadlock, even with rendezvous sends.
 /// Errors: FAILED_PRECONDITION with the grid when the compute programs cannot be played.
 absl::StatusOr<std::vector<Program>> Lower(const ScheduleShape& shape,
                                            const std::vector<Program>& compute);

@@ -369,7 +369,7 @@ TEST(Partition, ThousandLayersOnSixtyFourStages) {
   std::uniform_real_distribution<double> cost(0.5, 1.5);
   for (const std::string schedule : {"gpipe", "1f1b"}) {
     for (const int frontier : {0, 500}) {
-      for (const int num_microbatches : {8, 64, 256}) {
+      for (const int num_microbatches : {8, 64, 1024}) {
         PlannerInput input;
         for (int i = 0; i < 1000; ++i) input.layers.push_back(Layer(cost(random)));
         input.num_stages = 64;
