@@ -33,7 +33,8 @@ struct StageCostFile {
 ///                "output_bytes": 65536, "param_bytes": 9408, "activation_bytes": 131072}, ...],
 ///    "link_bytes_per_s": 1.2e9, "link_latency_us": 20, "worker_speed": [1, 1, 0.5, 1]}
 ///
-/// All but layers may be left out: links are free then and workers equal. A layer may also have
+/// All but layers may be left out: links are free then and workers equal; else worker_speed has one
+/// number for each worker. A layer may also have
 /// optimize_us (0) and state_bytes (weights, buffers and what the optimizer keeps; param_bytes).
 struct LayerCostFile {
   std::vector<std::string> names;  // [layer]

@@ -7,6 +7,7 @@
 #include "CLI/CLI.hpp"
 #include "absl/algorithm/container.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "cli/commands.h"
 #include "cli/complaint.h"
 #include "cli/cost_file.h"
@@ -24,9 +25,9 @@ constexpr char kFooter[] = R"(--costs FILE is JSON, in microseconds of one micro
                "weight_grad_us": 410, "output_bytes": 65536,
                "param_bytes": 9408, "activation_bytes": 131072}, ...],
    "link_bytes_per_s": 1.2e9, "link_latency_us": 20, "worker_speed": [1, 0.5]}
-All but layers may be left out: links are free then and workers equal. A layer may
-also have optimize_us (of a step; 0) and state_bytes (weights, buffers and what the
-optimizer keeps; param_bytes).
+All but layers may be left out: links are free then and workers equal; worker_speed
+has one number for each worker. A layer may also have optimize_us (of a step; 0) and
+state_bytes (weights, buffers and what the optimizer keeps; param_bytes).
 
 The step time is simulated, as the engine trains. Exit codes: 0 a plan, 1 none fits
 the memory, 2 mistake in the command line or in the file.)";
@@ -104,7 +105,13 @@ absl::StatusOr<PlanReport> MakePlan(const PlanArguments& arguments) {
   if (!arguments.cuts.empty()) {
     report.plan.cuts.clear();
     for (const int cut : arguments.cuts) report.plan.cuts.emplace_back(cut);
-    SP_ASSIGN_OR_RETURN(report.plan.step_s, SimulatedStepSeconds(input, report.plan.cuts));
+    const absl::StatusOr<double> step_s = SimulatedStepSeconds(input, report.plan.cuts);
+    if (!step_s.ok()) {
+      return absl::InvalidArgumentError(absl::StrCat(
+          "--cuts ", absl::StrJoin(arguments.cuts, ","), ": ", step_s.status().message(),
+          "; give the first layers of stages 1..S-1, ascending"));
+    }
+    report.plan.step_s = *step_s;
   }
   if (arguments.frontier == 0) {
     report.unfrozen = report.best;

@@ -51,7 +51,12 @@ std::vector<StageLoad> StageLoads(const PlanReport& report) {
   return loads;
 }
 
-// Of the cores that the workers have.
+// What idles, and over what work is spread.
+absl::string_view Runners(const PlannerInput& input) {
+  return input.shares_cores() ? "cores" : "workers";
+}
+
+// Of the time of all runners.
 double BubbleShare(const PlanReport& report, const std::vector<StageLoad>& loads) {
   const PlannerInput& input = report.input;
   double busy = 0;
@@ -109,7 +114,7 @@ std::string SpeedupText(const PlanReport& report) {
   if (speedup > limit * (1 + 1e-9)) {
     absl::StrAppend(&text, "; the rest are bubbles that frozen stages do not have");
   }
-  absl::StrAppendFormat(&text, "; no cut can exceed %.2fx.", Ratio(base_s, report.best.bound_s));
+  absl::StrAppendFormat(&text, "; no cut can exceed %.2fx.", Ratio(base_s, report.best.floor_s));
   return text;
 }
 
@@ -119,14 +124,14 @@ std::string BestText(const PlanReport& report) {
                       ": step ", Time(report.best.step_s), ".");
 }
 
-std::string BoundText(const PlanReport& report) {
+std::string FloorText(const PlanReport& report) {
   const PartitionResult& best = report.best;
   return absl::StrCat(
-      "No cut can be faster than ", Time(best.bound_s),
-      best.bound_s > best.even_s * (1 + 1e-9)
+      "No cut can be faster than ", Time(best.floor_s),
+      best.floor_s > best.even_s * (1 + 1e-9)
           ? absl::StrCat(": the heaviest layer alone takes that long (all work spread evenly: ",
                          Time(best.even_s), ").")
-          : ": that is all work spread evenly over all workers.");
+          : absl::StrCat(": that is all work spread evenly over all ", Runners(report.input), "."));
 }
 
 std::string Headline(const PlanReport& report) {
@@ -136,6 +141,10 @@ std::string Headline(const PlanReport& report) {
       input.schedule, ", ", input.num_stages, input.num_stages == 1 ? " stage, " : " stages, ",
       input.num_microbatches, input.num_microbatches == 1 ? " micro-batch" : " micro-batches", ", ",
       input.frontier.value(), " of ", input.layers.size(), " layers frozen");
+  if (input.stages_per_worker > 1)
+    absl::StrAppend(&text, ", ", input.stages_per_worker, " stages on each worker");
+  if (input.shares_cores())
+    absl::StrAppend(&text, ", ", input.num_cores, input.num_cores == 1 ? " core" : " cores");
   if (cuts.empty()) return text;
   return absl::StrCat(text, cuts.size() == 1 ? ": cut " : ": cuts ", FormatCutList(cuts));
 }
@@ -187,7 +196,7 @@ std::string PlanJson(const PlanReport& report) {
       {"frontier", input.frontier.value()},
       {"cuts", Numbers(plan.cuts)},
       {"step_us", Micros(plan.step_s)},
-      {"bound_us", Micros(plan.bound_s)},
+      {"floor_us", Micros(plan.floor_s)},
       {"even_step_us", Micros(plan.even_s)},
       {"bubble_share", Share(BubbleShare(report, loads))},
       {"speedup", nullptr},
@@ -199,7 +208,7 @@ std::string PlanJson(const PlanReport& report) {
   if (report.unfrozen) {
     const double base_s = report.unfrozen->step_s;
     json["speedup"] = Share(Ratio(base_s, plan.step_s));
-    json["speedup_max"] = Share(Ratio(base_s, plan.bound_s));
+    json["speedup_max"] = Share(Ratio(base_s, plan.floor_s));
     json["unfrozen"] = {{"cuts", Numbers(report.unfrozen->cuts)}, {"step_us", Micros(base_s)}};
   }
   Json stages = Json::array();
@@ -226,8 +235,9 @@ std::string PlanText(const PlanReport& report) {
   const PartitionResult& plan = report.plan;
   const std::vector<StageLoad> loads = StageLoads(report);
   std::string text = absl::StrCat(Headline(report), "\n\n");
-  std::string figures = absl::StrFormat("Step %s, workers idle %.1f%% of it. %s", Time(plan.step_s),
-                                        100 * BubbleShare(report, loads), BoundText(report));
+  std::string figures =
+      absl::StrFormat("Step %s, %s idle %.1f%% of it. %s", Time(plan.step_s), Runners(input),
+                      100 * BubbleShare(report, loads), FloorText(report));
   absl::StrAppend(&text, Wrap(figures, 79, 0), Wrap(BestText(report), 79, 0),
                   Wrap(SpeedupText(report), 79, 0), "\n");
   std::vector<std::vector<std::string>> rows = {
@@ -277,7 +287,7 @@ absl::StatusOr<std::string> PlanSvg(const PlanReport& report) {
   const std::vector<StageLoad> loads = StageLoads(report);
   picture.subtitle = absl::StrFormat(
       "step %s, workers idle %.1f%% of it; no cut can be faster than %s", Time(report.plan.step_s),
-      100 * BubbleShare(report, loads), Time(report.plan.bound_s));
+      100 * BubbleShare(report, loads), Time(report.plan.floor_s));
   picture.end = (StepEnd(result, num_frozen, first_step + kDrawnSteps - 1) - begin_s) * 1e3;
   if (!(picture.end > 0)) {
     return absl::InvalidArgumentError("--svg: all times are 0: there is nothing to draw");

@@ -135,7 +135,7 @@ int64_t CutModel::ExcessBytes(const Borders& borders) const {
   return most;
 }
 
-// Why these are bounds. A frozen stage works M forwards per step. A trainable stage s cannot start
+// Why these are floors. A frozen stage works M forwards per step. A trainable stage s cannot start
 // a step before its first micro-batch came down from the boundary stage (the first trainable one),
 // and the boundary stage cannot start the next step before the last gradient came back up from s
 // and its own optimizer step ended; in between s does all its work. GPipe moreover lets no backward
@@ -147,47 +147,47 @@ CutModel::Partial CutModel::Extend(const Partial& partial, int32_t end) const {
   Partial next = partial;
   next.stage = s + 1;
   next.first = end;
-  next.bound_s = std::max(next.bound_s, num_microbatches_ * (f + b) + optimize);
+  next.floor_s = std::max(next.floor_s, num_microbatches_ * (f + b) + optimize);
   if (end <= frontier_) return next;
   if (!partial.trains) {
     next.trains = true;
     next.boundary_optimize_s = optimize;
   }
-  next.bound_s = std::max(next.bound_s, partial.forward_s + partial.backward_s +
+  next.floor_s = std::max(next.floor_s, partial.forward_s + partial.backward_s +
                                             num_microbatches_ * (f + b) + next.boundary_optimize_s);
   next.forward_s += f;
   next.backward_s += b;
   next.max_forward_s = std::max(next.max_forward_s, f);
   next.max_backward_s = std::max(next.max_backward_s, b);
   if (two_phases_) {
-    next.bound_s = std::max(
-        next.bound_s, next.forward_s + next.backward_s + next.boundary_optimize_s +
+    next.floor_s = std::max(
+        next.floor_s, next.forward_s + next.backward_s + next.boundary_optimize_s +
                           (num_microbatches_ - 1) * (next.max_forward_s + next.max_backward_s));
   }
   return next;
 }
 
-double CutModel::BoundOfRest(const Partial& partial) const {
-  if (partial.stage == num_stages_) return partial.bound_s;
+double CutModel::FloorOfRest(const Partial& partial) const {
+  if (partial.stage == num_stages_) return partial.floor_s;
   const double f = forward_.back() - forward_[partial.first];
   const double b = backward_.back() - backward_[partial.first];
   const double speed = speed_of_rest_[partial.stage];
   const double path = partial.trains ? partial.forward_s + partial.backward_s : 0;
-  double bound = std::max(partial.bound_s, path + num_microbatches_ * (f + b) / speed);
+  double floor = std::max(partial.floor_s, path + num_microbatches_ * (f + b) / speed);
   if (two_phases_ && partial.trains) {
     const double fastest = fastest_of_rest_[partial.stage];
-    bound = std::max(bound,
+    floor = std::max(floor,
                      path + (f + b) / fastest + partial.boundary_optimize_s +
                          (num_microbatches_ - 1) * (std::max(partial.max_forward_s, f / speed) +
                                                     std::max(partial.max_backward_s, b / speed)));
   }
-  return bound;
+  return floor;
 }
 
-double CutModel::Bound(const Borders& borders) const {
+double CutModel::Floor(const Borders& borders) const {
   Partial partial;
   for (int32_t s = 0; s < num_stages_; ++s) partial = Extend(partial, borders[s + 1]);
-  return partial.bound_s;
+  return partial.floor_s;
 }
 
 // Each stage takes as many layers as the limit allows; as weights grow with the range, no other way
@@ -337,11 +337,11 @@ std::vector<Borders> CutModel::Candidates() const {
   }
   if (two_phases_) AddTwoPhaseCandidates(&found);
   std::vector<std::pair<double, Borders>> ranked;
-  for (Borders& borders : found) ranked.emplace_back(Bound(borders), std::move(borders));
+  for (Borders& borders : found) ranked.emplace_back(Floor(borders), std::move(borders));
   absl::c_sort(ranked);
   ranked.erase(std::unique(ranked.begin(), ranked.end()), ranked.end());
   std::vector<Borders> candidates;
-  for (auto& [bound, borders] : ranked) candidates.push_back(std::move(borders));
+  for (auto& [floor, borders] : ranked) candidates.push_back(std::move(borders));
   return candidates;
 }
 

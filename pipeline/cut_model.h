@@ -16,9 +16,9 @@ using Borders = std::vector<int32_t>;
 Borders ToBorders(const std::vector<LayerIndex>& cuts, int32_t num_layers);
 std::vector<LayerIndex> ToCuts(const Borders& borders);
 
-/// Sums over layer ranges in O(1), lower bounds of the step time, memory, and cuts that are good by
-/// those bounds. All times are seconds of one micro-batch on a worker of speed 1 unless a stage is
-/// given.  Requires a valid input.
+/// Sums over layer ranges in O(1), floors of the step time (which no cut can be below), memory, and
+/// cuts that are good by those floors. All times are seconds of one micro-batch on a worker of
+/// speed 1 unless a stage is given.  Requires a valid input.
 class CutModel {
  public:
   explicit CutModel(const PlannerInput& input);
@@ -33,7 +33,7 @@ class CutModel {
   /// The same of the worst worker, with all its stages.
   int64_t ExcessBytes(const Borders& borders) const;
 
-  /// The state of a lower bound after stages 0..stage-1, for a search that adds stages one by one.
+  /// The state of a floor after stages 0..stage-1, for a search that adds stages one by one.
   struct Partial {
     int32_t stage = 0;     // the next one
     int32_t first = 0;     // its first layer
@@ -43,13 +43,13 @@ class CutModel {
     double max_forward_s = 0;
     double max_backward_s = 0;
     double boundary_optimize_s = 0;  // OPT of the first trainable stage
-    double bound_s = 0;              // no plan with these stages has a faster step
+    double floor_s = 0;              // no plan with these stages has a faster step
   };
   /// Adds layers [partial.first, end) as the next stage.
   Partial Extend(const Partial& partial, int32_t end) const;
-  /// Bound of every way to go on, >= partial.bound_s.
-  double BoundOfRest(const Partial& partial) const;
-  double Bound(const Borders& borders) const;
+  /// Floor of every way to go on, >= partial.floor_s.
+  double FloorOfRest(const Partial& partial) const;
+  double Floor(const Borders& borders) const;
 
   /// Distinct cuts that are the best under some simple view of the schedule, and fit the memory;
   /// the most promising first. May be empty when memory is short.

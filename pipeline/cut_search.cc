@@ -10,7 +10,7 @@ namespace smartpipe {
 namespace {
 
 constexpr double kTie = 1e-12;          // relative: sums in another order are not another time
-constexpr int64_t kNodeCost = 4;        // budget of the bound of one stage
+constexpr int64_t kNodeCost = 4;        // budget of the floor of one stage
 constexpr size_t kImprovedStarts = 10;  // candidates that are improved
 
 bool IsBetter(const Score& a, const Score& b) {
@@ -38,7 +38,7 @@ Score CutSearch::ScoreOf(const Borders& borders) {
 }
 
 // Moves cuts i..j together by one layer: a layer travels from one stage to any other through all
-// between them. Only cuts whose bound is better than `score` are worth a try.
+// between them. Only cuts whose floor is better than `score` are worth a try.
 void CutSearch::AddMoves(const Borders& borders, const Score& score, Moves* moves) {
   const int32_t num_stages = model_.num_stages();
   for (int32_t i = 1; i < num_stages; ++i) {
@@ -47,11 +47,11 @@ void CutSearch::AddMoves(const Borders& borders, const Score& score, Moves* move
       for (int32_t j = i; j < num_stages; ++j) {
         moved[j] += by;
         if (moved[i - 1] >= moved[i] || moved[j] >= moved[j + 1]) continue;
-        Score bound = {.excess_bytes = model_.ExcessBytes(moved)};
-        if (bound.excess_bytes > score.excess_bytes) continue;
+        Score floor = {.excess_bytes = model_.ExcessBytes(moved)};
+        if (floor.excess_bytes > score.excess_bytes) continue;
         budget_ -= kNodeCost * num_stages;
-        if (bound.excess_bytes == 0) bound.step_s = model_.Bound(moved);
-        if (IsBetter(bound, score)) moves->emplace_back(bound, moved);
+        if (floor.excess_bytes == 0) floor.step_s = model_.Floor(moved);
+        if (IsBetter(floor, score)) moves->emplace_back(floor, moved);
       }
     }
   }
@@ -59,7 +59,7 @@ void CutSearch::AddMoves(const Borders& borders, const Score& score, Moves* move
 
 bool CutSearch::TakeFirstBetter(Moves* moves, int64_t budget_left, Borders* borders, Score* score) {
   absl::c_sort(*moves);
-  for (auto& [bound, moved] : *moves) {
+  for (auto& [floor, moved] : *moves) {
     if (budget_ <= budget_left) return false;
     const Score moved_score = ScoreOf(moved);
     if (!IsBetter(moved_score, *score)) continue;
@@ -89,7 +89,7 @@ void CutSearch::ImproveByPairs() {
     Score score = best_score_;
     Moves singles, pairs;
     AddMoves(borders, score, &singles);
-    for (const auto& [bound, moved] : singles) AddMoves(moved, score, &pairs);
+    for (const auto& [floor, moved] : singles) AddMoves(moved, score, &pairs);
     if (!TakeFirstBetter(&pairs, budget_left, &borders, &score)) return;
     Improve(borders, score);
   }
@@ -109,9 +109,9 @@ void CutSearch::TryAll(const CutModel::Partial& partial, Borders* borders) {
     const CutModel::Partial next = model_.Extend(partial, end);
     if (best_score_.excess_bytes == 0) {
       const double slowest_s = best_score_.step_s * (1 + kTie);
-      // A longer stage only raises its own part of the bound.
-      if (next.bound_s > slowest_s) return;
-      if (model_.BoundOfRest(next) > slowest_s) continue;
+      // A longer stage only raises its own part of the floor.
+      if (next.floor_s > slowest_s) return;
+      if (model_.FloorOfRest(next) > slowest_s) continue;
     }
     if (last) {
       ScoreOf(*borders);

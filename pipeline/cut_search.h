@@ -19,7 +19,7 @@ struct Score {
 };
 
 /// Starts from the model's candidates, improves the best by moving groups of neighbouring cuts and
-/// pairs of groups, then goes through all cuts that a lower bound does not exclude, for as long as
+/// pairs of groups, then goes through all cuts that a floor does not exclude, for as long as
 /// the budget lasts. Threads: pure.
 class CutSearch {
  public:
@@ -42,7 +42,7 @@ class CutSearch {
 
  private:
   Score ScoreOf(const Borders& borders);
-  using Moves = std::vector<std::pair<Score, Borders>>;  // with their bounds
+  using Moves = std::vector<std::pair<Score, Borders>>;  // with their floors
   void AddMoves(const Borders& borders, const Score& score, Moves* moves);
   bool TakeFirstBetter(Moves* moves, int64_t budget_left, Borders* borders, Score* score);
   void Improve(Borders borders, Score score);

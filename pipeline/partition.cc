@@ -255,7 +255,7 @@ absl::StatusOr<PartitionResult> Partition(const PlannerInput& input, int64_t bud
   result.cuts = ToCuts(best);
   result.step_s = search.best().step_s;
   result.even_s = model.even_s();
-  result.bound_s = std::max(result.even_s, model.heaviest_s());
+  result.floor_s = std::max(result.even_s, model.heaviest_s());
   return result;
 }
 

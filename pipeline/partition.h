@@ -74,17 +74,20 @@ absl::StatusOr<double> SimulatedStepSeconds(const PlannerInput& input,
 struct PartitionResult {
   std::vector<LayerIndex> cuts;
   double step_s = 0;  // simulated
-  double even_s = 0;  // total work of a step / total speed: no cut can be faster
-  double bound_s =
-      0;  // the same, or the heaviest layer's work on the fastest worker if that is more
+  // Total work of a step / total speed of the workers, or of as many of the fastest as there are
+  // cores: no cut can be faster.
+  double even_s = 0;
+  // The same, or the heaviest layer's work on the fastest worker if that is more.
+  double floor_s = 0;
 };
 /// Cuts with the least simulated step time. Deterministic: the same input gives the same cuts; of
 /// equally fast ones the smaller first differing cut among those tried.
 /// Errors: INVALID_ARGUMENT for sizes and negative or non-finite costs; RESOURCE_EXHAUSTED when no
-/// cut fits the memory, naming the worker that is short and by how much. With several stages on
-/// each worker and too many cuts to try it says so when none is found. Cost: bounded; 1,000 layers
-/// on 64 stages under 100 ms with up to 1,024 micro-batches (with 4,096 the least there is to
-/// simulate takes twice that). Small problems are searched to the end, and are exact then.
+/// cut fits the memory, naming the worker that is short and by how much. If workers have several
+/// stages and there are too many cuts to try, the message says so: then none was found.
+/// Cost: limited; 1,000 layers on 64 stages take 30 to 50 ms with up to 1,024 micro-batches, 130 ms
+/// with 4,096; on shared cores 0.1 s with 256, 4 s with 4,096. Small problems are searched to the
+/// end, and are exact then.
 absl::StatusOr<PartitionResult> Partition(const PlannerInput& input);
 
 /// The search gives up exactness after about this many played instructions.

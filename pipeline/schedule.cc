@@ -140,14 +140,14 @@ std::vector<int32_t> PeakInFlight(const ScheduleShape& shape,
 
 std::vector<int32_t> DefaultCredits(const ScheduleShape& shape, absl::string_view schedule,
                                     bool run_ahead) {
-  ScheduleShape bounded = shape;  // frozen stages of `bounded` are those that run ahead
-  if (!run_ahead) bounded.num_frozen_stages = 0;
+  ScheduleShape ahead = shape;  // its frozen stages are those that run ahead
+  if (!run_ahead) ahead.num_frozen_stages = 0;
   std::vector<int32_t> credits(std::max(shape.num_stages - 1, 0), shape.num_microbatches);
-  const absl::StatusOr<std::vector<Program>> compute = Compile(bounded, schedule);
+  const absl::StatusOr<std::vector<Program>> compute = Compile(ahead, schedule);
   if (!compute.ok()) return credits;
   // What stage s sent and stage s+1 has not consumed has no backward at s yet.
-  const std::vector<int32_t> peak = PeakInFlight(bounded, *compute);
-  for (int32_t s = bounded.num_frozen_stages; s < shape.num_stages - 1; ++s) credits[s] = peak[s];
+  const std::vector<int32_t> peak = PeakInFlight(ahead, *compute);
+  for (int32_t s = ahead.num_frozen_stages; s < shape.num_stages - 1; ++s) credits[s] = peak[s];
   return credits;
 }
 

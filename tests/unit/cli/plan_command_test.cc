@@ -1,5 +1,6 @@
 #include "cli/plan_command.h"
 
+#include <algorithm>
 #include <functional>
 #include <string>
 #include <vector>
@@ -58,7 +59,7 @@ TEST_F(PlanCommandTest, SplitsEqualLayersEvenly) {
   const Json json = Result(Arguments(Layers(8), 4));
   EXPECT_THAT(json["cuts"].get<std::vector<int>>(), ElementsAre(2, 4, 6));
   // 8 micro-batches of 23 us over 4 workers; the first layer has no input gradient.
-  EXPECT_DOUBLE_EQ(json["bound_us"], 46);
+  EXPECT_DOUBLE_EQ(json["floor_us"], 46);
   EXPECT_DOUBLE_EQ(json["even_step_us"], 46);
   EXPECT_GE(json["step_us"], 46 + 3 * 6 - 1);
   EXPECT_GT(json["bubble_share"], 0.2);
@@ -113,14 +114,14 @@ TEST_F(PlanCommandTest, FewerTrainableLayersThanStages) {
   EXPECT_THAT(json["credits"].get<std::vector<int>>(), ElementsAre(8, 8, 8));
 }
 
-TEST_F(PlanCommandTest, OneLayerThatDwarfsTheRestIsTheBound) {
+TEST_F(PlanCommandTest, OneLayerThatDwarfsTheRestIsTheFloor) {
   Json costs = Layers(9);
   for (const char* key : {"forward_us", "input_grad_us", "weight_grad_us"}) {
     costs["layers"][4][key] = 100;
   }
   const Json json = Result(Arguments(costs, 3));
   EXPECT_THAT(json["cuts"].get<std::vector<int>>(), ElementsAre(4, 5));
-  EXPECT_DOUBLE_EQ(json["bound_us"], 2400);
+  EXPECT_DOUBLE_EQ(json["floor_us"], 2400);
   EXPECT_LT(json["even_step_us"], 1000);
   EXPECT_THAT(text_, HasSubstr("the heaviest layer alone takes that long"));
 }
@@ -137,7 +138,7 @@ TEST_F(PlanCommandTest, AFasterWorkerGetsMore) {
   EXPECT_GT(json["stages"][0]["busy_share"], 0.85);
 }
 
-TEST_F(PlanCommandTest, SaysWhichStageIsShortOfMemory) {
+TEST_F(PlanCommandTest, SaysWhichWorkerIsShortOfMemory) {
   PlanArguments arguments = Arguments(Layers(6), 2);
   arguments.memory_limit_bytes = 700;
   const absl::Status status = MakePlan(arguments).status();
@@ -205,12 +206,17 @@ TEST_F(PlanCommandTest, SeveralStagesOnAWorker) {
 
 TEST_F(PlanCommandTest, WorkersThatShareCoresAreNoFasterThanTheCores) {
   PlanArguments arguments = Arguments(Layers(16), 4);
-  const double alone = Result(arguments)["bound_us"].get<double>();
+  const double alone = Result(arguments)["floor_us"].get<double>();
   arguments.cores = 2;
   const Json shared = Result(arguments);
-  EXPECT_DOUBLE_EQ(shared["bound_us"].get<double>(), 2 * alone);
+  EXPECT_DOUBLE_EQ(shared["floor_us"].get<double>(), 2 * alone);
   EXPECT_GE(shared["step_us"].get<double>(), 2 * alone);
   EXPECT_LT(shared["bubble_share"].get<double>(), 0.1);
+  std::string text = PlanText(*MakePlan(arguments));
+  std::replace(text.begin(), text.end(), '\n', ' ');
+  EXPECT_THAT(text, HasSubstr("4 stages, 8 micro-batches, 0 of 16 layers frozen, 2 cores: cuts "));
+  EXPECT_THAT(text, HasSubstr("cores idle"));
+  EXPECT_THAT(text, HasSubstr("spread evenly over all cores."));
   EXPECT_THAT(PlanSvg(*MakePlan(arguments)).status().message(), HasSubstr("leave --cores out"));
 }
 

@@ -115,8 +115,8 @@ void CompareWithBruteForce(int num_cases, int64_t budget, double equal_share, do
     ASSERT_TRUE(found.ok()) << found.status();
     EXPECT_NEAR(found->step_s, *SimulatedStepSeconds(input, found->cuts), 1e-12 * found->step_s);
     EXPECT_GE(found->step_s, best_s * (1 - 1e-9));
-    EXPECT_GE(found->step_s, found->bound_s * (1 - 1e-9)) << Describe(input);
-    EXPECT_GE(found->bound_s, found->even_s);
+    EXPECT_GE(found->step_s, found->floor_s * (1 - 1e-9)) << Describe(input);
+    EXPECT_GE(found->floor_s, found->even_s);
     const double ratio = found->step_s / best_s;
     num_equal += ratio <= 1 + 1e-9;
     if (ratio > worst) worst = ratio;
@@ -189,9 +189,9 @@ TEST(Partition, OneLayerThatDwarfsTheRestStandsAlone) {
   input.layers[4] = Layer(100);
   EXPECT_THAT(Partition(input)->cuts, ElementsAre(LayerIndex(4), LayerIndex(5)));
   // It alone takes longer than its share of all work: 8 forwards and backwards of 300.
-  EXPECT_DOUBLE_EQ(Partition(input)->bound_s, 8 * 300);
+  EXPECT_DOUBLE_EQ(Partition(input)->floor_s, 8 * 300);
   input.worker_speed = {1, 2, 1};
-  EXPECT_DOUBLE_EQ(Partition(input)->bound_s, 8 * 300 / 2);
+  EXPECT_DOUBLE_EQ(Partition(input)->floor_s, 8 * 300 / 2);
 }
 
 TEST(Partition, AFasterWorkerGetsMore) {
@@ -280,7 +280,7 @@ TEST(Partition, StagesOfAWorkerShareItsMemory) {
 
 TEST(Partition, MemoryLimitMatchesBruteForceOnRandomCases) {
   std::mt19937 random(11);
-  int num_none = 0, num_bound = 0;
+  int num_none = 0, num_costly = 0;
   for (int i = 0; i < 400; ++i) {
     PlannerInput input = RandomInput(random);
     int64_t most = 0;
@@ -307,7 +307,7 @@ TEST(Partition, MemoryLimitMatchesBruteForceOnRandomCases) {
     const auto found = Partition(input);
     ASSERT_EQ(found.ok(), std::isfinite(best_s)) << found.status();
     num_none += !found.ok();
-    num_bound += found.ok() && best_s > free_s;
+    num_costly += found.ok() && best_s > free_s;
     if (!found.ok()) {
       EXPECT_THAT(found.status().message(),
                   HasSubstr(absl::StrCat("needs ", least, " bytes, ",
@@ -316,7 +316,7 @@ TEST(Partition, MemoryLimitMatchesBruteForceOnRandomCases) {
     }
     EXPECT_LE(found->step_s, best_s * 1.01) << Describe(input);
   }
-  std::printf("no plan fits in %d of 400, the limit costs time in %d\n", num_none, num_bound);
+  std::printf("no plan fits in %d of 400, the limit costs time in %d\n", num_none, num_costly);
 }
 
 TEST(Partition, WrongInputsAreNamed) {
