@@ -75,8 +75,9 @@ TEST_F(PlanCommandTest, SplitsEqualLayersEvenly) {
   EXPECT_DOUBLE_EQ(stage["forward_us"], 2);
   EXPECT_DOUBLE_EQ(stage["backward_us"], 4);
   EXPECT_NEAR(stage["busy_share"].get<double>(), 8 * 6 / json["step_us"].get<double>(), 1e-6);
-  // Two layers: weights, their gradients, 3 activations in flight; 4 buffers of 10 bytes.
-  EXPECT_EQ(stage["memory_bytes"], 2 * (200 + 3 * 50) + 4 * 10);
+  // Two layers: weights, their gradients, 3 activations in flight; 2 receive buffers of 10 bytes on
+  // either edge, and 4 gradients under way.
+  EXPECT_EQ(stage["memory_bytes"], 2 * (200 + 3 * 50) + 8 * 10);
 }
 
 TEST_F(PlanCommandTest, FreezingStandsNextToItsLimits) {
@@ -142,7 +143,7 @@ TEST_F(PlanCommandTest, SaysWhichWorkerIsShortOfMemory) {
   PlanArguments arguments = Arguments(Layers(6), 2);
   arguments.memory_limit_bytes = 700;
   const absl::Status status = MakePlan(arguments).status();
-  EXPECT_THAT(status.message(), HasSubstr("worker 0 needs 900 bytes, 200 too many"));
+  EXPECT_THAT(status.message(), HasSubstr("worker 0 needs 920 bytes, 220 too many"));
   EXPECT_EQ(PlanCommand(arguments), kExitFailed);
   // Frozen layers need less: now there is a plan, but nothing to compare it with.
   arguments.frontier = 3;
