@@ -86,7 +86,7 @@ struct PartitionResult {
 /// cut fits the memory, naming the worker that is short and by how much. If workers have several
 /// stages and there are too many cuts to try, the message says so: then none was found.
 /// Cost: limited; 1,000 layers on 64 stages take 30 to 50 ms with up to 1,024 micro-batches, 130 ms
-/// with 4,096; on shared cores 0.1 s with 256, 4 s with 4,096. Small problems are searched to the
+/// with 4,096; on shared cores 0.1 s with 256, 2 s with 4,096. Small problems are searched to the
 /// end, and are exact then.
 absl::StatusOr<PartitionResult> Partition(const PlannerInput& input);
 

@@ -43,7 +43,7 @@ class Play {
   SimulateResult Run(const std::vector<StageCost>& costs, const std::vector<LinkCost>& links,
                      int num_steps, bool trace) const;
   /// The same when the ranks share num_cores >= 1 cores evenly; buffered sends only, no trace, and
-  /// step_s for num_steps >= 2.  Cost: O(instructions * num_steps * ranks).
+  /// step_s for num_steps >= 2.  Cost: O(instructions * num_steps * log(ranks)).
   SimulateResult RunShared(const std::vector<StageCost>& costs, const std::vector<LinkCost>& links,
                            int num_steps, int num_cores) const;
 

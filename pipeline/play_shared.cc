@@ -1,7 +1,10 @@
 // Plays programs of ranks that share cores: what runs at the same time shares them evenly.
 #include <algorithm>
 #include <deque>
+#include <functional>
 #include <limits>
+#include <queue>
+#include <utility>
 #include <vector>
 
 #include "absl/algorithm/container.h"
@@ -27,7 +30,9 @@ int Play::num_shared_steps(int num_steps) const {
 }
 
 // A rank goes on until it computes or waits; then time goes on to the next moment at which a
-// computation ends or a message arrives.
+// computation ends or a message arrives. What computes advances at one rate for all, so that a
+// computation ends when the work that each has done since the start reaches a number known when it
+// began.
 class Play::SharedClockwork {
  public:
   SharedClockwork(const Play& play, const Times& times, int num_steps, int num_cores)
@@ -41,18 +46,26 @@ class Play::SharedClockwork {
         num_sent_(play.shape_.num_stages, 0),
         num_consumed_(play.shape_.num_stages, 0),
         step_end_s_(num_steps_, 0) {
-    for (const Event& event : play.events_) ranks_[event.rank].program.push_back(&event);
+    for (const Event& event : play.events_) {
+      const Op op = event.instruction.op;
+      // What reads the data waits for them.
+      if (op == Op::kRecvForward || op == Op::kRecvBackward) continue;
+      ranks_[event.rank].program.push_back(&event);
+    }
   }
 
   /// [step] when its last rank ended it.
   const std::vector<double>& Run() {
-    while (true) {
-      for (bool moved = true; moved;) {
-        moved = false;
-        for (Rank& rank : ranks_) moved |= Advance(rank);
+    WakeAll();
+    do {
+      while (!awake_.empty()) {
+        Rank& rank = ranks_[awake_.back()];
+        awake_.pop_back();
+        rank.awake = false;
+        Advance(rank);
       }
-      if (!PassTime()) return step_end_s_;
-    }
+    } while (PassTime());
+    return step_end_s_;
   }
 
  private:
@@ -60,32 +73,28 @@ class Play::SharedClockwork {
     std::vector<const Event*> program;
     size_t next = 0;
     int step = 0;
-    double left_s = 0;        // of the computation under way
-    bool computes = false;    // its event is `next`
-    double wakes_s = kNever;  // when a message that is under way arrives
+    bool computes = false;  // its event is `next`
+    bool awake = false;     // is in awake_
   };
+  using Moment = std::pair<double, int32_t>;  // and the rank
+  using Moments = std::priority_queue<Moment, std::vector<Moment>, std::greater<>>;
 
-  // Whether anything happened that another rank may wait for.
-  bool Advance(Rank& rank) {
-    bool moved = false;
-    rank.wakes_s = kNever;
+  void Advance(Rank& rank) {
     while (!rank.computes && rank.step < num_steps_ && MayBegin(rank)) {
       const Event& event = *rank.program[rank.next];
       const Instruction& cell = event.instruction;
       if (IsCompute(cell.op)) {
-        if (!TakeMessage(event, rank)) return moved;
-        rank.left_s = times_.cost_s[cell.stage.value()][static_cast<int>(cell.op)];
+        if (!TakeMessage(event)) return;
+        const double cost_s = times_.cost_s[cell.stage.value()][static_cast<int>(cell.op)];
         rank.computes = true;
-        if (rank.left_s > 0) return true;
+        if (cost_s > 0) return ends_.push({done_s_ + cost_s, event.rank});
         Finish(rank);
       } else {
-        if (cell.op == Op::kSendForward && !HasCredit(event)) return moved;
-        if (cell.op == Op::kSendForward || cell.op == Op::kSendBackward) Send(event);
+        if (cell.op == Op::kSendForward && !HasCredit(event)) return;
+        Send(event);
         Next(rank);
       }
-      moved = true;
     }
-    return moved;
   }
 
   // Without run-ahead nobody begins a step before all have ended the one before.
@@ -94,14 +103,10 @@ class Play::SharedClockwork {
     return absl::c_all_of(ranks_, [&](const Rank& other) { return other.step >= rank.step; });
   }
 
-  bool TakeMessage(const Event& event, Rank& rank) {
+  bool TakeMessage(const Event& event) {
     if (event.awaits < 0) return true;
     std::deque<double>& arrivals = arrivals_[event.awaits];
-    if (arrivals.empty()) return false;
-    if (arrivals.front() > now_s_) {
-      rank.wakes_s = arrivals.front();
-      return false;
-    }
+    if (arrivals.empty() || arrivals.front() > now_s_) return false;
     arrivals.pop_front();
     return true;
   }
@@ -112,16 +117,24 @@ class Play::SharedClockwork {
   }
 
   void Send(const Event& event) {
-    const int32_t channel = event.channel;
-    if (event.instruction.op == Op::kSendForward) ++num_sent_[channel];
+    const int32_t channel = event.channel, stage = event.instruction.stage.value();
+    const bool forward = event.instruction.op == Op::kSendForward;
+    if (forward) ++num_sent_[channel];
     const double begin_s = std::max(now_s_, link_free_s_[channel]);
     link_free_s_[channel] = begin_s + times_.transfer_s[channel];
-    arrivals_[channel].push_back(begin_s + times_.transfer_s[channel] + times_.latency_s[channel]);
+    const double arrival_s = link_free_s_[channel] + times_.latency_s[channel];
+    arrivals_[channel].push_back(arrival_s);
+    const int32_t receiver = play_.shape_.rank_of(forward ? stage + 1 : stage - 1);
+    if (arrival_s <= now_s_) return Wake(receiver);
+    wakes_.push({arrival_s, receiver});
   }
 
   void Finish(Rank& rank) {
     const Event& event = *rank.program[rank.next];
-    if (play_.ReturnsCredit(event)) ++num_consumed_[event.awaits];
+    if (play_.ReturnsCredit(event)) {
+      ++num_consumed_[event.awaits];
+      Wake(play_.shape_.rank_of(event.awaits));
+    }
     rank.computes = false;
     Next(rank);
   }
@@ -131,24 +144,40 @@ class Play::SharedClockwork {
     rank.next = 0;
     step_end_s_[rank.step] = std::max(step_end_s_[rank.step], now_s_);
     ++rank.step;
+    if (!play_.run_ahead_) WakeAll();
+  }
+
+  void Wake(int32_t rank) {
+    if (ranks_[rank].awake) return;
+    ranks_[rank].awake = true;
+    awake_.push_back(rank);
+  }
+  void WakeAll() {
+    for (size_t rank = 0; rank < ranks_.size(); ++rank) Wake(static_cast<int32_t>(rank));
   }
 
   bool PassTime() {
-    const double num_busy =
-        static_cast<double>(absl::c_count_if(ranks_, [](const Rank& r) { return r.computes; }));
+    if (ends_.empty() && wakes_.empty()) return false;
+    const double num_busy = static_cast<double>(ends_.size());
     const double rate = std::min(1.0, num_cores_ / std::max(num_busy, 1.0));
-    double pass_s = kNever;
-    for (const Rank& rank : ranks_) {
-      if (rank.computes) pass_s = std::min(pass_s, rank.left_s / rate);
-      pass_s = std::min(pass_s, rank.wakes_s - now_s_);
+    const double end_s = ends_.empty() ? kNever : now_s_ + (ends_.top().first - done_s_) / rate;
+    const double wake_s = wakes_.empty() ? kNever : wakes_.top().first;
+    if (end_s <= wake_s) {
+      now_s_ = end_s;
+      done_s_ = ends_.top().first;
+    } else {
+      done_s_ += (wake_s - now_s_) * rate;
+      now_s_ = wake_s;
     }
-    if (pass_s == kNever) return false;
-    now_s_ += pass_s;
-    for (Rank& rank : ranks_) {
-      if (!rank.computes) continue;
-      const bool ends = rank.left_s <= pass_s * rate * (1 + 1e-12);
-      rank.left_s -= pass_s * rate;
-      if (ends) Finish(rank);
+    while (!ends_.empty() && ends_.top().first <= done_s_ * (1 + 1e-12)) {
+      const int32_t rank = ends_.top().second;
+      ends_.pop();
+      Finish(ranks_[rank]);
+      Wake(rank);
+    }
+    while (!wakes_.empty() && wakes_.top().first <= now_s_) {
+      Wake(wakes_.top().second);
+      wakes_.pop();
     }
     return true;
   }
@@ -157,9 +186,13 @@ class Play::SharedClockwork {
   const Times& times_;
   const int num_steps_, num_cores_;
   std::vector<Rank> ranks_;
+  std::vector<int32_t> awake_;  // ranks that may be able to go on
   double now_s_ = 0;
-  std::vector<double> link_free_s_;               // [channel]
-  std::vector<std::deque<double>> arrivals_;      // [channel] of messages not yet read
+  double done_s_ = 0;                         // work of a rank that computed all the time
+  Moments ends_;                              // of the computations under way, by done_s_
+  Moments wakes_;                             // when messages arrive, by now_s_, at their receivers
+  std::vector<double> link_free_s_;           // [channel]
+  std::vector<std::deque<double>> arrivals_;  // [channel] of messages not yet read
   std::vector<int64_t> num_sent_, num_consumed_;  // [edge]
   std::vector<double> step_end_s_;
 };
