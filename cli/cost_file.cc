@@ -76,7 +76,7 @@ class Reader {
 
   // The list json[key]; null if it is missing and may be.
   const Json* List(const Json& json, const std::string& place, const std::string& key,
-                   bool required, int64_t size_max) {
+                   bool required, size_t size_min, size_t size_max) {
     const auto found = json.find(key);
     if (found == json.end()) {
       if (required) Fail(place, absl::StrCat("has no ", Quote(key)));
@@ -85,8 +85,8 @@ class Reader {
     const std::string at = Join(place, key);
     if (!found->is_array()) {
       Fail(at, absl::StrCat("is ", Shown(*found), ", not a list"));
-    } else if (found->empty() || static_cast<int64_t>(found->size()) > size_max) {
-      Fail(at, absl::StrCat("has ", found->size(), " entries, not 1 to ", size_max));
+    } else if (found->size() < size_min || found->size() > size_max) {
+      Fail(at, absl::StrCat("has ", found->size(), " entries, not ", size_min, " to ", size_max));
     } else {
       return &*found;
     }
@@ -206,12 +206,12 @@ absl::StatusOr<StageCostFile> ParseStageCosts(absl::string_view text, const std:
   Reader reader(path);
   StageCostFile file;
   if (!reader.IsObject(json, "", {"stages", "links"})) return reader.status();
-  if (const Json* stages = reader.List(json, "", "stages", true, limits::kStagesMax)) {
+  if (const Json* stages = reader.List(json, "", "stages", true, 1, limits::kStagesMax)) {
     for (const Json& stage : *stages) {
       file.stages.push_back(ReadStage(reader, stage, At("stages", file.stages.size())));
     }
   }
-  if (const Json* links = reader.List(json, "", "links", false, limits::kStagesMax)) {
+  if (const Json* links = reader.List(json, "", "links", false, 0, limits::kStagesMax)) {
     for (const Json& link : *links) {
       file.links.push_back(ReadLink(reader, link, At("links", file.links.size())));
     }
@@ -235,7 +235,7 @@ absl::StatusOr<LayerCostFile> ParseLayerCosts(absl::string_view text, const std:
   const std::vector<std::string> keys = {
       "name",        "forward_us",       "input_grad_us", "weight_grad_us", "output_bytes",
       "param_bytes", "activation_bytes", "optimize_us",   "state_bytes"};
-  if (const Json* layers = reader.List(json, "", "layers", true, limits::kLayersMax)) {
+  if (const Json* layers = reader.List(json, "", "layers", true, 1, limits::kLayersMax)) {
     for (const Json& layer : *layers) {
       const std::string place = At("layers", file.layers.size());
       if (!reader.IsObject(layer, place, keys)) return reader.status();
@@ -250,7 +250,7 @@ absl::StatusOr<LayerCostFile> ParseLayerCosts(absl::string_view text, const std:
                              ", less than a byte per second; 0 = infinitely fast"));
   }
   file.link_latency_s = reader.Seconds(json, "", "link_latency_us", 0);
-  if (const Json* speeds = reader.List(json, "", "worker_speed", false, limits::kStagesMax)) {
+  if (const Json* speeds = reader.List(json, "", "worker_speed", false, 1, limits::kStagesMax)) {
     for (const Json& speed : *speeds) {
       const std::string place = At("worker_speed", file.worker_speed.size());
       file.worker_speed.push_back(reader.Number(speed, place, kSpeedMin, kSpeedMax));

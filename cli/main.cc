@@ -119,6 +119,8 @@ int BadUsage(const CLI::App& app, const CLI::ParseError& error,
   const bool takes_set = std::find(options.begin(), options.end(), "--set") != options.end();
   std::string message = error.what();
   while (!message.empty() && (message.back() == '\n' || message.back() == ' ')) message.pop_back();
+  // All options that are not texts take whole numbers.
+  if (error.get_name() == "ConversionError") message += ", which is not a whole number in range";
   const std::string unknown = smartpipe::UnknownOption(words, options);
   const std::string hint = smartpipe::OptionHint(words, options, takes_set);
   if (!unknown.empty())

@@ -216,7 +216,7 @@ absl::StatusOr<std::string> SimulateSvg(const SimulateArguments& arguments,
                                              : " (--flush none: the paper's rules)");
   picture.end = result.makespan_s * scale;
   if (!(picture.end > 0)) {
-    return absl::InvalidArgumentError("all times are 0: there is nothing to draw");
+    return absl::InvalidArgumentError("--svg: all times are 0: there is nothing to draw");
   }
   const std::vector<RankUse> uses = RankUses(result);
   for (int w = 0; w < arguments.num_workers(); ++w) {

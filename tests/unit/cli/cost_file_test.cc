@@ -133,6 +133,13 @@ TEST(CostFileTest, MistakesInStagesAreNamedWithTheirPlace) {
       [](const std::string& text) { return ParseStageCosts(text, "a/costs.json").status(); });
 }
 
+TEST(CostFileTest, OneStageHasNoLinks) {
+  EXPECT_TRUE(ParseStageCosts(R"({"stages": [{"forward_us": 1, "input_grad_us": 2,
+                                  "weight_grad_us": 3}], "links": []})",
+                              "costs.json")
+                  .ok());
+}
+
 TEST(CostFileTest, AFileThatCannotBeReadIsNamed) {
   testutil::TempDir dir;
   for (const std::string& path : {dir.File("missing.json"), dir.path()}) {

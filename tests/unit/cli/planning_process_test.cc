@@ -85,6 +85,30 @@ TEST(PlanningProcessTest, PlanEndsWithOneWhenNothingFits) {
   EXPECT_THAT(broken.output, HasSubstr("did you mean \"forward_us\"?"));
 }
 
+TEST(PlanningProcessTest, WhatIsWrongWithAPlanIsOneSentence) {
+  const std::string costs = testutil::SourceFile("examples/costs/24_equal_layers.json");
+  const std::vector<std::string> good = {"plan", "--costs", costs, "--microbatches", "4"};
+  const std::pair<std::vector<std::string>, const char*> kMistakes[] = {
+      {{"--stages", "25"}, "--stages is 25, not in 1..24"},
+      {{"--stages", "2147483648"}, "--stages = 2147483648, which is not a whole number in range"},
+      {{"--stages", "nan"}, "--stages = nan, which is not a whole number in range"},
+      {{"--stages", "2", "--cuts", "30"}, "--cuts 30: stage 1 would hold layers [30,24)"},
+      {{"--stages", "2", "--frontier", "24"}, "--frontier is 24, not in 0..23"},
+      {{"--stages", "2", "--svg", "/nonexistent/picture.svg"}, "/nonexistent does not exist"},
+      {{"--stages", "2", "--svg", "/dev/full"}, "/dev/full is a device or a pipe"},
+      {{"--stages", "2", "--cores", "1", "--svg", "picture.svg"}, "leave --cores out"},
+      {{"--stages", "4", "--stages-per-worker", "2"}, "runs one stage on each worker"},
+  };
+  for (const auto& [more, want] : kMistakes) {
+    std::vector<std::string> arguments = good;
+    arguments.insert(arguments.end(), more.begin(), more.end());
+    const Ended ended = RunSmartpipe(arguments);
+    EXPECT_EQ(ended.exit_code, 2) << ended.output;
+    EXPECT_TRUE(absl::StartsWith(ended.output, "smartpipe: ")) << ended.output;
+    EXPECT_THAT(ended.output, HasSubstr(want));
+  }
+}
+
 TEST(PlanningProcessTest, HelpAndSuggestionsKnowTheCommands) {
   const Ended help = RunSmartpipe({"--help"});
   EXPECT_EQ(help.exit_code, 0);
