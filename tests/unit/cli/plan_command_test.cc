@@ -75,9 +75,9 @@ TEST_F(PlanCommandTest, SplitsEqualLayersEvenly) {
   EXPECT_DOUBLE_EQ(stage["forward_us"], 2);
   EXPECT_DOUBLE_EQ(stage["backward_us"], 4);
   EXPECT_NEAR(stage["busy_share"].get<double>(), 8 * 6 / json["step_us"].get<double>(), 1e-6);
-  // Two layers: weights, their gradients, 3 activations in flight; 2 receive buffers of 10 bytes on
-  // either edge, and 4 gradients under way.
-  EXPECT_EQ(stage["memory_bytes"], 2 * (200 + 3 * 50) + 8 * 10);
+  // Two layers: weights, their gradients, 3 activations in flight; of 10 bytes each 4 receive
+  // buffers, 4 gradients under way and 3 receive buffers for gradients.
+  EXPECT_EQ(stage["memory_bytes"], 2 * (200 + 3 * 50) + 11 * 10);
 }
 
 TEST_F(PlanCommandTest, FreezingStandsNextToItsLimits) {
