@@ -27,7 +27,7 @@ MoveVerdict MoveOrStay(const MoveTest& test) {
   const double gain_s = test.old_step_s - test.new_step_s;
   const double gain = test.old_step_s > 0 ? gain_s / test.old_step_s : 0;
   const double move_s = test.bytes_per_s > 0 ? test.moved_bytes / test.bytes_per_s : 0;
-  const double cost_s = test.drain_s + move_s;
+  const double cost_s = test.drain_s + test.refill_s + move_s;
   const double saved_s = gain_s * static_cast<double>(std::max<int64_t>(test.steps_left, 0));
   std::string reason = absl::StrFormat("step %.1f -> %.1f ms (%+.1f%%)", test.old_step_s * 1e3,
                                        test.new_step_s * 1e3, -gain * 100);

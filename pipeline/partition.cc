@@ -120,9 +120,7 @@ class StepSimulator {
   explicit StepSimulator(const PlannerInput& input) : input_(input) {}
 
   absl::StatusOr<double> StepSeconds(const std::vector<LayerIndex>& cuts) {
-    const int32_t num_frozen =
-        NumFrozenStages(cuts, static_cast<int32_t>(input_.layers.size()), input_.frontier);
-    SP_ASSIGN_OR_RETURN(const Play* play, GetPlay(num_frozen));
+    SP_ASSIGN_OR_RETURN(const Play* play, GetPlay(cuts));
     const std::vector<StageCost> costs = StageCosts(input_, cuts);
     const std::vector<LinkCost> links = LinkCosts(input_, cuts);
     if (input_.shares_cores()) {
@@ -133,11 +131,22 @@ class StepSimulator {
     return play->Run(costs, links, kSimulatedSteps, false).step_s;
   }
 
+  // Of the step that begins in an empty pipeline.
+  absl::StatusOr<double> FirstStepSeconds(const std::vector<LayerIndex>& cuts) {
+    SP_ASSIGN_OR_RETURN(const Play* play, GetPlay(cuts));
+    const std::vector<StageCost> costs = StageCosts(input_, cuts);
+    const std::vector<LinkCost> links = LinkCosts(input_, cuts);
+    return input_.shares_cores() ? play->RunShared(costs, links, 1, input_.num_cores).makespan_s
+                                 : play->Run(costs, links, 1, /*trace=*/false).makespan_s;
+  }
+
   // Instructions played so far, and what making the programs was worth in them.
   int64_t work() const { return work_; }
 
  private:
-  absl::StatusOr<const Play*> GetPlay(int32_t num_frozen) {
+  absl::StatusOr<const Play*> GetPlay(const std::vector<LayerIndex>& cuts) {
+    const int32_t num_frozen =
+        NumFrozenStages(cuts, static_cast<int32_t>(input_.layers.size()), input_.frontier);
     auto found = plays_.find(num_frozen);
     if (found != plays_.end()) return &found->second;
     const ScheduleShape shape = input_.shape(num_frozen);
@@ -224,6 +233,16 @@ absl::StatusOr<double> SimulatedStepSeconds(const PlannerInput& input,
   SP_RETURN_IF_ERROR(CheckInput(input));
   SP_RETURN_IF_ERROR(CheckCuts(input, cuts));
   return StepSimulator(input).StepSeconds(cuts);
+}
+
+absl::StatusOr<double> RefillSeconds(const PlannerInput& input,
+                                     const std::vector<LayerIndex>& cuts) {
+  SP_RETURN_IF_ERROR(CheckInput(input));
+  SP_RETURN_IF_ERROR(CheckCuts(input, cuts));
+  StepSimulator simulator(input);
+  SP_ASSIGN_OR_RETURN(const double first_s, simulator.FirstStepSeconds(cuts));
+  SP_ASSIGN_OR_RETURN(const double step_s, simulator.StepSeconds(cuts));
+  return std::max(0.0, first_s - step_s);
 }
 
 absl::StatusOr<PartitionResult> Partition(const PlannerInput& input) {

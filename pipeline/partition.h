@@ -71,6 +71,11 @@ int64_t StageMemoryBytes(const PlannerInput& input, StageIndex stage, LayerRange
 absl::StatusOr<double> SimulatedStepSeconds(const PlannerInput& input,
                                             const std::vector<LayerIndex>& cuts);
 
+/// How much longer than a later step the first one takes, which begins in an empty pipeline: what
+/// draining costs when frozen stages had run ahead.  Errors: those of SimulatedStepSeconds.
+absl::StatusOr<double> RefillSeconds(const PlannerInput& input,
+                                     const std::vector<LayerIndex>& cuts);
+
 struct PartitionResult {
   std::vector<LayerIndex> cuts;
   double step_s = 0;  // simulated
@@ -104,7 +109,7 @@ double SpeedupLimit(const std::vector<LayerCost>& layers, LayerIndex frontier);
 struct MoveTest {
   double old_step_s = 0, new_step_s = 0;
   int64_t steps_left = 0;
-  double drain_s = 0;
+  double drain_s = 0, refill_s = 0;
   int64_t moved_bytes = 0;
   double bytes_per_s = 0;  // of the moves; 0 = free
   double min_gain = 0.03;
@@ -114,8 +119,8 @@ struct MoveVerdict {
   // "step 41.2 -> 33.0 ms (-19.9%), saves 9.84 s over 1200 steps, costs 0.05 s"
   std::string reason;
 };
-/// Move only if (T_old - T_new) * steps_left > drain + moved_bytes / bandwidth
-/// and (T_old - T_new) / T_old >= min_gain.
+/// Move only if (T_old - T_new) * steps_left > drain + refill + moved_bytes / bandwidth and (T_old
+/// - T_new) / T_old >= min_gain.
 MoveVerdict MoveOrStay(const MoveTest& test);
 
 }  // namespace smartpipe

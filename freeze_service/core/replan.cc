@@ -29,10 +29,16 @@ ReplanResult Weigh(const ReplanInput& input, const PartitionResult& proposed, Re
   for (const LayerMove& move : moves) {
     moved_bytes += input.planner.layers[move.layer.value()].state_bytes;
   }
+  const absl::StatusOr<double> refill_s = RefillSeconds(input.planner, proposed.cuts);
+  if (!refill_s.ok()) {
+    return Stay(std::move(result),
+                absl::StrCat("the planner failed: ", refill_s.status().message()));
+  }
   const MoveVerdict verdict = MoveOrStay({.old_step_s = result.old_step_s,
                                           .new_step_s = proposed.step_s,
                                           .steps_left = input.steps_left,
                                           .drain_s = input.drain_s,
+                                          .refill_s = *refill_s,
                                           .moved_bytes = moved_bytes,
                                           .bytes_per_s = input.bytes_per_s,
                                           .min_gain = input.min_gain});

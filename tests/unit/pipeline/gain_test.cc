@@ -45,6 +45,9 @@ TEST(MoveOrStay, StaysWhenItDoesNot) {
               HasSubstr("would save only 1.00 s over 1000 steps, costs 2.00 s"));
   test.drain_s = 0.5;
   EXPECT_TRUE(MoveOrStay(test).move);
+  test.refill_s = 0.6;
+  EXPECT_FALSE(MoveOrStay(test).move);
+  test.refill_s = 0;
   test.steps_left = 0;
   EXPECT_FALSE(MoveOrStay(test).move);
   test = {.old_step_s = 0.1, .new_step_s = 0.1, .steps_left = 1000};

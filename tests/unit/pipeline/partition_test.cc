@@ -238,6 +238,18 @@ std::vector<int64_t> WorkerBytes(const PlannerInput& input, const std::vector<La
   return bytes;
 }
 
+TEST(Partition, AnEmptyPipelineOfFrozenStagesMustBeFilledAgain) {
+  PlannerInput input = Even(4, 4, 4);
+  const std::vector<LayerIndex> cuts = {LayerIndex(1), LayerIndex(2), LayerIndex(3)};
+  EXPECT_DOUBLE_EQ(*RefillSeconds(input, cuts), 0) << "every step begins with an empty pipeline";
+  input.frontier = LayerIndex(3);
+  EXPECT_DOUBLE_EQ(*RefillSeconds(input, cuts), 3 * input.layers[0].forward_s)
+      << "the last stage waits for the first micro-batch to pass three frozen ones";
+  input.run_ahead = false;
+  EXPECT_DOUBLE_EQ(*RefillSeconds(input, cuts), 0);
+  EXPECT_FALSE(RefillSeconds(input, {}).ok());
+}
+
 TEST(Partition, KeepsTheMemoryLimitOrSaysWhoIsShort) {
   PlannerInput input = Even(6, 2, 4);
   for (LayerCost& layer : input.layers) {
