@@ -26,7 +26,7 @@ namespace {
 using Json = nlohmann::json;
 
 constexpr int64_t kDecisionBytesMax = int64_t{1} << 30;
-constexpr int64_t kStepsMax = 50'000'000;
+constexpr int64_t kStepsMax = 5'000'000;  // more than a trace's file has room for
 
 bool SamePlan(const TracePlan& a, const TracePlan& b) {
   return a.frontier == b.frontier && a.cuts == b.cuts && a.stage_to_rank == b.stage_to_rank &&
@@ -73,6 +73,7 @@ absl::Status CheckSameRun(const TraceHeader& first, const std::string& first_pat
   SP_RETURN_IF_ERROR(same("number of ranks", first.num_ranks, header.num_ranks));
   SP_RETURN_IF_ERROR(same("number of layers", first.num_layers, header.num_layers));
   SP_RETURN_IF_ERROR(same("micro-batches", first.num_microbatches, header.num_microbatches));
+  SP_RETURN_IF_ERROR(same("number of cores", first.num_cores, header.num_cores));
   SP_RETURN_IF_ERROR(same("interval", first.interval_steps, header.interval_steps));
   return same("batch size", first.batch_size, header.batch_size);
 }
@@ -82,21 +83,23 @@ absl::StatusOr<WorkerTrace> Convert(Trace trace, const std::string& path) {
   worker.header = std::move(trace.header);
   worker.spans = std::move(trace.spans);
   worker.num_dropped = trace.num_dropped;
-  for (TraceStep& step : trace.steps) {
+  for (size_t i = 0; i < trace.steps.size(); ++i) {
+    TraceStep& step = trace.steps[i];
     RunStep& out = worker.steps.emplace_back();
     out.step = step.step;
+    out.line = trace.step_lines[i];
     out.events.reserve(step.events.size());
     for (const TraceEvent& event : step.events) {
       const absl::StatusOr<Instruction> instruction = ParseInstruction(event.name);
       if (!instruction.ok()) {
         return absl::InvalidArgumentError(
-            absl::StrCat(path, ", step ", step.step, ": ", instruction.status().message()));
+            absl::StrCat(path, ":", out.line, ": ", instruction.status().message()));
       }
       const int32_t stage = instruction->stage.value(), mb = instruction->microbatch.value();
       if (stage < 0 || stage >= limits::kStagesMax || mb < 0 ||
           mb >= worker.header.num_microbatches) {
         return absl::InvalidArgumentError(
-            absl::StrCat(path, ", step ", step.step, ": ", event.name, " is outside the pipeline"));
+            absl::StrCat(path, ":", out.line, ": ", event.name, " is outside the pipeline"));
       }
       out.events.push_back({*instruction, event.start_ns, event.end_ns});
     }
@@ -242,6 +245,27 @@ absl::Status CheckRanks(RunTrace* run, const std::map<std::string, std::string>&
                    "; copy the trace-*.jsonl of all workers' machines into it"));
 }
 
+// Each worker has run the stages that the plan in force gave it, and no other's.
+absl::Status CheckStages(const RunTrace& run, const std::map<std::string, std::string>& path_of) {
+  for (const WorkerTrace& worker : run.workers) {
+    for (const RunStep& step : worker.steps) {
+      const std::vector<int32_t>& ranks = run.PlanAt(step.step).stage_to_rank;
+      for (const RunEvent& event : step.events) {
+        const size_t stage = event.instruction.stage.value();
+        if (stage < ranks.size() && ranks[stage] == worker.header.rank) continue;
+        return absl::InvalidArgumentError(absl::StrCat(
+            path_of.at(worker.header.worker), ":", step.line, ": it holds ",
+            Format(event.instruction), " of step ", step.step, ", but ",
+            stage < ranks.size() ? absl::StrCat("stage ", stage, " was rank ", ranks[stage], "'s")
+                                 : absl::StrCat("there was no stage ", stage),
+            " and this is the trace of rank ", worker.header.rank,
+            ": files of two runs were mixed; copy the trace of ", worker.header.worker, " anew"));
+      }
+    }
+  }
+  return absl::OkStatus();
+}
+
 // Workers of one run wait for each other: each works while the first does.
 absl::Status CheckOverlap(const RunTrace& run) {
   const auto range = [](const WorkerTrace& worker) {
@@ -377,6 +401,7 @@ absl::StatusOr<RunTrace> LoadRunTrace(const std::string& run_dir) {
     readings.push_back(readings_of[worker.header.worker]);
   ApplyClocks(readings, &run);
   SP_RETURN_IF_ERROR(Finish(std::move(plans), &run));
+  SP_RETURN_IF_ERROR(CheckStages(run, path_of));
   SP_RETURN_IF_ERROR(LoadDecisions(&run));
   return run;
 }

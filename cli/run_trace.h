@@ -20,6 +20,7 @@ struct RunEvent {
 };
 struct RunStep {
   int64_t step = 0;
+  int64_t line = 0;  // of the worker's file
   std::vector<RunEvent> events;
 };
 
@@ -64,6 +65,12 @@ struct RunTrace {
   std::vector<std::string> notes;      // what a reader should know: sentences
 
   const TraceHeader& header() const { return workers.front().header; }
+  /// Whether there are fewer cores than workers.
+  bool shares_cores() const {
+    return header().num_cores > 0 && header().num_cores < header().num_ranks;
+  }
+  /// Cores that the workers can keep busy: one each, or fewer where they share them.
+  int num_cores() const { return shares_cores() ? header().num_cores : header().num_ranks; }
   /// Index of the plan in force at `step`.
   int PlanIndex(int64_t step) const;
   const TracePlan& PlanAt(int64_t step) const { return plans[PlanIndex(step)]; }
@@ -78,8 +85,8 @@ struct RunTrace {
 /// Reads RUN/trace-*.jsonl and RUN/decisions.jsonl of a run that may still go on or was killed.
 ///
 /// Errors, each with its cure: NOT_FOUND when there is no such folder or no trace in it;
-/// INVALID_ARGUMENT for files that are not what they should be, for a worker without its trace, and
-/// for a trace of another run among them.
+/// INVALID_ARGUMENT for files that are not what they should be, for a worker without its trace,
+/// for a trace of another run among them, and for one that holds another rank's stages.
 absl::StatusOr<RunTrace> LoadRunTrace(const std::string& run_dir);
 
 }  // namespace smartpipe

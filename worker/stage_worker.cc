@@ -130,11 +130,11 @@ absl::Status CheckPlacement(const WorkerAssignment& assignment) {
 }
 
 /// Null, with a warning, when the file cannot be made: a trace never fails a run.
-std::unique_ptr<TraceWriter> MakeTrace(const std::string& run_dir, const WorkerId& worker,
+std::unique_ptr<TraceWriter> MakeTrace(const RunWelcome& welcome, const WorkerId& worker,
                                        const Workbench& bench, const WorkerAssignment& assignment) {
   if (!bench.config.worker.trace) return nullptr;
   absl::StatusOr<std::unique_ptr<TraceWriter>> trace = TraceWriter::Create(
-      absl::StrCat(run_dir, "/trace-", worker.value(), ".jsonl"),
+      absl::StrCat(welcome.run_dir, "/trace-", worker.value(), ".jsonl"),
       {.worker = worker.value(),
        .rank = assignment.rank.value(),
        .num_ranks = static_cast<int32_t>(assignment.members.size()),
@@ -143,7 +143,8 @@ std::unique_ptr<TraceWriter> MakeTrace(const std::string& run_dir, const WorkerI
        .num_microbatches = static_cast<int32_t>(bench.config.train.microbatches),
        .interval_steps = bench.shape.interval_steps,
        .batch_size = bench.config.train.batch_size,
-       .run_ahead = bench.config.pipeline.run_ahead});
+       .run_ahead = bench.config.pipeline.run_ahead,
+       .num_cores = welcome.num_cores});
   if (trace.ok()) return *std::move(trace);
   LogWarning("no trace of this run: ", trace.status().message());
   return nullptr;
@@ -177,8 +178,7 @@ absl::StatusOr<WorkerResult> RunSession(const StageWorkerOptions& options,
     if (!why.ok()) transport->Abort(why);  // frees the compute thread from whatever it waits for
   });
   bench.context.transport = transport.get();
-  const std::shared_ptr<TraceWriter> trace =
-      MakeTrace(welcome.run_dir, options.worker, bench, assignment);
+  const std::shared_ptr<TraceWriter> trace = MakeTrace(welcome, options.worker, bench, assignment);
   bench.context.trace = trace.get();
   if (trace != nullptr) {
     session.OnClock([trace](const ClockReading& reading) { trace->Add(reading); });

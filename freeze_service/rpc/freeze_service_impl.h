@@ -41,6 +41,7 @@ class FreezeServiceImpl final
     std::string metrics_path;  // metrics.jsonl; "" = none
     std::string costs_path;    // costs.json; "" = none
     int64_t batch_size = 1;
+    int32_t num_cores = 0;  // told to the workers
   };
   /// `clock` must outlive the service.  Errors: those of opening metrics_path.
   static absl::StatusOr<std::unique_ptr<FreezeServiceImpl>> Create(

@@ -71,7 +71,8 @@ absl::Status Serve(const ServeOptions& options, const sigset_t& stop_signals) {
                                                    .run_dir = run_dir,
                                                    .metrics_path = run_dir / "metrics.jsonl",
                                                    .costs_path = run_dir / "costs.json",
-                                                   .batch_size = config.train.batch_size};
+                                                   .batch_size = config.train.batch_size,
+                                                   .num_cores = options.num_cores};
   SP_ASSIGN_OR_RETURN(
       auto service,
       FreezeServiceImpl::Create(service_options, std::move(coordinator), std::move(store), &clock));

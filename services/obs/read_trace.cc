@@ -5,7 +5,9 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <cstdlib>
 #include <functional>
+#include <limits>
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
@@ -22,7 +24,10 @@ namespace {
 using Json = nlohmann::json;
 
 constexpr int64_t kLineBytesMax = 16 << 20;
-constexpr int64_t kTimeNsMax = int64_t{1} << 61;  // sums and differences of two stay in range
+// A time of the worker's clock, and what leads from it to the service's: a time of the service's
+// clock, and the difference of two, stay in range.
+constexpr int64_t kTimeNsMax = int64_t{1} << 60;
+constexpr int64_t kOffsetNsMax = int64_t{1} << 61;
 constexpr int64_t kNumberMax = int64_t{1} << 61;
 
 // The fields of one line. The first problem is kept; a field that is missing or wrong reads as its
@@ -103,6 +108,7 @@ TraceHeader ParseHeader(Fields* in) {
   header.interval_steps = in->Int("interval_steps", 1, limits::kStepsMax);
   header.batch_size = in->Int("batch_size", 1, kNumberMax);
   header.run_ahead = in->Bool("run_ahead");
+  header.num_cores = in->Int32("num_cores", 0, std::numeric_limits<int32_t>::max());
   return header;
 }
 
@@ -161,7 +167,8 @@ TraceSpan ParseSpan(Fields* in) {
 }
 
 ClockReading ParseClock(Fields* in) {
-  const std::vector<int64_t> numbers = in->IntList("clock", 3, 3, -kTimeNsMax, kTimeNsMax);
+  const std::vector<int64_t> numbers = in->IntList("clock", 3, 3, -kOffsetNsMax, kOffsetNsMax);
+  if (std::llabs(numbers[0]) > kTimeNsMax) in->Complain("the clock's time is out of range");
   if (numbers[2] < 0) in->Complain("the clock's error is negative");
   return {.local_ns = numbers[0], .offset_ns = numbers[1], .error_ns = numbers[2]};
 }
@@ -225,6 +232,7 @@ class TraceReader {
       has_header_ = true;
     } else if (json.contains("events")) {
       trace_.steps.push_back(ParseStep(&fields));
+      trace_.step_lines.push_back(line_);
     } else if (json.contains("span")) {
       trace_.spans.push_back(ParseSpan(&fields));
     } else if (json.contains("clock")) {

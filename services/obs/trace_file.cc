@@ -55,7 +55,8 @@ std::string HeaderLine(const TraceHeader& header) {
                {"num_microbatches", header.num_microbatches},
                {"interval_steps", header.interval_steps},
                {"batch_size", header.batch_size},
-               {"run_ahead", header.run_ahead}}) +
+               {"run_ahead", header.run_ahead},
+               {"num_cores", header.num_cores}}) +
          "\n";
 }
 

@@ -33,6 +33,7 @@ struct TraceHeader {
   int64_t interval_steps = 1;
   int64_t batch_size = 1;
   bool run_ahead = true;
+  int32_t num_cores = 0;  // that all workers share, each keeping one busy; 0 = each has its own
 };
 
 /// The plan in force from `step` on, as plain numbers.
@@ -80,6 +81,7 @@ struct Trace {
   std::vector<TracePlan> plans;
   std::vector<ClockReading> clock;
   std::vector<TraceStep> steps;
+  std::vector<int64_t> step_lines;  // [step] number of its line, from 1
   std::vector<TraceSpan> spans;
   int64_t num_dropped = 0;  // lines that the writer could not keep up with or that a limit cut off
 };

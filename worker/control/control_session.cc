@@ -253,7 +253,8 @@ absl::Status ControlSessionImpl::Handle(const v1::JoinResponse& message) {
       Lock lock(&mutex_);
       welcome_ = RunWelcome{.run_id = message.welcome().run_id(),
                             .config_toml = message.welcome().config_toml(),
-                            .run_dir = message.welcome().run_dir()};
+                            .run_dir = message.welcome().run_dir(),
+                            .num_cores = message.welcome().num_cores()};
       return absl::OkStatus();
     }
     case v1::JoinResponse::kWaiting:

@@ -21,6 +21,7 @@ struct RunWelcome {
   std::string run_id;
   std::string config_toml;  // for ParseRunConfig
   std::string run_dir;      // on the machine of the service; all workers of a local run share it
+  int32_t num_cores = 0;    // that all workers share; 0 = each has its own
 };
 
 /// All wanted workers are there.

@@ -106,6 +106,7 @@ TEST_P(RunLife, TellsWhatItWaitsFor) {
   const v1::Welcome welcome = w0.Next().welcome();
   EXPECT_EQ(welcome.run_id(), "test");
   EXPECT_THAT(welcome.config_toml(), HasSubstr("interval_steps = 10"));
+  EXPECT_EQ(welcome.num_cores(), 3);
   EXPECT_THAT(w0.Next().waiting().message(), HasSubstr("0 of 2 workers"));
   ASSERT_TRUE(w0.Announce().ok());
   EXPECT_THAT(w0.Next().waiting().message(), HasSubstr("1 of 2 workers: w0"));

@@ -37,7 +37,8 @@ ServiceHarness::ServiceHarness(HarnessOptions options) {
                                         .config_toml = ToToml(*config),
                                         .run_dir = dir_.path(),
                                         .metrics_path = File("metrics.jsonl"),
-                                        .batch_size = config->train.batch_size},
+                                        .batch_size = config->train.batch_size,
+                                        .num_cores = 3},
                                        Coordinator::Create(MakeCoordinatorOptions(*config)).value(),
                                        std::move(store), &clock_)
                  .value();

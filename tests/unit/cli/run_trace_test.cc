@@ -79,6 +79,8 @@ TEST_F(LoadRunTraceTest, ATraceOfAnotherRun) {
   const std::string good = ReadFile(Trace(1));
   WriteFile(Trace(1), absl::StrReplaceAll(good, {{"\"num_layers\":8", "\"num_layers\":9"}}));
   EXPECT_THAT(Error(), HasSubstr("trace-w1.jsonl is of another run (number of layers 9, not 8"));
+  WriteFile(Trace(1), absl::StrReplaceAll(good, {{"\"num_cores\":0", "\"num_cores\":1"}}));
+  EXPECT_THAT(Error(), HasSubstr("is of another run (number of cores 1, not 0"));
   WriteFile(Trace(1), absl::StrReplaceAll(good, {{"\"cuts\":[4]", "\"cuts\":[5]"}}));
   EXPECT_THAT(Error(), HasSubstr("another plan at step 0"));
   WriteFile(Trace(1), absl::StrReplaceAll(good, {{"\"t_ns\": 1", "\"t_ns\": 99"}}));
@@ -90,18 +92,40 @@ TEST_F(LoadRunTraceTest, ATraceOfAnotherRun) {
   EXPECT_THAT(Error(), HasSubstr("are both of rank 1"));
 }
 
+TEST_F(LoadRunTraceTest, StagesOfAnotherRank) {
+  const std::string good = ReadFile(Trace(1));
+  WriteFile(Trace(1), absl::StrReplaceAll(good, {{"\"1F2\"", "\"0F2\""}}));
+  EXPECT_THAT(Error(), HasSubstr("trace-w1.jsonl:3: it holds 0F2 of step 0, but stage 0 was rank "
+                                 "0's and this is the trace of rank 1"));
+  WriteFile(Trace(1), absl::StrReplaceAll(good, {{"\"1F2\"", "\"2F2\""}}));
+  EXPECT_THAT(Error(), HasSubstr("trace-w1.jsonl:3: it holds 2F2 of step 0, but there was no"));
+}
+
 TEST_F(LoadRunTraceTest, Garbage) {
   const std::string good = ReadFile(Trace(1));
   WriteFile(Trace(1), absl::StrCat(good, "no JSON\n"));
   EXPECT_THAT(Error(), HasSubstr("trace-w1.jsonl:6: "));
   WriteFile(Trace(1), absl::StrReplaceAll(good, {{"1F0", "1X0"}}));
-  EXPECT_THAT(Error(), HasSubstr("trace-w1.jsonl, step 0: "));
+  EXPECT_THAT(Error(), HasSubstr("trace-w1.jsonl:3: "));
   WriteFile(Trace(1), absl::StrReplaceAll(good, {{"1F0", "1F77"}}));
   EXPECT_THAT(Error(), HasSubstr("1F77 is outside the pipeline"));
   WriteFile(Trace(1), absl::StrReplaceAll(good, {{"\"step\": 2", "\"step\": 1"}}));
   EXPECT_THAT(Error(), HasSubstr("holds step 1 twice"));
   WriteFile(Trace(1), absl::StrReplaceAll(good, {{"\"step\": 2", "\"step\": 900000000"}}));
   EXPECT_THAT(Error(), HasSubstr("too far apart"));
+  WriteFile(Trace(1), "");
+  EXPECT_THAT(Error(), HasSubstr("trace-w1.jsonl is empty"));
+  WriteFile(Trace(1), std::string("\0\xff\x7f"
+                                  "ELF\n",
+                                  7));
+  EXPECT_THAT(Error(), HasSubstr("trace-w1.jsonl:1: not a line of a trace"));
+  WriteFile(Trace(1), absl::StrReplaceAll(good, {{"\"t_ns\": ", "\"t_ns\": 9999999999"}}));
+  EXPECT_THAT(Error(), HasSubstr("\"t_ns\" is not a whole number in"));
+  WriteFile(Trace(1), absl::StrCat(good, "{\"clock\": [0, 9000000000000000000, 1]}\n"));
+  EXPECT_THAT(Error(), HasSubstr("trace-w1.jsonl:6: not a line of a trace: \"clock\""));
+  WriteFile(Trace(1), absl::StrCat(good, "{\"clock\": [0, 90000000000000, 1]}\n"));
+  WriteFile(Trace(0), absl::StrCat(ReadFile(Trace(0)), "{\"clock\": [0, 0, 1]}\n"));
+  EXPECT_THAT(Error(), HasSubstr("are of different times"));
   WriteFile(Trace(1), good);
   WriteFile(dir_.File("decisions.jsonl"), "{}\n[]\n{\"type\": 3}\n");
   EXPECT_THAT(Error(), HasSubstr("decisions.jsonl:2: not a decision"));

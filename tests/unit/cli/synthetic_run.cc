@@ -38,7 +38,8 @@ class RunWriter {
                                          .num_layers = run.num_layers,
                                          .num_microbatches = run.num_microbatches,
                                          .interval_steps = run.interval_steps,
-                                         .batch_size = 64});
+                                         .batch_size = 64,
+                                         .num_cores = run.num_cores});
       EXPECT_TRUE(writer.ok()) << writer.status();
       writers_.push_back(*std::move(writer));
     }

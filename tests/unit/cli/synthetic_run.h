@@ -32,6 +32,7 @@ struct SyntheticClock {
 struct SyntheticRun {
   int32_t num_layers = 8, num_microbatches = 4;
   int64_t interval_steps = 20;
+  int32_t num_cores = 0;
   std::vector<SyntheticStretch> stretches;
   std::vector<SyntheticClock> clocks = {};  // [rank]; empty = one machine that needs none
   std::string decisions;                    // text of decisions.jsonl; empty = no such file

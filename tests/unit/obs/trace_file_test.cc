@@ -18,7 +18,7 @@ using testutil::TempDir;
 
 constexpr char kHeader[] =
     R"({"trace": 1, "worker": "w0", "rank": 0, "num_ranks": 2, "generation": 1, "num_layers": 7, )"
-    R"("num_microbatches": 8, "interval_steps": 50, "batch_size": 64, "run_ahead": true})"
+    R"("num_microbatches": 8, "interval_steps": 50, "batch_size": 64, "run_ahead": true, "num_cores": 2})"
     "\n";
 
 TraceHeader Header() {
@@ -30,7 +30,8 @@ TraceHeader Header() {
           .num_microbatches = 8,
           .interval_steps = 50,
           .batch_size = 64,
-          .run_ahead = false};
+          .run_ahead = false,
+          .num_cores = 1};
 }
 
 TraceStep Step(int64_t step, int num_events = 2) {
@@ -90,6 +91,7 @@ TEST(TraceFile, RoundTrip) {
   EXPECT_EQ(trace->header.interval_steps, 50);
   EXPECT_EQ(trace->header.batch_size, 64);
   EXPECT_FALSE(trace->header.run_ahead);
+  EXPECT_EQ(trace->header.num_cores, 1);
   ASSERT_EQ(trace->plans.size(), 1u);
   EXPECT_EQ(trace->plans[0].step, 50);
   EXPECT_EQ(trace->plans[0].plan_epoch, 2);
