@@ -7,7 +7,9 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "cli/core_time.h"
 #include "cli/measurement.h"
+#include "pipeline/play.h"
 #include "pipeline/schedule.h"
 #include "services/base/status_macros.h"
 
@@ -45,39 +47,25 @@ std::vector<IntervalTime> Stretches(const RunTrace& run) {
 // A plan as the simulator takes it.
 struct Machinery {
   ScheduleShape shape;
-  std::vector<Program> programs;
-  SimulateOptions options;
+  Play play;
+  int num_cores = 1;
 };
 
-absl::StatusOr<Machinery> MakeMachinery(const TraceHeader& header, const TracePlan& plan,
+absl::StatusOr<Machinery> MakeMachinery(const RunTrace& run, const TracePlan& plan,
                                         int num_frozen_stages) {
-  Machinery machinery;
-  machinery.shape = {.num_stages = static_cast<int32_t>(plan.cuts.size()) + 1,
-                     .num_microbatches = header.num_microbatches,
-                     .num_frozen_stages = num_frozen_stages,
-                     .stage_to_rank = plan.stage_to_rank};
-  SP_ASSIGN_OR_RETURN(machinery.programs, MakePrograms(machinery.shape, plan.schedule));
-  machinery.options = {
-      .num_steps = kSimulatedSteps, .credits = plan.credits, .run_ahead = header.run_ahead};
-  return machinery;
+  const ScheduleShape shape = {.num_stages = static_cast<int32_t>(plan.cuts.size()) + 1,
+                               .num_microbatches = run.header().num_microbatches,
+                               .num_frozen_stages = num_frozen_stages,
+                               .stage_to_rank = plan.stage_to_rank};
+  SP_ASSIGN_OR_RETURN(const std::vector<Program> programs, MakePrograms(shape, plan.schedule));
+  SP_ASSIGN_OR_RETURN(Play play, Play::Make(shape, programs, SendMode::kBuffered, plan.credits,
+                                            run.header().run_ahead));
+  return Machinery{shape, std::move(play), run.num_cores()};
 }
 
-// A step from its last optimizer to the next one's, as in the measurement, once it has settled.
-absl::StatusOr<double> StepSeconds(const Machinery& machinery, const std::vector<StageCost>& costs,
-                                   const std::vector<LinkCost>& links) {
-  SP_ASSIGN_OR_RETURN(const SimulateResult result, Simulate(machinery.shape, machinery.programs,
-                                                            costs, links, machinery.options));
-  std::vector<double> end_s(kSimulatedSteps, 0);
-  for (const std::vector<TimedInstruction>& rank : result.trace) {
-    for (const TimedInstruction& timed : rank) {
-      if (timed.instruction.op == Op::kOptimize)
-        end_s[timed.step] = std::max(end_s[timed.step], timed.end_s);
-    }
-  }
-  std::vector<double> step_s;
-  for (int i = kSimulatedSteps / 2; i < kSimulatedSteps; ++i)
-    step_s.push_back(end_s[i] - end_s[i - 1]);
-  return Median(std::move(step_s));
+double StepSeconds(const Machinery& machinery, const std::vector<StageCost>& costs,
+                   const std::vector<LinkCost>& links) {
+  return machinery.play.RunShared(costs, links, kSimulatedSteps, machinery.num_cores).step_s;
 }
 
 // Compute of each rank in a step, without the optimizer.
@@ -103,6 +91,11 @@ std::vector<StageCost> WithSends(const MeasuredCosts& costs) {
 }
 
 std::string Ms(double seconds) { return absl::StrFormat("%.1f ms", seconds * 1e3); }
+
+std::string SignedMs(double seconds) {
+  const double ms = std::round(seconds * 1e4) / 10;
+  return absl::StrFormat("%+.1f ms", ms == 0 ? 0 : ms);  // no -0
+}
 
 // Why simulated and measured are far apart.
 std::string Difference(const IntervalTime& time) {
@@ -137,40 +130,71 @@ std::string Difference(const IntervalTime& time) {
 absl::Status Simulated(const RunTrace& run, const Measurement& measured, IntervalTime* out) {
   IntervalTime& time = *out;
   SP_ASSIGN_OR_RETURN(const Machinery machinery,
-                      MakeMachinery(run.header(), time.plan, measured.num_frozen_stages()));
-  const int num_ranks = run.header().num_ranks;
+                      MakeMachinery(run, time.plan, measured.num_frozen_stages()));
+  const int num_cores = run.num_cores();
   std::vector<StageCost> without_optimizer = time.costs.stages;
   for (StageCost& cost : without_optimizer) cost.optimize_s = 0;
   const std::vector<double> compute_s = ComputeSeconds(machinery.shape, without_optimizer);
   double sum_s = 0;
   for (const double seconds : compute_s) sum_s += seconds;
   const auto busiest = std::max_element(compute_s.begin(), compute_s.end());
-  SP_ASSIGN_OR_RETURN(const double schedule_s, StepSeconds(machinery, without_optimizer, {}));
-  SP_ASSIGN_OR_RETURN(const double optimizer_s, StepSeconds(machinery, time.costs.stages, {}));
-  SP_ASSIGN_OR_RETURN(time.simulated_s,
-                      StepSeconds(machinery, WithSends(time.costs), time.costs.links));
-  time.bound_s = sum_s / num_ranks;
-  time.imbalance_s = *busiest - time.bound_s;
-  time.schedule_s = schedule_s - *busiest;
+  const double schedule_s = StepSeconds(machinery, without_optimizer, {});
+  const double optimizer_s = StepSeconds(machinery, time.costs.stages, {});
+  time.simulated_s = StepSeconds(machinery, WithSends(time.costs), time.costs.links);
+  time.bound_s = sum_s / num_cores;
+  time.imbalance_s = std::max(0.0, *busiest - time.bound_s);
+  time.schedule_s = schedule_s - time.bound_s - time.imbalance_s;
   time.optimizer_s = optimizer_s - schedule_s;
   time.communication_s = time.simulated_s - optimizer_s;
   time.rest_s = time.measured_s - time.simulated_s - time.verdict_s;
   for (const StageCost& cost : time.costs.stages) sum_s += cost.optimize_s;
-  time.simulated_bubble = time.simulated_s > 0 ? 1 - sum_s / (num_ranks * time.simulated_s) : 0;
+  time.simulated_bubble = time.simulated_s > 0 ? 1 - sum_s / (num_cores * time.simulated_s) : 0;
   time.measured_bubble =
-      time.measured_s > 0 ? 1 - measured.busy_s() / (num_ranks * time.measured_s) : 0;
+      time.measured_s > 0 ? 1 - measured.busy_s() / (num_cores * time.measured_s) : 0;
   const int rank = static_cast<int>(busiest - compute_s.begin());
   time.slow_instructions_s = std::max(0.0, measured.mean_busy_s(rank) - *busiest);
   time.difference = Difference(time);
   return absl::OkStatus();
 }
 
-// Measured step times next to the decision's step: of the last stretch before it, the first after.
-void FillAround(const std::vector<IntervalTime>& intervals, DecisionTime* out) {
-  for (const IntervalTime& time : intervals) {
-    if (time.end_step <= out->decision.step) out->before_s = time.measured_s;
-    if (time.first_step >= out->decision.step && out->after_s == 0) out->after_s = time.measured_s;
-  }
+// How good the prediction of the plan in force in `after` was, by what lies between both.
+std::string Judgement(const RunDecision& decision, const IntervalTime& after) {
+  const double gap_s = after.measured_s - decision.predicted_step_s;
+  const std::string head =
+      absl::StrFormat("measured %+.1f%% of predicted, ", 100 * gap_s / decision.predicted_step_s);
+  if (std::fabs(gap_s) <= kToleratedDifference * decision.predicted_step_s)
+    return absl::StrCat(head, "within 10%");
+  return absl::StrCat(head,
+                      "more than 10%: ", SignedMs(after.simulated_s - decision.predicted_step_s),
+                      " because its instructions took other times than the planner knew (they "
+                      "simulate to ",
+                      Ms(after.simulated_s), "), ", SignedMs(after.verdict_s),
+                      " waiting for verdicts, ", SignedMs(after.rest_s), " the rest");
+}
+
+bool EvaluatedBefore(const RunTrace& run, int64_t step) {
+  const absl::Span<const TraceSpan> spans = run.workers.front().SpansBefore(step);
+  return std::any_of(spans.begin(), spans.end(),
+                     [](const TraceSpan& span) { return span.name == "evaluate"; });
+}
+
+// What was measured around the decision: in the last interval before it, in the first one after it
+// if that is under its plan, and in the step between.
+void FillAround(const RunTrace& run, const std::vector<IntervalTime>& intervals,
+                DecisionTime* out) {
+  const RunDecision& decision = out->decision;
+  const auto after =
+      std::find_if(intervals.begin(), intervals.end(),
+                   [&](const IntervalTime& time) { return time.first_step >= decision.step; });
+  if (after != intervals.begin()) out->before_s = std::prev(after)->measured_s;
+  if (after == intervals.end() || after->plan.plan_epoch != decision.plan_epoch) return;
+  out->after_s = after->measured_s;
+  if (!decision.is_plan) return;
+  if (decision.predicted_step_s > 0) out->judgement = Judgement(decision, *after);
+  const int64_t before_ns = decision.step > run.first_step ? run.StepEndNs(decision.step - 1) : -1;
+  const int64_t end_ns = run.StepEndNs(decision.step);
+  if (before_ns >= 0 && end_ns >= 0 && !EvaluatedBefore(run, decision.step))
+    out->first_step_s = Seconds(end_ns - before_ns);
 }
 
 std::vector<DecisionTime> ExplainDecisions(const RunTrace& run,
@@ -180,7 +204,7 @@ std::vector<DecisionTime> ExplainDecisions(const RunTrace& run,
     if (!decision.notable() || decision.step >= run.end_step) continue;
     DecisionTime& out = decisions.emplace_back();
     out.decision = decision;
-    FillAround(intervals, &out);
+    FillAround(run, intervals, &out);
     for (const WorkerTrace& worker : run.workers) {
       SwitchTime time{.worker = worker.header.worker};
       for (const TraceSpan& span : worker.spans) {
@@ -202,9 +226,16 @@ std::vector<DecisionTime> ExplainDecisions(const RunTrace& run,
 absl::StatusOr<Explanation> Explain(const RunTrace& run) {
   Explanation explanation;
   explanation.notes = run.notes;
+  if (run.shares_cores()) {
+    explanation.notes.push_back(absl::StrCat(
+        run.header().num_ranks, " workers share ", run.num_cores(),
+        run.num_cores() == 1 ? " core" : " cores",
+        ": the work is divided by the cores, and an instruction counts with its share of a core"));
+  }
+  const CoreTime core_time(run);
   int64_t num_left_out = 0;
   for (IntervalTime& stretch : Stretches(run)) {
-    Measurement measurement(run, &stretch);
+    Measurement measurement(run, core_time, &stretch);
     if (!measurement.Measure()) {
       num_left_out += stretch.end_step - stretch.first_step;
       continue;

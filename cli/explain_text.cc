@@ -59,15 +59,36 @@ std::string Table(const Explanation& explanation) {
 constexpr char kLegend[] = R"(
 step         measured, median: from a step's last optimizer to the next one's
 simulated    the schedule played with the median times of its own instructions:
- = bound       all compute but the optimizer, spread evenly over the workers
+ = bound       all compute but the optimizer, spread evenly over the workers,
+               or over the cores where the workers share fewer
  + imbalance   what the busiest worker has beyond that
  + schedule    waiting that the schedule imposes
  + optimizer   what the optimizer adds
  + messages    what sending them, and waiting while they travel, adds
-wait + rest  step - simulated: waiting for verdicts, and what nothing above
-             explains: other load or the operating system
-idle         share of the workers' time without compute: measured, simulated
+wait + rest  step - simulated: waiting for verdicts that made the step longer,
+             and what nothing above explains: other load, the operating system
+idle         share of the workers' (or cores') time without compute: measured,
+             simulated
 )";
+
+// What taking up a plan cost.
+std::string SwitchText(const DecisionTime& time) {
+  std::string text = "switching drained and moved nothing";
+  if (!time.switches.empty()) {
+    const std::string workers =
+        absl::StrJoin(time.switches, "; ", [](std::string* out, const SwitchTime& worker) {
+          absl::StrAppend(out, worker.worker, " drain ", Cell(worker.drain_s), ", move ",
+                          Cell(worker.move_s));
+        });
+    text = absl::StrFormat(
+        "switching took the last worker %s ms to move %.1f kB (with waits for workers that are "
+        "behind: %s); no regroup, as the members stay",
+        Cell(time.switch_s), static_cast<double>(time.decision.moved_bytes) / 1e3, workers);
+  }
+  if (time.first_step_s > 0)
+    absl::StrAppend(&text, "; the first step took ", Cell(time.first_step_s), " ms");
+  return text;
+}
 
 std::string DecisionText(const DecisionTime& time) {
   const RunDecision& decision = time.decision;
@@ -83,17 +104,11 @@ std::string DecisionText(const DecisionTime& time) {
       absl::StrAppend(&line, ", with the old cuts ", Cell(decision.predicted_old_step_s), " ms");
     }
   }
+  if (!time.judgement.empty()) absl::StrAppend(&line, "; ", time.judgement);
   absl::StrAppend(&out, Wrap(line, kWidth, 4));
-  if (time.switches.empty()) return out;
-  std::vector<std::string> workers;
-  for (const SwitchTime& worker : time.switches) {
-    workers.push_back(absl::StrCat(worker.worker, " drain ", Cell(worker.drain_s), ", move ",
-                                   Cell(worker.move_s)));
-  }
-  return absl::StrCat(out, Wrap(absl::StrCat("switching took the last worker ", Cell(time.switch_s),
-                                             " ms (with waits for workers that are behind: ",
-                                             absl::StrJoin(workers, "; "), ")"),
-                                kWidth, 4));
+  return decision.is_plan && decision.step > 0
+             ? absl::StrCat(out, Wrap(SwitchText(time), kWidth, 4))
+             : out;
 }
 
 Json CostsJson(const MeasuredCosts& costs) {
@@ -155,7 +170,11 @@ Json DecisionJson(const DecisionTime& time) {
           {"predicted_step_s", known(decision.predicted_step_s)},
           {"measured_before_s", known(time.before_s)},
           {"measured_after_s", known(time.after_s)},
+          {"judgement", time.judgement},
+          {"first_step_s", known(time.first_step_s)},
           {"switch_s", time.switch_s},
+          {"moved_bytes", decision.moved_bytes},
+          {"regroup_s", 0},  // the members stay
           {"workers", std::move(switches)}};
 }
 

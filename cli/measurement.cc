@@ -8,8 +8,6 @@ namespace smartpipe {
 namespace {
 
 double Seconds(int64_t ns) { return static_cast<double>(ns) / 1e9; }
-bool IsSend(Op op) { return op == Op::kSendForward || op == Op::kSendBackward; }
-bool IsReceive(Op op) { return op == Op::kRecvForward || op == Op::kRecvBackward; }
 
 }  // namespace
 
@@ -21,8 +19,12 @@ double Median(std::vector<double> values) {
   return (*middle + *std::max_element(values.begin(), middle)) / 2;
 }
 
-Measurement::Measurement(const RunTrace& run, IntervalTime* out)
-    : run_(run), out_(*out), num_stages_(static_cast<int>(out->plan.cuts.size()) + 1) {
+Measurement::Measurement(const RunTrace& run, const CoreTime& core_time, IntervalTime* out)
+    : run_(run),
+      core_time_(core_time),
+      out_(*out),
+      num_stages_(static_cast<int>(out->plan.cuts.size()) + 1),
+      path_(run, out->first_step, out->end_step) {
   for (const int32_t cut : out_.plan.cuts) num_frozen_stages_ += cut <= out_.plan.frontier;
 }
 
@@ -30,7 +32,6 @@ bool Measurement::Measure() {
   TakeSpans();
   TakeSteps();
   if (step_s_.empty()) return false;
-  TakeUses();
   TakeCosts();
   TakeLinks();
   TakeBusy();
@@ -52,10 +53,6 @@ void Measurement::TakeSpans() {
       std::vector<double>& sum = sums[span.name];
       sum.resize(run_.workers.size());
       sum[w] += seconds;
-      if (span.name == "verdict_wait") {
-        double& wait_s = verdict_s_[span.step];
-        wait_s = std::max(wait_s, seconds);
-      }
       if (span.name == "evaluate" || span.name == "drain" || span.name == "move")
         interrupted_.insert(span.step);
     }
@@ -66,10 +63,6 @@ void Measurement::TakeSpans() {
   };
   out_.report_s = longest("report");
   out_.evaluate_s = longest("evaluate");
-  for (const auto& [step, wait_s] : verdict_s_) {
-    if (step > run_.first_step) out_.verdict_s += wait_s;  // no step ended before the first
-  }
-  out_.verdict_s /= static_cast<double>(out_.end_step - out_.first_step);
 }
 
 void Measurement::TakeSteps() {
@@ -77,69 +70,36 @@ void Measurement::TakeSteps() {
   if (out_.first_step == out_.plan.step) interrupted_.insert(out_.first_step);
   for (int64_t step = out_.first_step; step < out_.end_step; ++step) {
     const int64_t end_ns = run_.StepEndNs(step);
-    if (before_ns >= 0 && end_ns >= 0 && !interrupted_.contains(step)) {
-      const auto wait = verdict_s_.find(step);
-      const double wait_s = wait == verdict_s_.end() ? 0 : wait->second;
-      step_s_.push_back(Seconds(end_ns - before_ns) - wait_s);
-      steps_.insert(step);
+    if (before_ns >= 0 && end_ns >= 0) {
+      const int64_t verdict_ns = path_.VerdictNs(step, before_ns);
+      out_.verdict_s += Seconds(verdict_ns) / static_cast<double>(out_.end_step - out_.first_step);
+      if (!interrupted_.contains(step)) {
+        step_s_.push_back(Seconds(end_ns - before_ns - verdict_ns));
+        steps_.insert(step);
+      }
     }
     before_ns = end_ns;
   }
 }
 
-Measurement::MessageKey Measurement::KeyOf(int64_t step, const Instruction& instruction) {
-  const int stage = instruction.stage.value();
-  const bool activation = instruction.op == Op::kRecvForward || instruction.op == Op::kSendForward;
-  const bool upper = instruction.op == Op::kRecvForward || instruction.op == Op::kSendBackward;
-  return {step, upper ? stage - 1 : stage, activation, instruction.microbatch.value()};
-}
-
 template <typename Function>
-void Measurement::ForEachEvent(const std::set<int64_t>& steps, const Function& function) const {
+void Measurement::ForEachEvent(const Function& function) const {
   for (const WorkerTrace& worker : run_.workers) {
-    for (const int64_t step : steps) {
+    for (const int64_t step : steps_) {
       const RunStep* found = worker.FindStep(step);
       if (found == nullptr) continue;
-      for (const RunEvent& event : found->events) {
-        if (event.instruction.stage.value() < num_stages_)
-          function(worker.header.rank, step, event);
-      }
+      for (const RunEvent& event : found->events) function(worker.header.rank, step, event);
     }
   }
 }
 
-void Measurement::TakeUses() {
-  // A credit may have been taken in the step before.
-  std::set<int64_t> steps = steps_;
-  for (const int64_t step : steps_) steps.insert(step - 1);
-  ForEachEvent(steps, [&](int, int64_t step, const RunEvent& event) {
-    const int stage = event.instruction.stage.value(), mb = event.instruction.microbatch.value();
-    const Op op = event.instruction.op;
-    if (op == Op::kForward) used_ns_[{step, stage - 1, true, mb}] = event.end_ns;
-    if (op == Op::kBackward || op == Op::kInputGrad)
-      used_ns_[{step, stage, false, mb}] = event.end_ns;
-  });
-}
-
-// Whether a send waited for its credit: the message that held it was not yet used.
-bool Measurement::IsHeldUp(int64_t step, const RunEvent& send) const {
-  auto [unused, edge, activation, mb] = KeyOf(step, send.instruction);
-  if (edge < 0 || edge >= static_cast<int>(out_.plan.credits.size())) return false;
-  const int64_t num_microbatches = run_.header().num_microbatches;
-  const int64_t before = step * num_microbatches + mb - out_.plan.credits[edge];
-  if (before < 0) return false;
-  const auto used = used_ns_.find(
-      {before / num_microbatches, edge, activation, static_cast<int>(before % num_microbatches)});
-  return used != used_ns_.end() && used->second > send.start_ns;
-}
-
 void Measurement::TakeCosts() {
   std::vector<std::map<Op, std::vector<double>>> durations(num_stages_);
-  ForEachEvent(steps_, [&](int, int64_t step, const RunEvent& event) {
+  ForEachEvent([&](int, int64_t step, const RunEvent& event) {
     const Op op = event.instruction.op;
-    if (IsSend(op) && IsHeldUp(step, event)) return;
+    if (IsSend(op) && path_.IsHeldUp(step, event)) return;
     durations[event.instruction.stage.value()][op].push_back(
-        Seconds(event.end_ns - event.start_ns));
+        IsCompute(op) ? core_time_.Seconds(event) : Seconds(event.ns()));
   });
   MeasuredCosts& costs = out_.costs;
   costs.stages.resize(num_stages_);
@@ -161,11 +121,11 @@ void Measurement::TakeCosts() {
 // may arrive while its sender is still in the call: then it has cost the sender's time, no more.
 void Measurement::TakeLinks() {
   std::map<MessageKey, const RunEvent*> sends;
-  ForEachEvent(steps_, [&](int, int64_t step, const RunEvent& event) {
+  ForEachEvent([&](int, int64_t step, const RunEvent& event) {
     if (IsSend(event.instruction.op)) sends[KeyOf(step, event.instruction)] = &event;
   });
   std::vector<std::vector<double>> latencies(num_stages_);
-  ForEachEvent(steps_, [&](int, int64_t step, const RunEvent& event) {
+  ForEachEvent([&](int, int64_t step, const RunEvent& event) {
     if (!IsReceive(event.instruction.op)) return;
     const MessageKey key = KeyOf(step, event.instruction);
     const auto send = sends.find(key);
@@ -181,9 +141,9 @@ void Measurement::TakeLinks() {
 void Measurement::TakeBusy() {
   std::map<int64_t, double> busy_s;  // [step]
   mean_busy_s_.assign(run_.header().num_ranks, 0);
-  ForEachEvent(steps_, [&](int rank, int64_t step, const RunEvent& event) {
+  ForEachEvent([&](int rank, int64_t step, const RunEvent& event) {
     if (!IsCompute(event.instruction.op)) return;
-    const double seconds = Seconds(event.end_ns - event.start_ns);
+    const double seconds = core_time_.Seconds(event);
     busy_s[step] += seconds;
     if (event.instruction.op != Op::kOptimize)
       mean_busy_s_[rank] += seconds / static_cast<double>(steps_.size());

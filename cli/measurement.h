@@ -4,9 +4,10 @@
 #include <cstdint>
 #include <map>
 #include <set>
-#include <tuple>
 #include <vector>
 
+#include "cli/core_time.h"
+#include "cli/critical_path.h"
 #include "cli/explain.h"
 #include "cli/run_trace.h"
 
@@ -15,11 +16,11 @@ namespace smartpipe {
 /// Middle of the values, mean of the two in the middle; 0 of nothing.
 double Median(std::vector<double> values);
 
-/// Measures the stretch that `*out` names (steps, plan) and fills its measured fields. Both outlive
-/// it.
+/// Measures the stretch that `*out` names (steps, plan) and fills its measured fields. All three
+/// outlive it. Compute counts in core seconds.
 class Measurement {
  public:
-  Measurement(const RunTrace& run, IntervalTime* out);
+  Measurement(const RunTrace& run, const CoreTime& core_time, IntervalTime* out);
   /// False when no step counts; nothing is measured then.
   bool Measure();
 
@@ -30,28 +31,23 @@ class Measurement {
   double mean_busy_s(int rank) const { return mean_busy_s_[rank]; }
 
  private:
-  // Step, edge, whether it is an activation, micro-batch.
-  using MessageKey = std::tuple<int64_t, int, bool, int>;
-  static MessageKey KeyOf(int64_t step, const Instruction& instruction);
   template <typename Function>
-  void ForEachEvent(const std::set<int64_t>& steps, const Function& function) const;
+  void ForEachEvent(const Function& function) const;
 
   void TakeSpans();
   void TakeSteps();
-  void TakeUses();
   void TakeCosts();
   void TakeLinks();
   void TakeBusy();
-  bool IsHeldUp(int64_t step, const RunEvent& send) const;
 
   const RunTrace& run_;
+  const CoreTime& core_time_;
   IntervalTime& out_;
   int num_stages_ = 1, num_frozen_stages_ = 0;
-  std::map<int64_t, double> verdict_s_;    // [step] before it, the worker that waited longest
-  std::set<int64_t> interrupted_;          // steps before which something else was done
-  std::set<int64_t> steps_;                // that count
-  std::vector<double> step_s_;             // their times without waiting for verdicts
-  std::map<MessageKey, int64_t> used_ns_;  // when the instruction that reads a message ended
+  const CriticalPath path_;
+  std::set<int64_t> interrupted_;  // steps before which something else was done
+  std::set<int64_t> steps_;        // that count
+  std::vector<double> step_s_;     // their times without waiting for verdicts
   double busy_s_ = 0;
   std::vector<double> mean_busy_s_;  // [rank]
 };

@@ -2,6 +2,9 @@
 // one must show up under its own name.
 #include "cli/explain.h"
 
+#include <cmath>
+#include <utility>
+
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
@@ -122,6 +125,100 @@ TEST(Explain, WaitingForVerdicts) {
   EXPECT_THAT(explanation.intervals[1].difference, IsEmpty());
 }
 
+TEST(Explain, WorkersThatShareCores) {
+  SyntheticRun run = TwoStages();
+  const IntervalTime alone = ExplainRun(run).intervals.at(0);
+  run.num_cores = 2;
+  EXPECT_EQ(ExplainRun(run).intervals.at(0).bound_s, alone.bound_s) << "a core for each";
+  // One core: what runs beside something else had half of it, so that the work is the time in which
+  // anything ran.
+  run.num_cores = 1;
+  const Explanation explanation = ExplainRun(run);
+  const IntervalTime& time = explanation.intervals.at(0);
+  EXPECT_GT(time.bound_s, alone.bound_s);
+  EXPECT_LT(time.bound_s, time.measured_s);
+  EXPECT_EQ(time.imbalance_s, 0) << "the core is the limit, not the busiest worker";
+  EXPECT_NEAR(time.measured_bubble, 0, 1e-3);
+  EXPECT_THAT(explanation.notes, testing::Contains(HasSubstr("2 workers share 1 core: ")));
+}
+
+// Two workers with one micro-batch, the first frozen; times in ms of the first three steps:
+//   w0: forward 10, twice ahead, then a wait for a verdict of `wait_ms` before step 2
+//   w1: 10 each of forward, backward and optimizer
+void WriteFrozenFirst(double wait_ms, const std::string& dir) {
+  constexpr int64_t kMs = 1'000'000;
+  const int64_t wait_ns = std::llround(wait_ms * 1e6);
+  const TraceHeader header = {.num_ranks = 2, .num_layers = 2, .interval_steps = 100};
+  for (int rank = 0; rank < 2; ++rank) {
+    TraceHeader own = header;
+    own.worker = absl::StrCat("w", rank);
+    own.rank = rank;
+    const auto writer =
+        TraceWriter::Create(absl::StrCat(dir, "/trace-", own.worker, ".jsonl"), own);
+    ASSERT_TRUE(writer.ok()) << writer.status();
+    (*writer)->Add(MakePlan(1, {1}));
+    int64_t free_ns = 20 * kMs;  // w1
+    for (int64_t step = 0; step < 3; ++step) {
+      const int64_t late_ns = step < 2 ? 0 : wait_ns;
+      const int64_t sent_ns = (step + 1) * 10 * kMs + late_ns;
+      if (rank == 0) {
+        const int64_t start_ns = sent_ns - 10 * kMs;
+        if (late_ns > 0)
+          (*writer)->Add(TraceSpan{"verdict_wait", step, start_ns - late_ns, start_ns});
+        (*writer)->Add(
+            TraceStep{step, {{"0F0", start_ns, sent_ns}, {"0SF0", sent_ns, sent_ns + 1000}}});
+        continue;
+      }
+      const int64_t start_ns = std::max(free_ns, sent_ns + 1000);
+      (*writer)->Add(TraceStep{step,
+                               {{"1RF0", free_ns, start_ns},
+                                {"1F0", start_ns, start_ns + 10 * kMs},
+                                {"1B0", start_ns + 10 * kMs, start_ns + 20 * kMs},
+                                {"1OPT", start_ns + 20 * kMs, start_ns + 30 * kMs}}});
+      free_ns = start_ns + 30 * kMs;
+    }
+  }
+}
+
+TEST(Explain, OnlyWaitsOnTheCriticalPathCount) {
+  // w1 takes 20..110 for its steps, and w0's message of step 2 is there at 30 + wait: it is needed
+  // at 80. A step of w1 takes 30; two count.
+  for (const auto& [wait_ms, counted_ms] :
+       {std::pair(0.0, 0.0), {30.0, 0.0}, {49.0, 0.0}, {60.0, 0.0}, {75.0, 15.0}, {90.0, 30.0}}) {
+    SCOPED_TRACE(absl::StrCat("wait ", wait_ms));
+    const testutil::TempDir dir;
+    WriteFrozenFirst(wait_ms, dir.path());
+    const absl::StatusOr<RunTrace> trace = LoadRunTrace(dir.path());
+    ASSERT_TRUE(trace.ok()) << trace.status();
+    const absl::StatusOr<Explanation> explanation = Explain(*trace);
+    ASSERT_TRUE(explanation.ok()) << explanation.status();
+    const IntervalTime& time = explanation->intervals.at(0);
+    EXPECT_NEAR(time.verdict_s, counted_ms / 1e3 / 3, kUs) << "spread over three steps";
+    EXPECT_NEAR(time.simulated_s + time.verdict_s + time.rest_s, time.measured_s, 1e-12);
+  }
+}
+
+TEST(Explain, PredictionsAreJudged) {
+  SyntheticRun run = TwoStages();
+  run.stretches.push_back(run.stretches[0]);
+  run.stretches[1].plan.plan_epoch = 1;
+  const auto judged = [&run](double predicted_s) {
+    run.decisions =
+        absl::StrCat(R"({"type": "verdict", "step": 20, "verdict": "plan", "plan_epoch": 1, )",
+                     R"("frontier": 0, "predicted_step_s": )", predicted_s, "}\n");
+    return ExplainRun(run).decisions.at(0).judgement;  // the step is 42 ms
+  };
+  EXPECT_EQ(judged(0.040), "measured +5.0% of predicted, within 10%");
+  EXPECT_EQ(judged(0.046), "measured -8.7% of predicted, within 10%");
+  EXPECT_EQ(judged(0.030),
+            "measured +40.0% of predicted, more than 10%: +12.0 ms because its instructions took "
+            "other times than the planner knew (they simulate to 42.0 ms), +0.0 ms waiting for "
+            "verdicts, +0.0 ms the rest");
+  run.stretches[1].idle_s = 10e-3;
+  EXPECT_THAT(judged(0.042), HasSubstr("more than 10%: +0.0 ms because"));
+  EXPECT_THAT(judged(0.042), HasSubstr("+10.0 ms the rest"));
+}
+
 TEST(Explain, OtherLoadIsTheRestAndIsNamed) {
   SyntheticRun run = TwoStages();
   run.stretches[0].idle_s = 10e-3;
@@ -163,6 +260,7 @@ TEST(Explain, EvaluationsAndSwitchesAreNotInTheStep) {
   EXPECT_NEAR(decision.switch_s, 5e-3, kUs);
   ASSERT_THAT(decision.switches, SizeIs(2));
   EXPECT_NEAR(decision.switches[1].move_s, 4e-3, kUs);
+  EXPECT_GT(decision.first_step_s, decision.after_s + 5e-3) << "with switching and filling";
 }
 
 TEST(Explain, ClocksOfTwoMachinesDoNotShow) {

@@ -1,0 +1,25 @@
+// Internal to explain: which message an instruction sends or waits for.
+#pragma once
+
+#include <cstdint>
+#include <tuple>
+
+#include "pipeline/instruction.h"
+
+namespace smartpipe {
+
+/// Step, edge, whether it is an activation, micro-batch.
+using MessageKey = std::tuple<int64_t, int, bool, int>;
+
+inline bool IsSend(Op op) { return op == Op::kSendForward || op == Op::kSendBackward; }
+inline bool IsReceive(Op op) { return op == Op::kRecvForward || op == Op::kRecvBackward; }
+
+/// Of a SEND or RECV of `step`; the same at both ends.
+inline MessageKey KeyOf(int64_t step, const Instruction& instruction) {
+  const int stage = instruction.stage.value();
+  const bool activation = instruction.op == Op::kRecvForward || instruction.op == Op::kSendForward;
+  const bool upper = instruction.op == Op::kRecvForward || instruction.op == Op::kSendBackward;
+  return {step, upper ? stage - 1 : stage, activation, instruction.microbatch.value()};
+}
+
+}  // namespace smartpipe
