@@ -3,6 +3,11 @@
 #include <algorithm>
 
 namespace smartpipe {
+namespace {
+
+constexpr int64_t kRoundingNs = 1000;  // files hold microseconds
+
+}  // namespace
 
 CriticalPath::CriticalPath(const RunTrace& run, int64_t first_step, int64_t end_step)
     : run_(run), activities_(run.workers.size()) {
@@ -28,6 +33,8 @@ CriticalPath::CriticalPath(const RunTrace& run, int64_t first_step, int64_t end_
 void CriticalPath::Index(const Place& place) {
   const Activity& activity = At(place);
   if (activity.event == nullptr) return;
+  if (place.index > 0)
+    begins_.try_emplace({place.worker, activity.step}, Place{place.worker, place.index - 1});
   const Instruction& instruction = activity.event->instruction;
   const int64_t step = activity.step;
   const int stage = instruction.stage.value(), mb = instruction.microbatch.value();
@@ -53,49 +60,66 @@ void CriticalPath::Index(const Place& place) {
   }
 }
 
+// An edge has its credits at each of its ends. A message holds one of its sender until a buffer of
+// the peer takes it. The peer has as many, for messages of the step that it runs; one is free again
+// when what was in it has been used.
 const CriticalPath::Place* CriticalPath::CreditOf(int64_t step, const RunEvent& send) const {
   const auto [unused, edge, activation, mb] = KeyOf(step, send.instruction);
-  const std::vector<int32_t>& credits = run_.PlanAt(step).credits;
-  if (edge < 0 || edge >= static_cast<int>(credits.size())) return nullptr;
+  const TracePlan& plan = run_.PlanAt(step);
+  if (edge < 0 || edge >= static_cast<int>(plan.credits.size())) return nullptr;
   const int64_t num_microbatches = run_.header().num_microbatches;
-  const int64_t before = step * num_microbatches + mb - credits[edge];
-  if (before < 0) return nullptr;
-  const auto used = uses_.find(
-      {before / num_microbatches, edge, activation, static_cast<int>(before % num_microbatches)});
-  return used == uses_.end() ? nullptr : &used->second;
+  const int64_t credits = plan.credits[edge];
+  const int64_t holder = step * num_microbatches + mb - credits;
+  if (holder < 0) return nullptr;
+  const Place* last = nullptr;
+  const auto consider = [&](const auto& places, const auto& key) {
+    const auto found = places.find(key);
+    if (found == places.end()) return;
+    const int64_t end_ns = At(found->second).end_ns;
+    if (end_ns <= send.start_ns || end_ns > send.end_ns + kRoundingNs) return;
+    if (last == nullptr || end_ns > At(*last).end_ns) last = &found->second;
+  };
+  const size_t peer = plan.stage_to_rank[activation ? edge + 1 : edge];
+  consider(begins_, std::pair(peer, holder / num_microbatches));
+  for (int64_t used = std::max<int64_t>(0, holder - credits); used <= holder; ++used) {
+    consider(uses_, MessageKey(used / num_microbatches, edge, activation,
+                               static_cast<int>(used % num_microbatches)));
+  }
+  return last;
 }
 
 bool CriticalPath::IsHeldUp(int64_t step, const RunEvent& send) const {
-  const Place* credit = CreditOf(step, send);
-  return credit != nullptr && At(*credit).end_ns > send.start_ns;
+  return CreditOf(step, send) != nullptr;
 }
 
 // Null: what the same worker did before.
 const CriticalPath::Place* CriticalPath::CauseOf(const Activity& activity) const {
   if (activity.event == nullptr) return nullptr;
   const Op op = activity.event->instruction.op;
-  const Place* cause = nullptr;
-  if (IsSend(op)) cause = CreditOf(activity.step, *activity.event);
-  if (IsReceive(op)) {
-    const auto send = sends_.find(KeyOf(activity.step, activity.event->instruction));
-    if (send != sends_.end()) cause = &send->second;
-  }
-  return cause != nullptr && At(*cause).end_ns > activity.start_ns ? cause : nullptr;
+  if (IsSend(op)) return CreditOf(activity.step, *activity.event);
+  if (!IsReceive(op)) return nullptr;
+  const auto send = sends_.find(KeyOf(activity.step, activity.event->instruction));
+  return send != sends_.end() && At(send->second).end_ns > activity.start_ns ? &send->second
+                                                                             : nullptr;
 }
 
-int64_t CriticalPath::VerdictNs(int64_t step, int64_t from_ns) const {
+CriticalPath::Waits CriticalPath::WaitsOf(int64_t step, int64_t from_ns) const {
+  Waits waits;
   const auto end = ends_.find(step);
-  if (end == ends_.end()) return 0;
+  if (end == ends_.end()) return waits;
   Place place = end->second;
-  int64_t until_ns = At(place).end_ns, verdict_ns = 0;
+  int64_t until_ns = At(place).end_ns;
   size_t num_left = 0;  // a file may hold instructions that wait for each other in a circle
   for (const std::vector<Activity>& activities : activities_) num_left += activities.size();
   for (; num_left > 0 && At(place).end_ns > from_ns; --num_left) {
     const Activity& activity = At(place);
     const int64_t start_ns = std::max(activity.start_ns, from_ns);
-    if (activity.is_verdict)
-      verdict_ns += std::max<int64_t>(0, std::min(activity.end_ns, until_ns) - start_ns);
     const Place* cause = CauseOf(activity);
+    const bool waits_for_sent =
+        cause == nullptr && activity.event != nullptr && IsReceive(activity.event->instruction.op);
+    const int64_t ns = std::max<int64_t>(0, std::min(activity.end_ns, until_ns) - start_ns);
+    if (activity.is_verdict) waits.verdict_ns += ns;
+    if (waits_for_sent) waits.sent_message_ns += ns;
     until_ns = std::min(until_ns, cause != nullptr ? At(*cause).end_ns : start_ns);
     if (cause != nullptr) {
       place = *cause;
@@ -105,7 +129,7 @@ int64_t CriticalPath::VerdictNs(int64_t step, int64_t from_ns) const {
       break;
     }
   }
-  return verdict_ns;
+  return waits;
 }
 
 }  // namespace smartpipe

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <map>
+#include <utility>
 #include <vector>
 
 #include "cli/message_key.h"
@@ -14,17 +15,22 @@ namespace smartpipe {
 /// instruction waited for, which is whatever ended last of
 ///   - what the same worker did before,
 ///   - for a wait for a message, its send,
-///   - for a send, the instruction that used the message whose credit it takes.
+///   - for a send that waited for a credit, what gave it back: the use of an earlier message of its
+///     edge, or what its peer did before it began the step whose messages it then takes.
 /// Time off this path lengthens no step. `run` must outlive it.
 class CriticalPath {
  public:
   /// Of steps [first_step, end_step), under one plan.
   CriticalPath(const RunTrace& run, int64_t first_step, int64_t end_step);
 
-  /// Whether a send waited for its credit: the message that held it was not yet used.
+  /// Whether a send waited for its credit.
   bool IsHeldUp(int64_t step, const RunEvent& send) const;
-  /// Of the time from from_ns to the end of `step`: how long the path waits for a verdict.
-  int64_t VerdictNs(int64_t step, int64_t from_ns) const;
+  struct Waits {
+    int64_t verdict_ns = 0;
+    int64_t sent_message_ns = 0;  // for messages whose sends had ended when the wait began
+  };
+  /// What the path waits for in the time from from_ns to the end of `step`.
+  Waits WaitsOf(int64_t step, int64_t from_ns) const;
 
  private:
   struct Activity {
@@ -44,7 +50,8 @@ class CriticalPath {
   const RunTrace& run_;
   std::vector<std::vector<Activity>> activities_;  // [worker], by time
   std::map<MessageKey, Place> sends_, uses_;       // uses: the instruction that reads a message
-  std::map<int64_t, Place> ends_;                  // [step] its last optimizer
+  std::map<std::pair<size_t, int64_t>, Place> begins_;  // [worker, step] what came before it
+  std::map<int64_t, Place> ends_;                       // [step] its last optimizer
 };
 
 }  // namespace smartpipe

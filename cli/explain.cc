@@ -121,6 +121,11 @@ std::string Difference(const IntervalTime& time) {
                         Ms(time.slow_instructions_s),
                         " a step on the busiest worker: other load or the operating system");
   }
+  if (time.sent_message_s >= time.rest_s / 2) {
+    return absl::StrCat(head, "most of it is waiting for messages that had been sent before, ",
+                        Ms(time.sent_message_s),
+                        " a step: a message only travels when its receiver has begun the step");
+  }
   return absl::StrCat(head, "most of it is ", Ms(time.rest_s),
                       " a step of waiting that compute and messages do not explain: other load or "
                       "the operating system");
@@ -197,6 +202,19 @@ void FillAround(const RunTrace& run, const std::vector<IntervalTime>& intervals,
     out->first_step_s = Seconds(end_ns - before_ns);
 }
 
+// Whether a rank gets or gives layers when `step` begins.
+bool MovesLayers(const RunTrace& run, int64_t step, int rank) {
+  const int index = run.PlanIndex(step);
+  const TracePlan& plan = run.plans[index];
+  const TracePlan& before = run.plans[std::max(0, index - 1)];
+  if (plan.cuts.size() != before.cuts.size()) return true;
+  for (size_t i = 0; i < plan.cuts.size(); ++i) {
+    if (plan.cuts[i] == before.cuts[i]) continue;
+    if (plan.stage_to_rank[i] == rank || plan.stage_to_rank[i + 1] == rank) return true;
+  }
+  return false;
+}
+
 std::vector<DecisionTime> ExplainDecisions(const RunTrace& run,
                                            const std::vector<IntervalTime>& intervals) {
   std::vector<DecisionTime> decisions;
@@ -214,7 +232,8 @@ std::vector<DecisionTime> ExplainDecisions(const RunTrace& run,
       }
       if (time.drain_s + time.move_s == 0) continue;
       const double switch_s = time.drain_s + time.move_s;
-      out.switch_s = out.switches.empty() ? switch_s : std::min(out.switch_s, switch_s);
+      if (MovesLayers(run, decision.step, worker.header.rank))
+        out.switch_s = out.switch_s == 0 ? switch_s : std::min(out.switch_s, switch_s);
       out.switches.push_back(std::move(time));
     }
   }

@@ -54,6 +54,8 @@ struct IntervalTime {
 
   // Of the rest: the busiest worker's mean compute per step beyond its medians, in core seconds.
   double slow_instructions_s = 0;
+  // Of the rest: waits on the critical path for messages that had been sent before.
+  double sent_message_s = 0;
   double report_s = 0;  // of the whole interval, the worker that took longest; so are these
   double evaluate_s = 0;
   /// Empty when simulated and measured are within 10%, else a sentence that says why not.
@@ -77,8 +79,8 @@ struct DecisionTime {
   // evaluation in between. What it has beyond after_s is the whole cost of the switch.
   double first_step_s = 0;
   std::vector<SwitchTime> switches;  // of the workers that drained or moved
-  // The shortest of them: that worker came last, and what others waited for it they would have
-  // waited anyway.
+  // The shortest of those that got or gave layers: that worker came last, and what others waited
+  // for it they would have waited anyway.
   double switch_s = 0;
 };
 

@@ -146,6 +146,7 @@ Json IntervalJson(const IntervalTime& time) {
           {"measured_bubble", time.measured_bubble},
           {"simulated_bubble", time.simulated_bubble},
           {"slow_instructions_s", time.slow_instructions_s},
+          {"sent_message_s", time.sent_message_s},
           {"interval_report_s", time.report_s},
           {"interval_evaluate_s", time.evaluate_s},
           {"difference", time.difference},

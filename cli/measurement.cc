@@ -68,18 +68,22 @@ void Measurement::TakeSpans() {
 void Measurement::TakeSteps() {
   int64_t before_ns = out_.first_step > run_.first_step ? run_.StepEndNs(out_.first_step - 1) : -1;
   if (out_.first_step == out_.plan.step) interrupted_.insert(out_.first_step);
+  std::vector<double> sent_message_s;
   for (int64_t step = out_.first_step; step < out_.end_step; ++step) {
     const int64_t end_ns = run_.StepEndNs(step);
     if (before_ns >= 0 && end_ns >= 0) {
-      const int64_t verdict_ns = path_.VerdictNs(step, before_ns);
-      out_.verdict_s += Seconds(verdict_ns) / static_cast<double>(out_.end_step - out_.first_step);
+      const CriticalPath::Waits waits = path_.WaitsOf(step, before_ns);
+      out_.verdict_s +=
+          Seconds(waits.verdict_ns) / static_cast<double>(out_.end_step - out_.first_step);
       if (!interrupted_.contains(step)) {
-        step_s_.push_back(Seconds(end_ns - before_ns - verdict_ns));
+        step_s_.push_back(Seconds(end_ns - before_ns - waits.verdict_ns));
+        sent_message_s.push_back(Seconds(waits.sent_message_ns));
         steps_.insert(step);
       }
     }
     before_ns = end_ns;
   }
+  out_.sent_message_s = Median(std::move(sent_message_s));
 }
 
 template <typename Function>

@@ -144,8 +144,8 @@ TEST(Explain, WorkersThatShareCores) {
 
 // Two workers with one micro-batch, the first frozen; times in ms of the first three steps:
 //   w0: forward 10, twice ahead, then a wait for a verdict of `wait_ms` before step 2
-//   w1: 10 each of forward, backward and optimizer
-void WriteFrozenFirst(double wait_ms, const std::string& dir) {
+//   w1: 10 each of forward, backward and optimizer, after `pick_up_ms` for a message that is there
+void WriteFrozenFirst(double wait_ms, double pick_up_ms, const std::string& dir) {
   constexpr int64_t kMs = 1'000'000;
   const int64_t wait_ns = std::llround(wait_ms * 1e6);
   const TraceHeader header = {.num_ranks = 2, .num_layers = 2, .interval_steps = 100};
@@ -169,7 +169,8 @@ void WriteFrozenFirst(double wait_ms, const std::string& dir) {
             TraceStep{step, {{"0F0", start_ns, sent_ns}, {"0SF0", sent_ns, sent_ns + 1000}}});
         continue;
       }
-      const int64_t start_ns = std::max(free_ns, sent_ns + 1000);
+      const int64_t start_ns =
+          std::max<int64_t>(free_ns + std::llround(pick_up_ms * 1e6), sent_ns + 1000);
       (*writer)->Add(TraceStep{step,
                                {{"1RF0", free_ns, start_ns},
                                 {"1F0", start_ns, start_ns + 10 * kMs},
@@ -187,7 +188,7 @@ TEST(Explain, OnlyWaitsOnTheCriticalPathCount) {
        {std::pair(0.0, 0.0), {30.0, 0.0}, {49.0, 0.0}, {60.0, 0.0}, {75.0, 15.0}, {90.0, 30.0}}) {
     SCOPED_TRACE(absl::StrCat("wait ", wait_ms));
     const testutil::TempDir dir;
-    WriteFrozenFirst(wait_ms, dir.path());
+    WriteFrozenFirst(wait_ms, 0, dir.path());
     const absl::StatusOr<RunTrace> trace = LoadRunTrace(dir.path());
     ASSERT_TRUE(trace.ok()) << trace.status();
     const absl::StatusOr<Explanation> explanation = Explain(*trace);
@@ -196,6 +197,19 @@ TEST(Explain, OnlyWaitsOnTheCriticalPathCount) {
     EXPECT_NEAR(time.verdict_s, counted_ms / 1e3 / 3, kUs) << "spread over three steps";
     EXPECT_NEAR(time.simulated_s + time.verdict_s + time.rest_s, time.measured_s, 1e-12);
   }
+}
+
+TEST(Explain, WaitsForMessagesThatWereSentAreNamed) {
+  const testutil::TempDir dir;
+  WriteFrozenFirst(0, 5, dir.path());
+  const absl::StatusOr<RunTrace> trace = LoadRunTrace(dir.path());
+  ASSERT_TRUE(trace.ok()) << trace.status();
+  const absl::StatusOr<Explanation> explanation = Explain(*trace);
+  ASSERT_TRUE(explanation.ok()) << explanation.status();
+  const IntervalTime& time = explanation->intervals.at(0);
+  EXPECT_NEAR(time.sent_message_s, 5e-3, kUs);
+  EXPECT_NEAR(time.rest_s, 5e-3, 2 * kUs);
+  EXPECT_THAT(time.difference, HasSubstr("messages that had been sent before, 5.0 ms a step"));
 }
 
 TEST(Explain, PredictionsAreJudged) {
