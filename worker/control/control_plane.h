@@ -2,6 +2,8 @@
 // their own.
 #pragma once
 
+#include <optional>
+
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "worker/control/messages.h"
@@ -16,6 +18,8 @@ class ControlPlane {
   /// decision_timeout_s.  Errors: DEADLINE_EXCEEDED, UNAVAILABLE (service lost), ABORTED (the run
   /// ended: why).
   virtual absl::StatusOr<WorkerVerdict> WaitVerdict(IntervalIndex boundary) = 0;
+  /// The same if it is there already.
+  virtual std::optional<WorkerVerdict> PeekVerdict(IntervalIndex boundary) = 0;
   virtual void Report(IntervalReportInfo report) = 0;
   virtual void ReportStep(const StepProgressInfo& progress) = 0;
   virtual void ReportEvaluation(const EvaluationInfo& evaluation) = 0;

@@ -78,6 +78,7 @@ class ControlSessionImpl final : public ControlSession {
   absl::StatusOr<WorkerVerdict> WaitVerdict(IntervalIndex boundary,
                                             absl::Duration timeout) override;
   absl::StatusOr<WorkerVerdict> WaitVerdict(IntervalIndex boundary) override;
+  std::optional<WorkerVerdict> PeekVerdict(IntervalIndex boundary) override;
   void set_decision_timeout(absl::Duration timeout) override;
   void Report(IntervalReportInfo report) override;
   void ReportStep(const StepProgressInfo& progress) override;
@@ -343,6 +344,12 @@ absl::StatusOr<WorkerVerdict> ControlSessionImpl::WaitVerdict(IntervalIndex boun
     timeout = decision_timeout_;
   }
   return WaitVerdict(boundary, timeout);
+}
+
+std::optional<WorkerVerdict> ControlSessionImpl::PeekVerdict(IntervalIndex boundary) {
+  Lock lock(&mutex_);
+  const auto found = verdicts_.find(boundary);
+  return found == verdicts_.end() ? std::nullopt : std::optional(found->second);
 }
 
 void ControlSessionImpl::set_decision_timeout(absl::Duration timeout) {

@@ -66,18 +66,26 @@ absl::StatusOr<std::unique_ptr<Interpreter>> Interpreter::Create(const EngineCon
   return interpreter;
 }
 
+ScheduleShape Interpreter::ShapeOf(const Plan& plan) const {
+  return {
+      .num_stages = plan.num_stages(),
+      .num_microbatches = static_cast<int32_t>(context_.config->train.microbatches),
+      .num_frozen_stages = NumFrozenStages(plan.cuts, context_.model->num_layers(), plan.frontier),
+      .stage_to_rank = DealStages(plan.num_stages(), context_.transport->size())};
+}
+
+absl::StatusOr<Program> Interpreter::ProgramOf(const Plan& plan) const {
+  SP_ASSIGN_OR_RETURN(std::vector<Program> programs, MakePrograms(ShapeOf(plan), plan.schedule));
+  return std::move(programs[context_.transport->rank().value()]);
+}
+
 absl::Status Interpreter::Adopt(const Plan& plan) {
-  const int32_t num_layers = context_.model->num_layers();
   // Mailboxes may hold sends under way: they stay when nothing but the frontier changes.
   const bool same_cuts =
       !stages_.empty() && plan.cuts == plan_.cuts && plan.schedule == plan_.schedule;
   plan_ = plan;
-  shape_ = {.num_stages = plan.num_stages(),
-            .num_microbatches = static_cast<int32_t>(context_.config->train.microbatches),
-            .num_frozen_stages = NumFrozenStages(plan.cuts, num_layers, plan.frontier),
-            .stage_to_rank = DealStages(plan.num_stages(), context_.transport->size())};
-  SP_ASSIGN_OR_RETURN(std::vector<Program> programs, MakePrograms(shape_, plan.schedule));
-  program_ = std::move(programs[context_.transport->rank().value()]);
+  shape_ = ShapeOf(plan);
+  SP_ASSIGN_OR_RETURN(program_, ProgramOf(plan));
   for (auto& [index, runner] : layers_) {
     if (index < plan.frontier && !runner->frozen()) runner->Freeze();
   }
@@ -198,10 +206,10 @@ std::vector<int64_t> Interpreter::BatchShape(LayerIndex edge, int64_t num_sample
   return shape;
 }
 
-absl::Status Interpreter::ExpectMessages() {
-  for (const Instruction& cell : program_) {
-    const bool forward = cell.op == Op::kRecvForward;
-    if (!forward && cell.op != Op::kRecvBackward) continue;
+absl::Status Interpreter::ExpectMessages(const Program& program, Op receive) {
+  const bool forward = receive == Op::kRecvForward;
+  for (const Instruction& cell : program) {
+    if (cell.op != receive) continue;
     const StageState& stage = stages_.at(cell.stage);
     Inbox* inbox = forward ? stage.activation_inbox : stage.gradient_inbox;
     const LayerIndex edge = forward ? stage.range.first_layer : stage.range.end_layer;
@@ -211,13 +219,23 @@ absl::Status Interpreter::ExpectMessages() {
   return absl::OkStatus();
 }
 
-absl::StatusOr<std::optional<double>> Interpreter::RunStep(Step step, bool probe) {
+absl::StatusOr<std::optional<double>> Interpreter::RunStep(Step step, bool probe,
+                                                           const Plan* next) {
   step_ = step;
   probe_ = probe;
   loss_ = 0;
   traced_ = {.step = step.value(), .events = {}};
   if (context_.trace != nullptr) mark_ns_ = MonotonicNs();
-  SP_RETURN_IF_ERROR(ExpectMessages());
+  if (!received_ahead_) SP_RETURN_IF_ERROR(ExpectMessages(program_, Op::kRecvForward));
+  SP_RETURN_IF_ERROR(ExpectMessages(program_, Op::kRecvBackward));
+  received_ahead_ = next != nullptr && next->cuts == plan_.cuts;
+  if (received_ahead_ && next->plan_epoch == plan_.plan_epoch) {
+    SP_RETURN_IF_ERROR(ExpectMessages(program_, Op::kRecvForward));
+  } else if (received_ahead_) {
+    // What comes in, and its shape, follows from the cuts; its order from the plan.
+    SP_ASSIGN_OR_RETURN(const Program program, ProgramOf(*next));
+    SP_RETURN_IF_ERROR(ExpectMessages(program, Op::kRecvForward));
+  }
   for (const Instruction& instruction : program_) {
     if (absl::Status status = Execute(instruction); !status.ok()) {
       return Annotate(status,
@@ -358,6 +376,7 @@ absl::Status Interpreter::Backward(StageState& stage, const Instruction& instruc
 }
 
 absl::Status Interpreter::Drain() {
+  if (received_ahead_) return absl::InternalError("drained although a step was to come next");
   for (auto& [channel, outbox] : outboxes_) SP_RETURN_IF_ERROR(outbox.Drain());
   return absl::OkStatus();
 }

@@ -75,8 +75,10 @@ class Interpreter {
   absl::StatusOr<SwitchCost> SwitchPlan(const Plan& plan);
 
   /// Runs one step. `probe` times weight gradients apart on the last micro-batch. On the rank of
-  /// the last stage the mean loss of the global batch is returned, else nothing.
-  absl::StatusOr<std::optional<double>> RunStep(Step step, bool probe);
+  /// the last stage the mean loss of the global batch is returned, else nothing. `next`: the plan
+  /// of the next step, if nothing but steps comes in between and it is known by now; with the same
+  /// cuts its activations are received ahead.
+  absl::StatusOr<std::optional<double>> RunStep(Step step, bool probe, const Plan* next = nullptr);
 
   /// Forwards the whole test set through the pipeline in eval mode. On the last rank the score,
   /// else nothing.
@@ -120,7 +122,10 @@ class Interpreter {
   Inbox* InboxOf(Rank from, ChannelKind kind);
   Outbox* OutboxOf(Rank to, ChannelKind kind);
   void SetCredits();
-  absl::Status ExpectMessages();
+  ScheduleShape ShapeOf(const Plan& plan) const;
+  /// This rank's.
+  absl::StatusOr<Program> ProgramOf(const Plan& plan) const;
+  absl::Status ExpectMessages(const Program& program, Op receive);
   absl::Status Execute(const Instruction& instruction);
   /// Records what was done since the last mark.
   void Mark(const Instruction& instruction);
@@ -137,6 +142,7 @@ class Interpreter {
   Plan plan_;
   ScheduleShape shape_;
   Program program_;
+  bool received_ahead_ = false;  // the next step's activations are expected already
   std::map<StageIndex, StageState> stages_;
   std::map<ChannelId, Inbox> inboxes_;
   std::map<ChannelId, Outbox> outboxes_;

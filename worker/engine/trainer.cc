@@ -81,9 +81,22 @@ class TrainLoop {
     return absl::OkStatus();
   }
 
+  // The plan in force from `step` on if it is known already and nothing comes before that step.
+  std::optional<Plan> PlanAhead(Step step) {
+    if (EvaluationDue(step)) return std::nullopt;
+    const Plan& plan = interpreter_->plan();
+    if (step.value() % options_.shape.interval_steps != 0) return plan;
+    const std::optional<WorkerVerdict> verdict =
+        control_.PeekVerdict(IntervalIndex(step.value() / options_.shape.interval_steps));
+    if (!verdict) return std::nullopt;
+    return verdict->plan ? *verdict->plan : plan;
+  }
+
   absl::Status RunStep(Step step) {
     const bool probe = step.value() % options_.shape.interval_steps == 0;
-    SP_ASSIGN_OR_RETURN(std::optional<double> loss, interpreter_->RunStep(step, probe));
+    const std::optional<Plan> next = PlanAhead(step + 1);
+    SP_ASSIGN_OR_RETURN(std::optional<double> loss,
+                        interpreter_->RunStep(step, probe, next ? &*next : nullptr));
     const double step_s = step_watch_.Restart();
     step_s_.push_back(step_s);
     if (!loss) return absl::OkStatus();

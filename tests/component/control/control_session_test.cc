@@ -146,6 +146,8 @@ TEST(ControlSession, VerdictsAreKeptUntilTheNextIsAskedFor) {
   ASSERT_TRUE(workers.w0->WaitVerdict(IntervalIndex(0), kSoon).ok());
   EXPECT_EQ(workers.w0->WaitVerdict(IntervalIndex(0), kSoon)->boundary, IntervalIndex(0));
   ASSERT_TRUE(workers.w0->WaitVerdict(IntervalIndex(1), kSoon).ok());
+  EXPECT_EQ(workers.w0->PeekVerdict(IntervalIndex(1))->boundary, IntervalIndex(1));
+  EXPECT_FALSE(workers.w0->PeekVerdict(IntervalIndex(2))) << "it follows from reports";
   EXPECT_EQ(workers.w0->WaitVerdict(IntervalIndex(0), kSoon).status().code(),
             StatusCode::kFailedPrecondition);
   const absl::Status late =
