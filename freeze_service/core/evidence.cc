@@ -25,21 +25,19 @@ void LearnCost(const LayerCost& reported, LayerCost* known) {
   KeepNewest(reported.activation_bytes, &known->activation_bytes);
 }
 
-// A switch drains as long as its slowest worker and moves as fast as the slowest one.
 // The worker that drained last kept the others waiting, so the shortest wait is what draining cost.
+// Receivers work at the same time: all that moved took as long as the slowest of them.
 void LearnSwitch(const std::vector<IntervalReported>& reports, Evidence* evidence) {
-  double drain_s = std::numeric_limits<double>::infinity(), bytes_per_s = 0;
-  bool moved = false;
+  double drain_s = std::numeric_limits<double>::infinity(), move_s = 0, moved_bytes = 0;
   for (const IntervalReported& report : reports) {
     drain_s = std::min(drain_s, report.switch_drain_s);
     if (report.switch_moved_bytes <= 0) continue;
-    moved = true;
-    if (report.switch_move_s <= 0) continue;
-    const double rate = static_cast<double>(report.switch_moved_bytes) / report.switch_move_s;
-    bytes_per_s = bytes_per_s == 0 ? rate : std::min(bytes_per_s, rate);
+    moved_bytes += static_cast<double>(report.switch_moved_bytes);
+    move_s = std::max(move_s, report.switch_move_s);
   }
-  if (moved) evidence->drain_s = drain_s;
-  if (bytes_per_s > 0) evidence->bytes_per_s = bytes_per_s;
+  if (moved_bytes == 0) return;
+  evidence->drain_s = drain_s;
+  if (move_s > 0) evidence->bytes_per_s = moved_bytes / move_s;
 }
 
 void LearnLinks(const std::vector<IntervalReported>& reports, Evidence* evidence) {
