@@ -90,6 +90,8 @@ class CoordinatorImpl final : public Coordinator {
   CoordinatorImpl(const CoordinatorOptions& options, std::unique_ptr<Policy> policy)
       : options_(options), policy_(std::move(policy)), membership_(options.num_workers()) {}
 
+  absl::Status GoOn(CoordinatorState snapshot, std::vector<Verdict> verdicts);
+
   absl::StatusOr<Decisions> Apply(const Event& event, absl::Time) override {
     return std::visit([this](const auto& fact) { return Handle(fact); }, event);
   }
@@ -108,14 +110,10 @@ class CoordinatorImpl final : public Coordinator {
     return membership_.members().empty() ? kNone : membership_.members().front().length;
   }
   double SpeedupLimitOfRun() const override;
+  CoordinatorState Snapshot() const override;
   std::string Dump() const override;
 
  private:
-  struct Progress {
-    IntervalIndex next_interval;  // not reported yet
-    bool finished = false;
-  };
-
   // One handler per event: checks everything first, then changes state.
   absl::StatusOr<Decisions> Handle(const WorkerJoined& joined);
   absl::StatusOr<Decisions> Handle(const IntervalReported& report);
@@ -146,14 +144,52 @@ class CoordinatorImpl final : public Coordinator {
   std::string end_reason_;
   Generation generation_;
   std::optional<Plan> plan_;
-  std::vector<Verdict> verdicts_;   // [boundary]
-  std::vector<Progress> progress_;  // [rank], from the start on
+  std::vector<Verdict> verdicts_;         // [boundary]
+  std::vector<WorkerProgress> progress_;  // these as in CoordinatorState
   Evidence evidence_;
   int32_t num_proposals_ = 0;
-  // Reports by rank of the newest complete interval (to recognise repeats) and of later ones: at
-  // most 3 intervals.
   std::map<IntervalIndex, std::map<Rank, IntervalReported>> reports_;
 };
+
+// ---- Going on -----------------------------------------------------------------------------------
+
+CoordinatorState CoordinatorImpl::Snapshot() const {
+  return {.run_state = state_,
+          .end_reason = end_reason_,
+          .generation = generation_,
+          .members = membership_.members(),
+          .progress = progress_,
+          .evidence = evidence_,
+          .num_proposals = num_proposals_,
+          .reports = reports_};
+}
+
+absl::Status CoordinatorImpl::GoOn(CoordinatorState snapshot, std::vector<Verdict> verdicts) {
+  for (const WorkerJoined& member : snapshot.members) {
+    SP_RETURN_IF_ERROR(CheckDescription(member, options_.num_stages));
+    SP_ASSIGN_OR_RETURN(const bool repeated, membership_.CheckJoin(member));
+    if (!repeated) membership_.Add(member);
+  }
+  const size_t num_started = verdicts.empty() ? 0 : options_.num_workers();
+  if (snapshot.progress.size() != num_started || (num_started > 0 && !membership_.complete())) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "the snapshot has ", Counted(membership_.members().size(), "member"), ", ",
+        snapshot.progress.size(), " of them started, which does not fit ",
+        Counted(verdicts.size(), "verdict"), " and ", Counted(options_.num_workers(), "worker")));
+  }
+  for (const Verdict& verdict : verdicts) {
+    if (verdict.plan.has_value()) plan_ = verdict.plan;
+  }
+  state_ = snapshot.run_state;
+  end_reason_ = std::move(snapshot.end_reason);
+  generation_ = snapshot.generation;
+  progress_ = std::move(snapshot.progress);
+  evidence_ = std::move(snapshot.evidence);
+  num_proposals_ = snapshot.num_proposals;
+  reports_ = std::move(snapshot.reports);
+  verdicts_ = std::move(verdicts);
+  return absl::OkStatus();
+}
 
 // ---- Joining ------------------------------------------------------------------------------------
 
@@ -202,7 +238,7 @@ absl::StatusOr<Decisions> CoordinatorImpl::Start(Membership complete) {
   evidence_ = std::move(evidence);
   ++generation_;
   state_ = RunState::kRunning;
-  progress_.assign(options_.num_workers(), Progress());
+  progress_.assign(options_.num_workers(), WorkerProgress());
   plan_ = first.plan;
   Decisions decisions = {StartGeneration{generation_, membership_.ids(), *plan_}};
   verdicts_.push_back(std::move(first));
@@ -338,7 +374,7 @@ absl::StatusOr<Decisions> CoordinatorImpl::Handle(const WorkerLost& lost) {
     membership_.Remove(rank);
     return Decisions();
   }
-  if (progress_[rank.value()].finished) return Decisions();
+  if (progress_[rank.value()].finished()) return Decisions();
   return End(false, absl::StrCat(MemberLabel(rank), " was lost: ", lost.how));
 }
 
@@ -350,7 +386,7 @@ absl::StatusOr<Decisions> CoordinatorImpl::Handle(const WorkerFailed& failed) {
     membership_.Remove(rank);
     return Decisions();
   }
-  if (progress_[rank.value()].finished) return Decisions();
+  if (progress_[rank.value()].finished()) return Decisions();
   return End(false, absl::StrCat(MemberLabel(rank), " failed: ", failed.message));
 }
 
@@ -369,9 +405,9 @@ absl::StatusOr<Decisions> CoordinatorImpl::Handle(const WorkerFinished& finished
         absl::StrCat(WorkerLabel(finished.worker), " cannot have finished, boundary ",
                      undecided.value(), " of the run has no verdict yet"));
   }
-  progress_[rank.value()].finished = true;
+  progress_[rank.value()].result = finished.result;
   const bool all = std::all_of(progress_.begin(), progress_.end(),
-                               [](const Progress& progress) { return progress.finished; });
+                               [](const WorkerProgress& progress) { return progress.finished(); });
   if (!all) return Decisions();
   if (options_.num_workers() == 1) return End(true, "the worker finished");
   return End(true, absl::StrCat("all ", options_.num_workers(), " workers finished"));
@@ -426,7 +462,7 @@ std::string CoordinatorImpl::Dump() const {
   }
   for (size_t rank = 0; rank < progress_.size(); ++rank) {
     absl::StrAppend(&text, "rank ", rank, ": next interval ", progress_[rank].next_interval.value(),
-                    progress_[rank].finished ? ", finished" : "", "\n");
+                    progress_[rank].finished() ? Describe(*progress_[rank].result) : "", "\n");
   }
   if (plan_.has_value()) absl::StrAppend(&text, "plan ", Describe(*plan_, num_layers), "\n");
   for (const Verdict& verdict : verdicts_) {
@@ -459,6 +495,16 @@ absl::StatusOr<std::unique_ptr<Coordinator>> Coordinator::Create(
   SP_RETURN_IF_ERROR(CheckOptions(options));
   SP_ASSIGN_OR_RETURN(std::unique_ptr<Policy> policy, MakePolicy(options.policy));
   return std::make_unique<CoordinatorImpl>(options, std::move(policy));
+}
+
+absl::StatusOr<std::unique_ptr<Coordinator>> Coordinator::Restore(const CoordinatorOptions& options,
+                                                                  CoordinatorState snapshot,
+                                                                  std::vector<Verdict> verdicts) {
+  SP_RETURN_IF_ERROR(CheckOptions(options));
+  SP_ASSIGN_OR_RETURN(std::unique_ptr<Policy> policy, MakePolicy(options.policy));
+  auto coordinator = std::make_unique<CoordinatorImpl>(options, std::move(policy));
+  SP_RETURN_IF_ERROR(coordinator->GoOn(std::move(snapshot), std::move(verdicts)));
+  return coordinator;
 }
 
 }  // namespace smartpipe

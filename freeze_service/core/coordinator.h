@@ -14,6 +14,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "freeze_service/core/coordinator_state.h"
 #include "freeze_service/core/events.h"
 #include "freeze_service/core/policy.h"
 #include "pipeline/partition.h"
@@ -38,8 +39,6 @@ struct CoordinatorOptions {
   int32_t num_workers() const { return num_stages / stages_per_worker; }  // wanted
 };
 
-enum class RunState { kWaiting, kRunning, kFinished, kFailed };
-
 /// Decides freezes, cuts and membership of one run.
 ///
 /// Protocol (DESIGN section 4): joins until num_workers() workers are there -> StartGeneration,
@@ -52,6 +51,11 @@ enum class RunState { kWaiting, kRunning, kFinished, kFailed };
 class Coordinator {
  public:
   static absl::StatusOr<std::unique_ptr<Coordinator>> Create(const CoordinatorOptions& options);
+  /// One that goes on where another was: `snapshot` is that one's Snapshot(), `verdicts` its
+  /// verdicts.  Errors: also INVALID_ARGUMENT when these do not fit each other or the options.
+  static absl::StatusOr<std::unique_ptr<Coordinator>> Restore(const CoordinatorOptions& options,
+                                                              CoordinatorState snapshot,
+                                                              std::vector<Verdict> verdicts);
   virtual ~Coordinator() = default;
 
   /// Changes state and returns decisions, or returns an error and changes nothing.
@@ -79,6 +83,8 @@ class Coordinator {
   /// largest speed-up that this run's freezing admits, however it is cut. 1.0 when nothing froze.
   /// The newest frontier is taken to stay until the end.
   virtual double SpeedupLimitOfRun() const = 0;
+  /// Everything but options and verdicts.  Cost: a copy, O(workers * layers).
+  virtual CoordinatorState Snapshot() const = 0;
   /// The whole state as text, one fact a line: equal states give equal text. For tests and incident
   /// reports.
   virtual std::string Dump() const = 0;

@@ -80,6 +80,13 @@ std::string Describe(const IntervalReported& report) {
   return text;
 }
 
+std::string Describe(const WorkerFigures& result) {
+  return absl::StrCat(
+      ", finished: seconds ",
+      Exact({result.train_s, result.verdict_wait_s, result.switch_s, result.report_s}),
+      ", weights ", result.weights_sha256, ", loss ", Exact(result.train_loss));
+}
+
 std::string Describe(const LayerInfo& layer) {
   return absl::StrCat("\"", layer.name, "\" ", Describe(layer.cost));
 }

@@ -88,10 +88,22 @@ struct WorkerFailed {
   std::string message;
 };
 
+/// A worker's own figures of the whole run; they decide nothing.
+struct WorkerFigures {
+  double train_s = 0;         // first step's start to last step's end, without evaluation
+  double verdict_wait_s = 0;  // sum of all waits for verdicts
+  double switch_s = 0;        // sum of all plan switches
+  double report_s = 0;        // spent on statistics and reports by the compute thread
+  // Of the last stage only.
+  std::string weights_sha256;  // lower-case hex
+  double train_loss = 0;       // mean of the last epoch's steps
+};
+
 /// A worker has done all its steps (and the last stage has written the weights).
 struct WorkerFinished {
   WorkerId worker;
   Generation generation;
+  WorkerFigures result;
 };
 
 /// The operator (or the launcher) wants the run to end now.

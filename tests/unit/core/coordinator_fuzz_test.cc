@@ -71,7 +71,10 @@ class Fuzzer {
   }
 
   void Play() {
-    for (int i = 0; i < kEventsMax && !testing::Test::HasFailure(); ++i) Apply(NextEvent());
+    for (int i = 0; i < kEventsMax && !testing::Test::HasFailure(); ++i) {
+      Apply(NextEvent());
+      if (dice_.OneIn(10)) StartAgain();
+    }
     CheckReplay();
   }
   const std::vector<Verdict>& verdicts() const { return coordinator_->verdicts(); }
@@ -187,6 +190,15 @@ class Fuzzer {
     if (const auto* report = std::get_if<IntervalReported>(&event)) CountReport(*report, before);
     ASSERT_NO_FATAL_FAILURE(CheckDecisions(*result, num_verdicts_before));
     ASSERT_NO_FATAL_FAILURE(CheckState());
+  }
+
+  // From a snapshot, as the service does after a crash; CheckReplay goes without.
+  void StartAgain() {
+    auto restored =
+        Coordinator::Restore(options_, coordinator_->Snapshot(), coordinator_->verdicts());
+    ASSERT_TRUE(restored.ok()) << restored.status();
+    ASSERT_EQ((*restored)->Dump(), coordinator_->Dump());
+    coordinator_ = *std::move(restored);
   }
 
   // The members may all have told of another run than this fuzzer's: that one is played then.

@@ -69,5 +69,19 @@ TEST(CoordinatorCreate, RefusesOptionsOutOfRange) {
   for (const auto& [change, message] : cases) EXPECT_EQ(MessageOf(change), message);
 }
 
+TEST(CoordinatorRestore, RefusesASnapshotThatDoesNotFit) {
+  CoordinatorState started;
+  started.progress.resize(2);
+  EXPECT_EQ(Coordinator::Restore({}, started, {}).status().message(),
+            "the snapshot has 0 members, 2 of them started, which does not fit 0 verdicts and 2 "
+            "workers");
+  CoordinatorState stranger;
+  stranger.members.push_back({.worker = WorkerId("Not an id")});
+  EXPECT_EQ(Coordinator::Restore({}, stranger, {}).status().code(),
+            absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(Coordinator::Restore({.num_stages = 0}, {}, {}).status().code(),
+            absl::StatusCode::kInvalidArgument);
+}
+
 }  // namespace
 }  // namespace smartpipe
