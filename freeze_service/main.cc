@@ -16,8 +16,9 @@ int main(int argc, char** argv) {
   app.add_option("--listen", options.listen, "HOST:PORT to listen on; port 0 = any free port")
       ->capture_default_str();
   app.add_option("--config", options.config, "the run's TOML file")->required();
-  app.add_option("--run-dir", options.run_dir,
-                 "existing folder for decisions.jsonl and metrics.jsonl")
+  app.add_option(
+         "--run-dir", options.run_dir,
+         "existing folder for the log of decisions and metrics.jsonl; a run that is there goes on")
       ->required();
   app.add_option("--ready-fd", options.ready_fd,
                  "write the port to this file descriptor when serving");
@@ -29,6 +30,9 @@ int main(int argc, char** argv) {
       ->check(CLI::Range(0.0, 86'400.0))
       ->capture_default_str();
   app.add_flag("--insecure", options.insecure, "allow addresses other than loopback, unencrypted");
+  app.add_option(
+      "--die-at", options.die_at,
+      "for tests: before_append:N, after_append:N or after_publish:N kills it at record N");
   app.add_option("--log-level", log_level, "debug, info, warning or error")->capture_default_str();
   CLI11_PARSE(app, argc, argv);
   const sigset_t stop_signals = smartpipe::BlockStopSignals();

@@ -161,6 +161,30 @@ absl::Status CheckEndWorker(const v1::EndWorkerRequest& request) {
   return absl::InvalidArgumentError("weights_sha256 is neither empty nor 64 lowercase hex digits");
 }
 
+WorkerFinished DecodeFinished(const v1::EndWorkerRequest& request) {
+  return {.worker = WorkerId(request.worker_id()),
+          .generation = Generation(request.generation()),
+          .result = {.train_s = request.train_s(),
+                     .verdict_wait_s = request.verdict_wait_s(),
+                     .switch_s = request.switch_s(),
+                     .report_s = request.report_s(),
+                     .weights_sha256 = request.weights_sha256(),
+                     .train_loss = request.train_loss()}};
+}
+
+v1::EndWorkerRequest EncodeEndWorker(const WorkerFinished& finished) {
+  v1::EndWorkerRequest request;
+  request.set_worker_id(finished.worker.value());
+  request.set_generation(finished.generation.value());
+  request.set_train_s(finished.result.train_s);
+  request.set_verdict_wait_s(finished.result.verdict_wait_s);
+  request.set_switch_s(finished.result.switch_s);
+  request.set_report_s(finished.result.report_s);
+  request.set_weights_sha256(finished.result.weights_sha256);
+  request.set_train_loss(finished.result.train_loss);
+  return request;
+}
+
 v1::Verdict EncodeVerdict(const Verdict& verdict) {
   v1::Verdict proto;
   proto.set_boundary(verdict.boundary.value());
@@ -203,32 +227,6 @@ v1::RunState EncodeState(RunState state) {
       return v1::RUN_STATE_FAILED;
   }
   return v1::RUN_STATE_UNSPECIFIED;
-}
-
-CoordinatorOptions MakeCoordinatorOptions(const RunConfig& config) {
-  CoordinatorOptions options;
-  options.num_stages = static_cast<int32_t>(config.pipeline.stages);
-  options.stages_per_worker = static_cast<int32_t>(config.pipeline.stages_per_worker);
-  options.num_microbatches = static_cast<int32_t>(config.train.microbatches);
-  options.schedule = config.pipeline.schedule;
-  options.run_ahead = config.pipeline.run_ahead;
-  for (int64_t cut : config.pipeline.cuts)
-    options.cuts.push_back(LayerIndex(static_cast<int32_t>(cut)));
-  options.statistic = config.freeze.statistic;
-  options.policy = {.policy = config.freeze.policy,
-                    .tau = config.freeze.tau,
-                    .lambda_max = config.freeze.lambda_max,
-                    .warmup_intervals = static_cast<int32_t>(config.freeze.warmup_intervals),
-                    .hits = static_cast<int32_t>(config.freeze.hits),
-                    .min_trainable = static_cast<int32_t>(config.freeze.min_trainable),
-                    .fixed_layers = static_cast<int32_t>(config.freeze.fixed_layers),
-                    .schedule = {}};
-  for (const auto& [step, frontier] : config.freeze.schedule) {
-    options.policy.schedule.emplace_back(Step(step), LayerIndex(static_cast<int32_t>(frontier)));
-  }
-  options.rebalance_enabled = config.rebalance.enabled;
-  options.rebalance_min_gain = config.rebalance.min_gain;
-  return options;
 }
 
 }  // namespace smartpipe

@@ -6,7 +6,6 @@
 #include "absl/strings/string_view.h"
 #include "freeze_service/core/coordinator.h"
 #include "freeze_service/core/events.h"
-#include "services/config/run_config.h"
 #include "smartpipe/v1/freeze_service.pb.h"
 
 namespace smartpipe {
@@ -19,16 +18,16 @@ absl::Status CheckJoin(const v1::JoinRequest& request);
 absl::StatusOr<WorkerJoined> DecodeJoined(const v1::AnnounceLayersRequest& request);
 absl::StatusOr<IntervalReported> DecodeReport(const v1::ReportIntervalRequest& request);
 absl::Status CheckEndWorker(const v1::EndWorkerRequest& request);
+/// Requires CheckEndWorker, and no error in the request.
+WorkerFinished DecodeFinished(const v1::EndWorkerRequest& request);
 /// `text` is at most kReasonBytesMax bytes.
 absl::Status CheckText(absl::string_view field, absl::string_view text);
 /// `value` is a finite number >= 0.
 absl::Status CheckNotNegative(absl::string_view field, double value);
 
+v1::EndWorkerRequest EncodeEndWorker(const WorkerFinished& finished);
 v1::Verdict EncodeVerdict(const Verdict& verdict);
 v1::Layer EncodeLayer(const LayerInfo& layer);
 v1::RunState EncodeState(RunState state);
-
-/// The core's view of the config.  Threads: pure.
-CoordinatorOptions MakeCoordinatorOptions(const RunConfig& config);
 
 }  // namespace smartpipe

@@ -16,14 +16,23 @@
 #include "services/rpc/status.h"
 
 namespace smartpipe {
+namespace {
+
+// A restart decides again what at most these many records decided.
+constexpr int64_t kSnapshotRecords = 64;
+
+}  // namespace
 
 absl::StatusOr<std::unique_ptr<FreezeServiceImpl>> FreezeServiceImpl::Create(
     const Options& options, std::unique_ptr<Coordinator> coordinator,
     std::unique_ptr<DecisionStore> store, const Clock* clock) {
   SP_ASSIGN_OR_RETURN(std::unique_ptr<ProgressLog> progress,
                       ProgressLog::Create(options.metrics_path, options.batch_size));
-  return std::unique_ptr<FreezeServiceImpl>(new FreezeServiceImpl(
+  std::unique_ptr<FreezeServiceImpl> service(new FreezeServiceImpl(
       options, std::move(coordinator), std::move(store), std::move(progress), clock));
+  absl::MutexLock lock(&service->mutex_);
+  SP_RETURN_IF_ERROR(service->GoOn());
+  return service;
 }
 
 FreezeServiceImpl::FreezeServiceImpl(Options options, std::unique_ptr<Coordinator> coordinator,
@@ -54,6 +63,34 @@ absl::Status FreezeServiceImpl::failure() const {
   return failure_;
 }
 
+absl::Status FreezeServiceImpl::GoOn() {
+  if (store_->num_records() == 0) return absl::OkStatus();
+  const CoordinatorState state = coordinator_->Snapshot();
+  LogInfo("goes on behind ", store_->num_records(), " records: ", coordinator_->state_message());
+  num_published_ = coordinator_->verdicts().size();
+  if (num_published_ > 0) {
+    for (const WorkerJoined& member : state.members) ranks_.push_back(member.worker);
+    keys_.Open(state.generation);
+  }
+  for (size_t rank = 0; rank < state.progress.size(); ++rank) {
+    if (!state.progress[rank].result.has_value()) continue;
+    ended_workers_[ranks_[rank]] =
+        EncodeEndWorker({ranks_[rank], state.generation, *state.progress[rank].result});
+  }
+  if (state.run_state == RunState::kFinished || state.run_state == RunState::kFailed) {
+    end_ = EndRun{.success = state.run_state == RunState::kFinished, .reason = state.end_reason};
+    keys_.Close(absl::StrCat("the run is over: ", end_->reason));
+  } else if (state.run_state == RunState::kWaiting) {
+    // Nothing depends on them yet, and nobody knows whether they are there still.
+    for (const WorkerJoined& member : state.members) {
+      SP_RETURN_IF_ERROR(ApplyEvent(WorkerLost{.worker = member.worker,
+                                               .incarnation = member.incarnation,
+                                               .how = "the service was started again"}));
+    }
+  }
+  return absl::OkStatus();
+}
+
 // ---- Events -------------------------------------------------------------------------------------
 
 absl::Status FreezeServiceImpl::CheckNotEnded() const {
@@ -65,18 +102,27 @@ absl::Status FreezeServiceImpl::ApplyEvent(const Event& event) {
   SP_RETURN_IF_ERROR(CheckNotEnded());
   const absl::Time now = clock_->Now();
   SP_ASSIGN_OR_RETURN(std::vector<Decision> decisions, coordinator_->Apply(event, now));
-  const absl::Status stored = store_->Append(
-      {.sequence = next_sequence_, .now = now, .event = event, .decisions = decisions});
+  const int64_t sequence = store_->num_records();
+  const auto reach = [&](FaultPoint point) {
+    if (options_.fault_hook) options_.fault_hook(point, sequence);
+  };
+  std::optional<CoordinatorState> snapshot;
+  if ((sequence + 1) % kSnapshotRecords == 0) snapshot = coordinator_->Snapshot();
+  reach(FaultPoint::kBeforeAppend);
+  const absl::Status stored =
+      store_->Append({.sequence = sequence, .now = now, .event = event, .decisions = decisions},
+                     snapshot.has_value() ? &*snapshot : nullptr);
+  reach(FaultPoint::kAfterAppend);
   if (!stored.ok()) {
     failure_ = Annotate(stored, "the freeze service stops because it cannot record its decisions");
     Publish(EndRun{.success = false, .reason = std::string(failure_.message())});
     return CheckNotEnded();
   }
-  ++next_sequence_;
   for (const Decision& decision : decisions) {
     std::visit([this](const auto& order) ABSL_NO_THREAD_SAFETY_ANALYSIS { Publish(order); },
                decision);
   }
+  reach(FaultPoint::kAfterPublish);
   if (!decisions.empty()) WriteCosts();
   return absl::OkStatus();
 }
@@ -302,7 +348,7 @@ absl::Status FreezeServiceImpl::TakeEndWorker(const v1::EndWorkerRequest& reques
   }
   SP_RETURN_IF_ERROR(CheckMember(request.worker_id(), request.generation()));
   if (!end_ && request.error().empty()) {
-    SP_RETURN_IF_ERROR(ApplyEvent(WorkerFinished{worker, Generation(request.generation())}));
+    SP_RETURN_IF_ERROR(ApplyEvent(DecodeFinished(request)));
   } else if (!end_) {
     SP_RETURN_IF_ERROR(
         ApplyEvent(WorkerFailed{worker, Generation(request.generation()), request.error()}));

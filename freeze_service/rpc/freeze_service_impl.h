@@ -15,6 +15,7 @@
 #include "absl/time/time.h"
 #include "absl/types/span.h"
 #include "freeze_service/core/coordinator.h"
+#include "freeze_service/rpc/fault_point.h"
 #include "freeze_service/rpc/join_stream.h"
 #include "freeze_service/rpc/key_value_space.h"
 #include "freeze_service/rpc/progress_log.h"
@@ -42,8 +43,11 @@ class FreezeServiceImpl final
     std::string costs_path;    // costs.json; "" = none
     int64_t batch_size = 1;
     int32_t num_cores = 0;  // told to the workers
+    FaultHook fault_hook;   // for tests
   };
-  /// `clock` must outlive the service.  Errors: those of opening metrics_path.
+  /// `coordinator` is the one behind the store's records (RestoreCoordinator): what they tell is
+  /// published already. Workers that had joined a run that has not started must join again.
+  /// `clock` must outlive the service.  Errors: those of opening metrics_path and of the store.
   static absl::StatusOr<std::unique_ptr<FreezeServiceImpl>> Create(
       const Options& options, std::unique_ptr<Coordinator> coordinator,
       std::unique_ptr<DecisionStore> store, const Clock* clock);
@@ -102,6 +106,8 @@ class FreezeServiceImpl final
                     std::unique_ptr<DecisionStore> store, std::unique_ptr<ProgressLog> progress,
                     const Clock* clock);
 
+  /// Takes over what the store's records tell.
+  absl::Status GoOn() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   /// Apply, persist, publish.
   absl::Status ApplyEvent(const Event& event) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Publish(const StartGeneration& start) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
@@ -138,7 +144,6 @@ class FreezeServiceImpl final
   const std::unique_ptr<Coordinator> coordinator_ ABSL_PT_GUARDED_BY(mutex_);
   const std::unique_ptr<DecisionStore> store_ ABSL_PT_GUARDED_BY(mutex_);
   const std::unique_ptr<ProgressLog> progress_ ABSL_PT_GUARDED_BY(mutex_);
-  int64_t next_sequence_ ABSL_GUARDED_BY(mutex_) = 0;
   size_t num_published_ ABSL_GUARDED_BY(mutex_) = 0;            // verdicts
   std::map<WorkerId, Member> members_ ABSL_GUARDED_BY(mutex_);  // with an open stream
   std::vector<WorkerId> ranks_ ABSL_GUARDED_BY(mutex_);         // [rank], since the start

@@ -14,6 +14,7 @@
 #include "freeze_service/rpc/codec.h"
 #include "freeze_service/rpc/freeze_service_impl.h"
 #include "freeze_service/store/decision_store.h"
+#include "freeze_service/store/restore.h"
 #include "services/base/limits.h"
 #include "services/base/status_macros.h"
 #include "services/base/text.h"
@@ -61,21 +62,25 @@ absl::Status Serve(const ServeOptions& options, const sigset_t& stop_signals) {
   if (!IsUtf8(run_dir.string())) {
     return absl::InvalidArgumentError("--run-dir is not UTF-8 text; give another folder");
   }
-  SP_ASSIGN_OR_RETURN(auto store, MakeMemoryDecisionStore(run_dir / "decisions.jsonl"));
-  CoordinatorOptions coordinator_options = MakeCoordinatorOptions(config);
-  coordinator_options.num_cores = options.num_cores;
-  SP_ASSIGN_OR_RETURN(auto coordinator, Coordinator::Create(coordinator_options));
+  SP_ASSIGN_OR_RETURN(FaultHook fault_hook, ParseFaultPoint(options.die_at));
+  const RunSettings settings = {.config_toml = ToToml(config), .num_cores = options.num_cores};
+  SP_ASSIGN_OR_RETURN(const CoordinatorOptions coordinator_options,
+                      MakeCoordinatorOptions(settings));
+  SP_ASSIGN_OR_RETURN(OpenedDecisionStore opened, OpenDecisionStore(run_dir, settings));
+  if (!opened.repair.empty()) LogWarning(opened.repair);
+  SP_ASSIGN_OR_RETURN(auto coordinator, RestoreCoordinator(coordinator_options, *opened.store));
   const SystemClock clock;
   const FreezeServiceImpl::Options service_options{.run_id = run_dir.filename(),
-                                                   .config_toml = ToToml(config),
+                                                   .config_toml = settings.config_toml,
                                                    .run_dir = run_dir,
                                                    .metrics_path = run_dir / "metrics.jsonl",
                                                    .costs_path = run_dir / "costs.json",
                                                    .batch_size = config.train.batch_size,
-                                                   .num_cores = options.num_cores};
-  SP_ASSIGN_OR_RETURN(
-      auto service,
-      FreezeServiceImpl::Create(service_options, std::move(coordinator), std::move(store), &clock));
+                                                   .num_cores = options.num_cores,
+                                                   .fault_hook = std::move(fault_hook)};
+  SP_ASSIGN_OR_RETURN(auto service,
+                      FreezeServiceImpl::Create(service_options, std::move(coordinator),
+                                                std::move(opened.store), &clock));
   RpcServerOptions server_options;
   server_options.listen_address = options.listen;
   server_options.insecure = options.insecure;

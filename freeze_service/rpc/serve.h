@@ -11,15 +11,17 @@ namespace smartpipe {
 struct ServeOptions {
   std::string listen = "127.0.0.1:50051";
   std::string config;     // the run's TOML file
-  std::string run_dir;    // existing folder; decisions.jsonl and metrics.jsonl go there
+  std::string run_dir;    // existing folder; the log of decisions and metrics.jsonl go there
   int ready_fd = -1;      // "PORT\n" is written to it when serving; -1 = none
   int num_cores = 0;      // that all workers share; 0 = each has its own
   double linger_s = 30;   // how long it answers after the end of the run
   bool insecure = false;  // listen on other addresses than loopback
+  std::string die_at;     // for tests: "after_append:7", see ParseFaultPoint; "" = never
 };
 
-/// Serves until one of `stop_signals` (blocked in all threads) arrives, or linger_s after the end
-/// of the run. Errors: why it could not start, or why it had to stop by itself.
+/// Goes on with the run that run_dir holds, if it holds one. Serves until one of `stop_signals`
+/// (blocked in all threads) arrives, or linger_s after the end of the run. Errors: why it could not
+/// start, or why it had to stop by itself.
 absl::Status Serve(const ServeOptions& options, const sigset_t& stop_signals);
 
 }  // namespace smartpipe

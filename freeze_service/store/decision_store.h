@@ -2,41 +2,71 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
+#include <optional>
 #include <string>
-#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
-#include "freeze_service/core/events.h"
+#include "freeze_service/core/coordinator_state.h"
+#include "freeze_service/core/event_record.h"
+#include "freeze_service/store/run_settings.h"
 
 namespace smartpipe {
 
-/// One accepted event with what it decided.
-struct DecisionRecord {
-  int64_t sequence = 0;  // 0, 1, 2, ... gapless
-  absl::Time now;
-  Event event;
-  std::vector<Decision> decisions;
+/// The coordinator's state behind the first `num_records` records.
+struct StoredSnapshot {
+  int64_t num_records = 0;
+  CoordinatorState state;
 };
 
 /// Threads: calls are serialised by the caller.
 class DecisionStore {
  public:
   virtual ~DecisionStore() = default;
-  /// Durable (as far as this store is) when it returns OK; after an error nothing was appended and
-  /// the service must stop.
-  virtual absl::Status Append(const DecisionRecord& record) = 0;
-  /// What the store keeps in memory, oldest first; may be empty.
-  virtual const std::vector<DecisionRecord>& records() const = 0;
+  /// Durable (as far as this store is) when it returns OK. `snapshot`, the coordinator's state
+  /// behind the record, replaces the older one; null = keep that.
+  /// Errors: INVALID_ARGUMENT unless the record's sequence is num_records(); the disk's reason,
+  /// after which the record may be there or not: the service must stop.
+  virtual absl::Status Append(const EventRecord& record, const CoordinatorState* snapshot) = 0;
+  virtual int64_t num_records() const = 0;
+  /// Calls `visit` with each record from `first` on, oldest first, until it returns an error, which
+  /// is passed on.  Errors: also those of reading.
+  virtual absl::Status Read(int64_t first,
+                            const std::function<absl::Status(const EventRecord&)>& visit) const = 0;
+  /// The newest snapshot; nothing when there is none that can be used.
+  virtual std::optional<StoredSnapshot> ReadSnapshot() const = 0;
 };
 
-/// Appends one JSON line per decision to `path`, flushed and checked, and keeps no records; with
-/// path "" it keeps them in memory only. Line: {"sequence", "time", "type": "start_generation" |
-/// "verdict" | "end_run", ...}. A verdict line has boundary, step, verdict ("keep" | "plan"),
-/// plan_epoch, frontier, cuts, moves, moved_bytes, predicted times, eta, reason.
-absl::StatusOr<std::unique_ptr<DecisionStore>> MakeMemoryDecisionStore(const std::string& path);
+/// Keeps everything in memory only: the twin for tests.
+std::unique_ptr<DecisionStore> MakeMemoryDecisionStore();
+
+struct OpenedDecisionStore {
+  std::unique_ptr<DecisionStore> store;
+  std::string repair;  // what was damaged and what was done about it; empty = nothing
+};
+
+/// The durable store: SQLite in RUN/decisions.db, each Append one synced transaction. Every record
+/// has a digest, and all are checked here. Behind the first damaged record nothing is kept: the
+/// whole ones go into a new database, the damaged files stay as decisions.db.damaged.
+/// RUN/decisions.jsonl is a copy of the decisions for people and scripts, brought up to date here;
+/// it also is the witness of records that the database has lost without a trace.
+/// Errors: NOT_FOUND for a missing folder, FAILED_PRECONDITION when another process serves the run,
+/// or with other settings than recorded, or by another version's format; DATA_LOSS when nothing can
+/// be saved.  Cost: reads the whole log, about 0.5 s for 100,000 records.
+absl::StatusOr<OpenedDecisionStore> OpenDecisionStore(const std::string& run_dir,
+                                                      const RunSettings& settings);
+
+struct RecordedRun {
+  std::unique_ptr<const DecisionStore> store;  // the whole records
+  RunSettings settings;
+  std::string damage;  // what ends the whole records early; empty = nothing
+};
+
+/// The same for reading only, also while the run goes on; changes nothing.
+absl::StatusOr<RecordedRun> OpenRecordedRun(const std::string& run_dir);
 
 /// The JSON line of one decision, without newline.
 std::string DecisionJson(int64_t sequence, absl::Time now, const Decision& decision);

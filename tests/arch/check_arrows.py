@@ -39,7 +39,8 @@ ARROWS = {
     "services/parameter_service": (BASE + ["services/obs", "services/rpc"], WIRE + LOG),
     "pipeline": (BASE, []),
     "freeze_service/core": (BASE + ["pipeline"], []),
-    "freeze_service/store": (BASE + ["services/obs", "pipeline", "freeze_service/core"], LOG),
+    # config: a run's settings are stored as their text.
+    "freeze_service/store": (BASE + ["services/obs", "services/config", "pipeline", "freeze_service/core"], LOG),
     "freeze_service/rpc": (SERVICES + ["pipeline", "freeze_service/core", "freeze_service/store"], WIRE + LOG),
     "freeze_service": (SERVICES + ["pipeline", "freeze_service"], WIRE + LOG),
     "worker/data": (SERVICES + ["pipeline"], ["torch"] + LOG),
@@ -50,7 +51,8 @@ ARROWS = {
     "worker/engine": (SERVICES + ["pipeline", "worker/data", "worker/model", "worker/comm", "worker/control"],
                       ["torch"] + LOG),
     "worker": (SERVICES + ["pipeline", "worker"], WIRE + LOG),
-    "cli": (SERVICES + ["pipeline"], WIRE + LOG),
+    # core and store: `smartpipe replay` reads a run's log, without a service.
+    "cli": (SERVICES + ["pipeline", "freeze_service/core", "freeze_service/store"], WIRE + LOG),
     "tests": (SERVICES + ["services/parameter_service", "pipeline", "freeze_service", "worker", "cli", "tests"],
               list(LIBRARIES)),
 }
@@ -158,7 +160,8 @@ BAD = {
     "worker/control/a.cc": [
         '#include "worker/engine/trainer.h"', "#include <ATen/core/Tensor.h>", '#include "freeze_service/core/coordinator.h"'],
     "worker/main.cc": ['#include "freeze_service/core/coordinator.h"', "#include <torch/torch.h>"],
-    "cli/a.cc": ["#include <ATen/ATen.h>", '#include "worker/engine/engine.h"'],
+    "cli/a.cc": [
+        "#include <ATen/ATen.h>", '#include "worker/engine/engine.h"', '#include "freeze_service/rpc/service.h"'],
 }
 GOOD = {
     "services/base/b.h": ["#include <mutex>", '#include "absl/status/status.h"', '#include "services/base/ids.h"'],
@@ -175,7 +178,8 @@ GOOD = {
     "worker/engine/b.cc": ["#include <ATen/core/Tensor.h>", '#include "worker/comm/transport.h"', "#include <thread>"],
     "worker/control/b.cc": ['#include "smartpipe/v1/a.grpc.pb.h"', '#include "services/config/run_config.h"'],
     "worker/main.cc": ['#include "worker/engine/engine.h"', '#include "worker/control/session.h"'],
-    "cli/b.cc": ['#include "pipeline/simulate.h"', "#include <grpcpp/grpcpp.h>"],
+    "cli/b.cc": [
+        '#include "pipeline/simulate.h"', "#include <grpcpp/grpcpp.h>", '#include "freeze_service/store/store.h"'],
     "tests/unit/b_test.cc": ["#include <torch/torch.h>", '#include "freeze_service/core/coordinator.h"', "#include <random>"],
 }
 

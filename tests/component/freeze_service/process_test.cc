@@ -116,7 +116,8 @@ TEST_F(FreezeServiceProcess, RefusesAMissingRunDirectoryAndConfig) {
   wrong_dir.run_dir = wrong_config.config = dir_.File("nowhere");
   Process no_dir(ArgvAt(wrong_dir));
   EXPECT_EQ(no_dir.Wait(absl::Seconds(10)), 1);
-  EXPECT_THAT(no_dir.output(), HasSubstr("decisions.jsonl"));
+  EXPECT_THAT(no_dir.output(),
+              HasSubstr(absl::StrCat("cannot open the folder ", wrong_dir.run_dir)));
   Process no_config(ArgvAt(wrong_config));
   EXPECT_EQ(no_config.Wait(absl::Seconds(10)), 1);
   EXPECT_THAT(no_config.output(), HasSubstr("cannot open the config file"));
@@ -131,6 +132,25 @@ TEST_F(FreezeServiceProcess, AFullDiskStopsItWithAMessage) {
   ASSERT_TRUE(w0.Announce().ok());
   EXPECT_FALSE(w1.Announce().ok());
   EXPECT_THAT(w0.WaitEndOfRun().reason(), HasSubstr("No space left on device"));
+  EXPECT_EQ(process.Wait(absl::Seconds(10)), 1);
+  EXPECT_THAT(process.output(), HasSubstr("cannot record its decisions"));
+}
+
+TEST_F(FreezeServiceProcess, ADatabaseThatCannotGrowStopsItWithAMessage) {
+  std::vector<std::string> argv = Argv({"--ready-fd", "1"});
+  // 36 KiB; the signal for going over it is ignored, so that it is an error.
+  argv.insert(argv.begin(), {"/bin/sh", "-c", "trap '' XFSZ; ulimit -f 72; exec \"$0\" \"$@\""});
+  Process process(argv);
+  StartedRun run(Channel(Address(process)));
+  const v1::Verdict first = run.w0.Next().verdict();
+  absl::Status status;
+  for (int64_t interval = 0; status.ok() && interval < 2; ++interval) {
+    for (const auto& [worker, rank] : {std::pair(&run.w1, 1), std::pair(&run.w0, 0)}) {
+      if (status.ok()) status = worker->Report(worker->MakeReport(rank, interval, first));
+    }
+  }
+  EXPECT_FALSE(status.ok());
+  EXPECT_THAT(run.w0.WaitEndOfRun().reason(), HasSubstr("decisions.db"));
   EXPECT_EQ(process.Wait(absl::Seconds(10)), 1);
   EXPECT_THAT(process.output(), HasSubstr("cannot record its decisions"));
 }

@@ -22,18 +22,22 @@ using Stub = v1::FreezeService::Stub;
 /// A store whose disk is full from the n-th record on.
 class FullStore final : public DecisionStore {
  public:
-  explicit FullStore(size_t num_records) : num_records_(num_records) {}
-  absl::Status Append(const DecisionRecord& record) override {
-    if (records_.size() >= num_records_)
+  explicit FullStore(int64_t num_records) : num_records_(num_records) {}
+  absl::Status Append(const EventRecord& record, const CoordinatorState* snapshot) override {
+    if (store_->num_records() >= num_records_)
       return absl::ResourceExhaustedError("No space left on device");
-    records_.push_back(record);
-    return absl::OkStatus();
+    return store_->Append(record, snapshot);
   }
-  const std::vector<DecisionRecord>& records() const override { return records_; }
+  int64_t num_records() const override { return store_->num_records(); }
+  absl::Status Read(int64_t first,
+                    const std::function<absl::Status(const EventRecord&)>& visit) const override {
+    return store_->Read(first, visit);
+  }
+  std::optional<StoredSnapshot> ReadSnapshot() const override { return store_->ReadSnapshot(); }
 
  private:
-  const size_t num_records_;
-  std::vector<DecisionRecord> records_;
+  const int64_t num_records_;
+  const std::unique_ptr<DecisionStore> store_ = MakeMemoryDecisionStore();
 };
 
 /// Over a port (true) or in process (false).

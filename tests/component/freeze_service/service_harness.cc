@@ -3,7 +3,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "freeze_service/rpc/codec.h"
+#include "freeze_service/store/restore.h"
 #include "gtest/gtest.h"
 #include "services/config/run_config.h"
 #include "services/rpc/channel.h"
@@ -31,16 +31,17 @@ enabled = false
 ServiceHarness::ServiceHarness(HarnessOptions options) {
   absl::StatusOr<RunConfig> config = ParseRunConfig(options.config, "test.toml");
   EXPECT_TRUE(config.ok()) << config.status();
+  const RunSettings settings = {.config_toml = ToToml(*config), .num_cores = 3};
   std::unique_ptr<DecisionStore> store = std::move(options.store);
-  if (store == nullptr) store = MakeMemoryDecisionStore(File("decisions.jsonl")).value();
+  if (store == nullptr) store = OpenDecisionStore(dir_.path(), settings).value().store;
+  auto coordinator = RestoreCoordinator(MakeCoordinatorOptions(settings).value(), *store).value();
   service_ = FreezeServiceImpl::Create({.run_id = "test",
-                                        .config_toml = ToToml(*config),
+                                        .config_toml = settings.config_toml,
                                         .run_dir = dir_.path(),
                                         .metrics_path = File("metrics.jsonl"),
                                         .batch_size = config->train.batch_size,
-                                        .num_cores = 3},
-                                       Coordinator::Create(MakeCoordinatorOptions(*config)).value(),
-                                       std::move(store), &clock_)
+                                        .num_cores = settings.num_cores},
+                                       std::move(coordinator), std::move(store), &clock_)
                  .value();
   server_ = StartServer({}, {{FreezeServiceImpl::kName, service_.get()}}).value();
 }
@@ -126,6 +127,15 @@ grpc::Status FakeWorker::EndOfStream() {
   const grpc::Status status = stream_->Finish();
   stream_ = nullptr;
   return status;
+}
+
+std::vector<v1::Verdict> FakeWorker::RestOfVerdicts() {
+  std::vector<v1::Verdict> verdicts;
+  v1::JoinResponse message;
+  while (stream_->Read(&message)) {
+    if (message.has_verdict()) verdicts.push_back(message.verdict());
+  }
+  return verdicts;
 }
 
 v1::AnnounceLayersRequest MakeAnnouncement(const std::string& worker, int64_t incarnation) {

@@ -64,6 +64,8 @@ class FakeWorker {
   /// Skips everything before the end of the run.
   v1::EndOfRun WaitEndOfRun();
   grpc::Status EndOfStream();
+  /// All verdicts until the stream's end.
+  std::vector<v1::Verdict> RestOfVerdicts();
   /// Breaks the connection.
   void Break() { context_.TryCancel(); }
 

@@ -1,155 +1,161 @@
+// Both stores: what goes in comes out; and what the durable one does with its files.
 #include "freeze_service/store/decision_store.h"
 
 #include <sys/resource.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <csignal>
 #include <filesystem>
-#include <fstream>
-#include <limits>
-#include <sstream>
+#include <memory>
+#include <string>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "freeze_service/store/event_codec.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
-#include "nlohmann/json.hpp"
+#include "tests/testutil/process.h"
+#include "tests/unit/store/log_harness.h"
 
 namespace smartpipe {
 namespace {
 
 using ::testing::HasSubstr;
+using testutil::LogSettings;
+using testutil::Texts;
 
-Verdict MakeVerdict() {
-  Verdict verdict;
-  verdict.boundary = IntervalIndex(3);
-  verdict.step = Step(30);
-  verdict.plan.emplace();
-  verdict.reason = "freezes layer 0 \"stem\": eta 0.05 < tau 0.1 for 1 interval";
-  verdict.frontier = LayerIndex(1);
-  verdict.cuts = {LayerIndex(2), LayerIndex(5)};
-  verdict.plan_epoch = PlanEpoch(1);
-  verdict.moves = {{LayerIndex(2), StageIndex(1), StageIndex(0)}};
-  verdict.moved_bytes = 1000;
-  verdict.predicted_old_step_s = 0.25;
-  verdict.predicted_step_s = 0.125;
-  verdict.eta = {0.05, std::numeric_limits<double>::quiet_NaN(),
-                 std::numeric_limits<double>::infinity()};
-  return verdict;
-}
+constexpr int64_t kIntervals = 8;
+constexpr int64_t kRecords = 4 + 2 * kIntervals;
 
-DecisionRecord MakeRecord(int64_t sequence) {
-  return {sequence,
-          absl::FromUnixSeconds(1700000000),
-          StopRequested{"enough"},
-          {MakeVerdict(), EndRun{false, "enough"}}};
-}
-
-class DecisionStoreTest : public testing::Test {
+/// The durable store (true) or its twin (false).
+class DecisionStoreTest : public testing::TestWithParam<bool> {
  protected:
-  void SetUp() override {
-    path_ = absl::StrCat(testing::TempDir(), "/decisions-", getpid(), "-",
-                         testing::UnitTest::GetInstance()->current_test_info()->name(), ".jsonl");
-    std::filesystem::remove(path_);
-  }
-  void TearDown() override { std::filesystem::remove(path_); }
-
-  std::string Contents() const {
-    std::ifstream in(path_);
-    std::stringstream text;
-    text << in.rdbuf();
-    return text.str();
+  std::unique_ptr<DecisionStore> Open() {
+    if (!GetParam()) return MakeMemoryDecisionStore();
+    OpenedDecisionStore opened = OpenDecisionStore(dir_.path(), LogSettings()).value();
+    EXPECT_EQ(opened.repair, "");
+    return std::move(opened.store);
   }
 
-  std::string path_;
+  testutil::TempDir dir_;
 };
 
-TEST(DecisionJson, VerdictIsOneLineWithEveryNumber) {
-  EXPECT_EQ(
-      DecisionJson(7, absl::FromUnixMicros(1700000000123456), MakeVerdict()),
-      R"({"sequence":7,"time":"2023-11-14T22:13:20.123456Z","type":"verdict","boundary":3,"step":30,)"
-      R"("verdict":"plan","plan_epoch":1,"frontier":1,"cuts":[2,5],)"
-      R"("moves":[{"layer":2,"from_stage":1,"to_stage":0}],"moved_bytes":1000,)"
-      R"("predicted_old_step_s":0.25,"predicted_step_s":0.125,"even_step_s":0.0,"eta":[0.05,null,null],)"
-      R"("reason":"freezes layer 0 \"stem\": eta 0.05 < tau 0.1 for 1 interval"})");
+INSTANTIATE_TEST_SUITE_P(Stores, DecisionStoreTest, testing::Bool(),
+                         [](const auto& info) { return info.param ? "Sqlite" : "Memory"; });
+
+TEST_P(DecisionStoreTest, GivesBackWhatItGot) {
+  const auto store = Open();
+  EXPECT_EQ(store->num_records(), 0);
+  EXPECT_FALSE(store->ReadSnapshot().has_value());
+  testutil::RecordRun(kIntervals, 5, *store);
+  EXPECT_EQ(store->num_records(), kRecords);
+  const auto twin = MakeMemoryDecisionStore();
+  testutil::RecordRun(kIntervals, 5, *twin);
+  EXPECT_EQ(Texts(*store), Texts(*twin));
+  const std::optional<StoredSnapshot> snapshot = store->ReadSnapshot();
+  ASSERT_TRUE(snapshot.has_value());
+  EXPECT_EQ(snapshot->num_records, 20);
+  EXPECT_EQ(EncodeState(snapshot->state), EncodeState(twin->ReadSnapshot()->state));
 }
 
-TEST(DecisionJson, StartAndEnd) {
-  StartGeneration start{Generation(1), {WorkerId("w0"), WorkerId("w1")}, {}};
-  start.plan.cuts = {LayerIndex(4)};
-  start.plan.schedule = "1f1b";
-  EXPECT_EQ(DecisionJson(0, absl::UnixEpoch(), start),
-            R"({"sequence":0,"time":"1970-01-01T00:00:00.000000Z","type":"start_generation",)"
-            R"("generation":1,"members":["w0","w1"],"plan_epoch":0,"frontier":0,"cuts":[4],)"
-            R"("schedule":"1f1b"})");
-  EXPECT_EQ(
-      DecisionJson(1, absl::UnixEpoch(), EndRun{false, "worker \"w1\" was lost\n"}),
-      R"({"sequence":1,"time":"1970-01-01T00:00:00.000000Z","type":"end_run","success":false,)"
-      R"("reason":"worker \"w1\" was lost\n"})");
+TEST_P(DecisionStoreTest, SequenceMustBeGapless) {
+  const auto store = Open();
+  EXPECT_EQ(store->Append({1, absl::UnixEpoch(), StopRequested{}, {}}, nullptr).message(),
+            "record 1 cannot be stored, the next is 0");
+  EXPECT_TRUE(store->Append({0, absl::UnixEpoch(), StopRequested{}, {}}, nullptr).ok());
+  EXPECT_EQ(store->Append({0, absl::UnixEpoch(), StopRequested{}, {}}, nullptr).code(),
+            absl::StatusCode::kInvalidArgument);
 }
 
-TEST(DecisionJson, BytesThatAreNoTextDoNotBreakTheLine) {
-  const std::string line =
-      DecisionJson(0, absl::UnixEpoch(), EndRun{false, "last words \xff\xfe\x01"});
-  EXPECT_TRUE(nlohmann::json::accept(line)) << line;
+TEST_P(DecisionStoreTest, AVisitorsErrorEndsTheReading) {
+  const auto store = Open();
+  testutil::RecordRun(kIntervals, 0, *store);
+  int num_seen = 0;
+  const absl::Status status = store->Read(3, [&](const EventRecord& record) {
+    EXPECT_EQ(record.sequence, 3 + num_seen++);
+    return num_seen == 2 ? absl::AbortedError("enough") : absl::OkStatus();
+  });
+  EXPECT_EQ(status, absl::AbortedError("enough"));
+  EXPECT_EQ(num_seen, 2);
 }
 
-TEST_F(DecisionStoreTest, AppendsOneLinePerDecisionAndKeepsWhatWasThere) {
-  std::ofstream(path_) << "{}\n";
-  const auto store = *MakeMemoryDecisionStore(path_);
-  ASSERT_TRUE(store->Append(MakeRecord(0)).ok());
-  ASSERT_TRUE(store->Append({1, absl::UnixEpoch(), StopRequested{}, {}}).ok());
-  EXPECT_TRUE(store->records().empty());  // they are in the file
-  EXPECT_EQ(Contents(),
-            absl::StrCat("{}\n", DecisionJson(0, MakeRecord(0).now, MakeVerdict()), "\n",
-                         DecisionJson(0, MakeRecord(0).now, EndRun{false, "enough"}), "\n"));
+class SqliteStoreTest : public testing::Test {
+ protected:
+  OpenedDecisionStore Open() { return OpenDecisionStore(dir_.path(), LogSettings()).value(); }
+  std::string File(const std::string& name) const { return dir_.File(name); }
+
+  testutil::TempDir dir_;
+};
+
+TEST_F(SqliteStoreTest, IsThereAfterItWasClosed) {
+  testutil::RecordRun(kIntervals, 5, *Open().store);
+  const std::string lines = testutil::ReadFile(File("decisions.jsonl"));
+  const OpenedDecisionStore again = Open();
+  EXPECT_EQ(again.repair, "");
+  const auto twin = MakeMemoryDecisionStore();
+  testutil::RecordRun(kIntervals, 5, *twin);
+  EXPECT_EQ(Texts(*again.store), Texts(*twin));
+  EXPECT_TRUE(again.store->ReadSnapshot().has_value());
+  EXPECT_EQ(testutil::ReadFile(File("decisions.jsonl")), lines);
+  // start_generation, a verdict per boundary, end_run
+  EXPECT_EQ(std::count(lines.begin(), lines.end(), '\n'), 1 + kIntervals + 1);
 }
 
-TEST_F(DecisionStoreTest, WithoutAPathItIsMemoryOnly) {
-  const auto store = *MakeMemoryDecisionStore("");
-  EXPECT_TRUE(store->Append(MakeRecord(0)).ok());
-  EXPECT_EQ(store->records().size(), 1);
+TEST_F(SqliteStoreTest, TheLinesAreBroughtUpToDate) {
+  testutil::RecordRun(kIntervals, 0, *Open().store);
+  const std::string lines = testutil::ReadFile(File("decisions.jsonl"));
+  for (size_t size = 0; size <= lines.size(); size += 61) {
+    testutil::WriteFile(File("decisions.jsonl"), lines.substr(0, size));
+    EXPECT_EQ(Open().repair, "");
+    ASSERT_EQ(testutil::ReadFile(File("decisions.jsonl")), lines) << size;
+  }
 }
 
-TEST_F(DecisionStoreTest, SequenceMustBeGapless) {
-  const auto store = *MakeMemoryDecisionStore(path_);
-  EXPECT_EQ(store->Append(MakeRecord(1)).code(), absl::StatusCode::kInvalidArgument);
-  EXPECT_TRUE(store->Append(MakeRecord(0)).ok());
-  EXPECT_EQ(store->Append(MakeRecord(0)).message(),
-            "decision record 0 cannot be stored, the next is 1");
+TEST_F(SqliteStoreTest, OneServiceAtATimeAndWithTheSameSettings) {
+  {
+    const OpenedDecisionStore first = Open();
+    const absl::Status second = OpenDecisionStore(dir_.path(), LogSettings()).status();
+    EXPECT_EQ(second.code(), absl::StatusCode::kFailedPrecondition);
+    EXPECT_THAT(std::string(second.message()), HasSubstr("another freeze_service serves the run"));
+  }
+  RunSettings other = LogSettings();
+  other.num_cores = 7;
+  EXPECT_THAT(std::string(OpenDecisionStore(dir_.path(), other).status().message()),
+              HasSubstr("other settings: --cores 2 was recorded, now it is --cores 7; "));
+  EXPECT_EQ(Open().repair, "");
+  EXPECT_EQ(OpenDecisionStore(File("nowhere"), other).status().code(), absl::StatusCode::kNotFound);
 }
 
-TEST_F(DecisionStoreTest, FullDiskIsAnErrorAndNothingIsAppended) {
-  const auto store = *MakeMemoryDecisionStore("/dev/full");
-  const absl::Status status = store->Append(MakeRecord(0));
-  EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted);
-  EXPECT_EQ(status.message(), "cannot write to /dev/full: No space left on device");
-  EXPECT_EQ(store->Append(MakeRecord(1)).code(), absl::StatusCode::kInvalidArgument);
+TEST_F(SqliteStoreTest, ReadsWhileAnotherWrites) {
+  const OpenedDecisionStore writer = Open();
+  testutil::RecordRun(kIntervals, 5, *writer.store);
+  const absl::StatusOr<RecordedRun> reader = OpenRecordedRun(dir_.path());
+  ASSERT_TRUE(reader.ok()) << reader.status();
+  EXPECT_EQ(reader->settings, LogSettings());
+  EXPECT_EQ(reader->damage, "");
+  EXPECT_EQ(Texts(*reader->store), Texts(*writer.store));
+  EXPECT_EQ(OpenRecordedRun(File("nowhere")).status().code(), absl::StatusCode::kNotFound);
 }
 
-// The file may grow only to a part of the second record: the part that fitted is taken back.
-TEST_F(DecisionStoreTest, HalfALineIsTakenBack) {
-  const auto store = *MakeMemoryDecisionStore(path_);
-  ASSERT_TRUE(store->Append(MakeRecord(0)).ok());
-  const std::string before = Contents();
+// The files may not grow: what does not fit is not there, and the log goes on once there is room.
+TEST_F(SqliteStoreTest, AFullDiskIsAnErrorAndNothingIsAppended) {
+  const OpenedDecisionStore opened = Open();
+  const EventRecord record{0, absl::UnixEpoch(), StopRequested{std::string(20'000, 'x')}, {}};
   rlimit old_limit;
   ASSERT_EQ(getrlimit(RLIMIT_FSIZE, &old_limit), 0);
   const auto old_handler = std::signal(SIGXFSZ, SIG_IGN);
   rlimit limit = old_limit;
-  limit.rlim_cur = before.size() + 10;
+  limit.rlim_cur = 4096;
   ASSERT_EQ(setrlimit(RLIMIT_FSIZE, &limit), 0);
-  const absl::Status status = store->Append(MakeRecord(1));
+  const absl::Status status = opened.store->Append(record, nullptr);
   setrlimit(RLIMIT_FSIZE, &old_limit);
   std::signal(SIGXFSZ, old_handler);
-  EXPECT_THAT(status.message(), HasSubstr(absl::StrCat("cannot write to ", path_, ": ")));
-  EXPECT_EQ(Contents(), before);
-  EXPECT_TRUE(store->Append(MakeRecord(1)).ok());
-}
-
-TEST_F(DecisionStoreTest, APathThatCannotBeOpenedIsNamed) {
-  const auto store = MakeMemoryDecisionStore("/no/such/folder/decisions.jsonl");
-  EXPECT_EQ(store.status().code(), absl::StatusCode::kNotFound);
-  EXPECT_EQ(store.status().message(),
-            "cannot open /no/such/folder/decisions.jsonl: No such file or directory");
+  EXPECT_FALSE(status.ok());
+  EXPECT_THAT(std::string(status.message()), HasSubstr(File("decisions.db")));
+  EXPECT_EQ(opened.store->num_records(), 0);
+  EXPECT_TRUE(opened.store->Append(record, nullptr).ok());
+  EXPECT_EQ(Texts(*opened.store), std::vector<std::string>{testutil::Text(record)});
 }
 
 }  // namespace
