@@ -14,6 +14,7 @@
 #include "cli/explain_command.h"
 #include "cli/plan_command.h"
 #include "cli/render.h"
+#include "cli/replay_command.h"
 #include "cli/simulate_command.h"
 #include "cli/timeline_command.h"
 #include "cli/usage.h"
@@ -28,6 +29,7 @@ constexpr char kExamples[] = R"(Examples:
       --set freeze.policy=fixed --run-dir runs/fixed --summary fixed.json
   smartpipe explain runs/fixed
   smartpipe timeline runs/fixed --svg pipeline.svg --perfetto pipeline.json
+  smartpipe replay runs/fixed
   smartpipe config check my.toml
   smartpipe config show my.toml
   smartpipe config keys freeze
@@ -174,6 +176,8 @@ int main(int argc, char** argv) {
   CLI::App* timeline = smartpipe::AddTimelineCommand(app, timeline_arguments);
   smartpipe::ExplainArguments explain_arguments;
   CLI::App* explain = smartpipe::AddExplainCommand(app, explain_arguments);
+  smartpipe::ReplayArguments replay_arguments;
+  CLI::App* replay = smartpipe::AddReplayCommand(app, replay_arguments);
   CLI::App* config = app.add_subcommand("config", "check and explain config files");
   config->require_subcommand(1);
   CLI::App* check = config->add_subcommand("check", "say what is wrong: line, key and cure");
@@ -219,6 +223,7 @@ int main(int argc, char** argv) {
   return OutputWritten([&] {
     if (timeline->parsed()) return smartpipe::TimelineCommand(timeline_arguments);
     if (explain->parsed()) return smartpipe::ExplainCommand(explain_arguments);
+    if (replay->parsed()) return smartpipe::ReplayCommand(replay_arguments);
     if (check->parsed())
       return smartpipe::ConfigCheckCommand(arguments.config_path, arguments.sets);
     if (show->parsed()) return smartpipe::ConfigShowCommand(arguments.config_path, arguments.sets);

@@ -35,7 +35,7 @@ TEST(TrainTest, SummaryAndRunDirectoryKeepTheContract) {
   EXPECT_GT(summary["wall_seconds"], 0.0);
   EXPECT_EQ(summary["weights_sha256"].get<std::string>().size(), 64u);
   for (const char* name :
-       {"config.toml", "decisions.jsonl", "metrics.jsonl", "model.safetensors"}) {
+       {"config.toml", "decisions.db", "decisions.jsonl", "metrics.jsonl", "model.safetensors"}) {
     EXPECT_FALSE(testutil::ReadFile(run.run_dir() + "/" + name).empty()) << name;
   }
 }
@@ -71,6 +71,8 @@ TEST(TrainTest, ForcedFreezeAndRebalanceChangeNoByte) {
     EXPECT_EQ(summary["weights_sha256"], expected) << stages << " stages";
     EXPECT_EQ(summary["frozen_layers"], 5);
     EXPECT_EQ(summary["layers_moved"] > 0, stages > 1);
+    testutil::Process replay({testutil::Binary("smartpipe"), "replay", run.run_dir()});
+    EXPECT_EQ(replay.Wait(absl::Seconds(30)), 0) << replay.output();
     std::vector<std::pair<int, int>> frontiers;
     int last = 0;
     for (const nlohmann::json& decision : summary["decisions"]) {
