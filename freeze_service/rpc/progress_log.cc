@@ -4,6 +4,9 @@
 #include <cerrno>
 #include <cmath>
 #include <cstring>
+#include <filesystem>
+#include <limits>
+#include <system_error>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -31,10 +34,43 @@ absl::StatusOr<std::unique_ptr<ProgressLog>> ProgressLog::Create(const std::stri
                                                                  int64_t batch_size) {
   std::unique_ptr<ProgressLog> log(new ProgressLog(path, batch_size));
   if (path.empty()) return log;
+  SP_RETURN_IF_ERROR(log->ReadBack());
   log->file_.open(path, std::ios::out | std::ios::app);
   if (!log->file_)
     return absl::UnavailableError(absl::StrCat("cannot open ", path, ": ", std::strerror(errno)));
   return log;
+}
+
+absl::Status ProgressLog::ReadBack() {
+  std::error_code error;
+  if (!std::filesystem::is_regular_file(path_, error)) return absl::OkStatus();
+  std::ifstream file(path_);
+  const auto number_in = [](const nlohmann::json& json, const char* key) {
+    const auto found = json.find(key);
+    return found != json.end() && found->is_number() ? found->get<double>()
+                                                     : std::numeric_limits<double>::quiet_NaN();
+  };
+  int64_t num_whole_bytes = 0;
+  for (std::string text; std::getline(file, text) && !file.eof();) {
+    num_whole_bytes += static_cast<int64_t>(text.size()) + 1;
+    const nlohmann::json line = nlohmann::json::parse(text, nullptr, false);
+    if (!line.is_object()) continue;
+    if (const double step = number_in(line, "step"); step >= static_cast<double>(steps_done_)) {
+      steps_done_ = static_cast<int64_t>(step) + 1;
+      loss_ = number_in(line, "loss");
+    }
+    const auto found = line.find("evaluation");
+    if (found == line.end() || !found->is_object() || !(number_in(*found, "step") >= 0)) continue;
+    v1::Evaluation evaluation;
+    evaluation.set_step(static_cast<int64_t>(number_in(*found, "step")));
+    evaluation.set_accuracy(number_in(*found, "accuracy"));
+    evaluation.set_loss(number_in(*found, "loss"));
+    evaluation.set_seconds(number_in(*found, "seconds"));
+    if (IsNew(evaluation)) evaluations_.push_back(evaluation);
+  }
+  std::filesystem::resize_file(path_, static_cast<uintmax_t>(num_whole_bytes), error);
+  if (!error) return absl::OkStatus();
+  return absl::UnavailableError(absl::StrCat("cannot shorten ", path_, ": ", error.message()));
 }
 
 bool ProgressLog::IsNew(const v1::Evaluation& evaluation) const {

@@ -30,7 +30,8 @@ class ProgressLog {
     int64_t interval_steps = 1;
   };
 
-  /// `path` "" = no file.  Errors: UNAVAILABLE when it cannot be opened.
+  /// `path` "" = no file. Goes on where the file's last whole line is.  Errors: UNAVAILABLE when it
+  /// cannot be opened.
   static absl::StatusOr<std::unique_ptr<ProgressLog>> Create(const std::string& path,
                                                              int64_t batch_size);
 
@@ -52,6 +53,8 @@ class ProgressLog {
       : path_(std::move(path)), batch_size_(batch_size) {}
   absl::Status CheckRequest(const v1::ReportProgressRequest& request, const Length& length) const;
   bool IsNew(const v1::Evaluation& evaluation) const;
+  /// Takes over what the file tells, and cuts off a last part of a line.
+  absl::Status ReadBack();
   void Write(const std::string& lines);
 
   const std::string path_;

@@ -41,6 +41,32 @@ std::vector<json> Lines(const std::string& path) {
   return lines;
 }
 
+TEST(ProgressLog, GoesOnBehindTheLastWholeLine) {
+  testutil::TempDir dir;
+  const std::string path = dir.File("m");
+  v1::ReportProgressRequest request = Steps(0, 6, 0.5);
+  request.add_evaluations()->set_step(4);
+  request.mutable_evaluations(0)->set_accuracy(0.75);
+  request.mutable_evaluations(0)->set_loss(0.5);
+  v1::Run before, after;
+  {
+    const auto log = ProgressLog::Create(path, 64).value();
+    ASSERT_TRUE(log->Add(request, kLength, FrontierAt).ok());
+    log->Fill(before);
+  }
+  const std::string text = testutil::ReadFile(path);
+  testutil::WriteFile(path, text + "{\"step\": 6, \"lo");  // killed while it wrote
+  const auto log = ProgressLog::Create(path, 64).value();
+  EXPECT_EQ(testutil::ReadFile(path), text);
+  log->Fill(after);
+  before.clear_samples_per_second();  // of the newest steps only
+  EXPECT_EQ(after.SerializeAsString(), before.SerializeAsString());
+  ASSERT_TRUE(log->Add(request, kLength, FrontierAt).ok());  // repeated by the worker
+  EXPECT_EQ(testutil::ReadFile(path), text);
+  ASSERT_TRUE(log->Add(Steps(5, 7, 0.5), kLength, FrontierAt).ok());
+  EXPECT_EQ(Lines(path).size(), 8u);
+}
+
 TEST(ProgressLog, WritesOneLineForEachStepAndEvaluationOnce) {
   testutil::TempDir dir;
   std::unique_ptr<ProgressLog> log = ProgressLog::Create(dir.File("m"), 64).value();
