@@ -26,6 +26,8 @@ int main(int argc, char** argv) {
                  "cores that all workers share, for the planner; 0 = each has its own")
       ->check(CLI::Range(0, 1 << 20))
       ->capture_default_str();
+  app.add_option("--parameter-service", options.parameter_service,
+                 "HOST:PORT of the parameter service, told to the workers; none = no checkpoints");
   app.add_option("--linger-s", options.linger_s, "seconds to stay after the end of the run")
       ->check(CLI::Range(0.0, 86'400.0))
       ->capture_default_str();

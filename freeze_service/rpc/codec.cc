@@ -156,6 +156,10 @@ absl::Status CheckEndWorker(const v1::EndWorkerRequest& request) {
   SP_RETURN_IF_ERROR(CheckNotNegative("verdict_wait_s", request.verdict_wait_s()));
   SP_RETURN_IF_ERROR(CheckNotNegative("switch_s", request.switch_s()));
   SP_RETURN_IF_ERROR(CheckNotNegative("report_s", request.report_s()));
+  SP_RETURN_IF_ERROR(CheckNotNegative("checkpoint_s", request.checkpoint_s()));
+  if (request.checkpoint_bytes_written() < 0 || request.checkpoint_bytes_shared() < 0) {
+    return absl::InvalidArgumentError("the bytes of checkpoints are negative");
+  }
   const std::string& digest = request.weights_sha256();
   if (digest.empty() || ParseContentDigest(digest).ok()) return absl::OkStatus();
   return absl::InvalidArgumentError("weights_sha256 is neither empty nor 64 lowercase hex digits");

@@ -235,6 +235,7 @@ absl::Status FreezeServiceImpl::AddStream(const std::shared_ptr<JoinStream>& str
   message.mutable_welcome()->set_config_toml(options_.config_toml);
   message.mutable_welcome()->set_run_dir(options_.run_dir);
   message.mutable_welcome()->set_num_cores(options_.num_cores);
+  message.mutable_welcome()->set_parameter_service(options_.parameter_service);
   stream->Send(std::move(message));
   v1::JoinResponse waiting;
   waiting.mutable_waiting()->set_message(coordinator_->state_message());

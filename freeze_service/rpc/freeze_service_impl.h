@@ -42,8 +42,9 @@ class FreezeServiceImpl final
     std::string metrics_path;  // metrics.jsonl; "" = none
     std::string costs_path;    // costs.json; "" = none
     int64_t batch_size = 1;
-    int32_t num_cores = 0;  // told to the workers
-    FaultHook fault_hook;   // for tests
+    int32_t num_cores = 0;          // told to the workers
+    std::string parameter_service;  // HOST:PORT, told to the workers; "" = no checkpoints
+    FaultHook fault_hook;           // for tests
   };
   /// `coordinator` is the one behind the store's records (RestoreCoordinator): what they tell is
   /// published already. Workers that had joined a run that has not started must join again.

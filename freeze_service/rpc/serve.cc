@@ -77,6 +77,7 @@ absl::Status Serve(const ServeOptions& options, const sigset_t& stop_signals) {
                                                    .costs_path = run_dir / "costs.json",
                                                    .batch_size = config.train.batch_size,
                                                    .num_cores = options.num_cores,
+                                                   .parameter_service = options.parameter_service,
                                                    .fault_hook = std::move(fault_hook)};
   SP_ASSIGN_OR_RETURN(auto service,
                       FreezeServiceImpl::Create(service_options, std::move(coordinator),

@@ -10,13 +10,14 @@ namespace smartpipe {
 
 struct ServeOptions {
   std::string listen = "127.0.0.1:50051";
-  std::string config;     // the run's TOML file
-  std::string run_dir;    // existing folder; the log of decisions and metrics.jsonl go there
-  int ready_fd = -1;      // "PORT\n" is written to it when serving; -1 = none
-  int num_cores = 0;      // that all workers share; 0 = each has its own
-  double linger_s = 30;   // how long it answers after the end of the run
-  bool insecure = false;  // listen on other addresses than loopback
-  std::string die_at;     // for tests: "after_append:7", see ParseFaultPoint; "" = never
+  std::string config;   // the run's TOML file
+  std::string run_dir;  // existing folder; the log of decisions and metrics.jsonl go there
+  int ready_fd = -1;    // "PORT\n" is written to it when serving; -1 = none
+  int num_cores = 0;    // that all workers share; 0 = each has its own
+  std::string parameter_service;  // HOST:PORT for the workers' checkpoints; "" = none are taken
+  double linger_s = 30;           // how long it answers after the end of the run
+  bool insecure = false;          // listen on other addresses than loopback
+  std::string die_at;             // for tests: "after_append:7", see ParseFaultPoint; "" = never
 };
 
 /// Goes on with the run that run_dir holds, if it holds one. Serves until one of `stop_signals`

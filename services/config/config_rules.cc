@@ -271,6 +271,8 @@ absl::StatusOr<RunShape> MakeRunShape(const RunConfig& config, int64_t num_train
   }
   const int64_t interval = config.freeze.interval_steps;
   shape.interval_steps = interval > 0 ? interval : std::max<int64_t>(1, shape.steps_per_epoch / 4);
+  const int64_t every = config.checkpoint.every_steps;
+  shape.checkpoint_steps = every > 0 ? every : shape.steps_per_epoch;
   shape.num_boundaries = (shape.num_steps + shape.interval_steps - 1) / shape.interval_steps;
   for (const auto& [step, frontier] : config.freeze.schedule) {
     if (step >= shape.num_steps) {

@@ -24,6 +24,7 @@ constexpr int64_t kEpochsMax = 1'000'000;
 constexpr int64_t kBatchSizeMax = 1'048'576;
 constexpr int64_t kSamplesMax = 1'000'000'000;
 constexpr int64_t kThreadsMax = 256;
+constexpr int64_t kCheckpointsMax = 10'000;
 constexpr int64_t kHitsMax = 16;  // as many intervals as the policies remember
 
 std::vector<KeySpec> MakeKeyTable() {
@@ -126,6 +127,13 @@ std::vector<KeySpec> MakeKeyTable() {
        "compute threads of each worker; results are comparable only at the same number"},
       {"worker.trace", [](C& c) { return &c.worker.trace; }, AnyValue{},
        "record every instruction's start and end, for smartpipe timeline and explain"},
+
+      {"checkpoint.every_steps", [](C& c) { return &c.checkpoint.every_steps; },
+       IntRange{0, limits::kStepsMax},
+       "steps between checkpoints; 0 = once an epoch; one more follows the last step"},
+      {"checkpoint.keep_last", [](C& c) { return &c.checkpoint.keep_last; },
+       IntRange{1, kCheckpointsMax},
+       "newest complete checkpoints that are kept; older ones are deleted unless they are pinned"},
   };
 }
 

@@ -81,6 +81,11 @@ struct WorkerConfig {
   bool trace = true;
 };
 
+struct CheckpointConfig {
+  int64_t every_steps = 0;  // 0 = once an epoch; after the last step in any case
+  int64_t keep_last = 3;
+};
+
 struct RunConfig {
   TrainConfig train;
   OptimConfig optim;
@@ -91,6 +96,7 @@ struct RunConfig {
   ModelConfig model;
   DataConfig data;
   WorkerConfig worker;
+  CheckpointConfig checkpoint;
   double decision_timeout_s = 60;  // how long a worker waits at a boundary for its verdict
 };
 
@@ -145,6 +151,7 @@ struct RunShape {
   int64_t num_steps = 0;        // min(epochs * steps_per_epoch, max_steps if given)
   int64_t interval_steps = 0;   // K >= 1
   int64_t num_boundaries = 0;  // boundaries 0..num_boundaries-1 have a verdict: ceil(num_steps / K)
+  int64_t checkpoint_steps = 0;  // >= 1, between checkpoints
 };
 /// Errors: INVALID_ARGUMENT when the training set has less than one batch, or a freeze.schedule
 /// step is not a multiple of the interval or not before the run's end.

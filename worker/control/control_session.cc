@@ -255,7 +255,8 @@ absl::Status ControlSessionImpl::Handle(const v1::JoinResponse& message) {
       welcome_ = RunWelcome{.run_id = message.welcome().run_id(),
                             .config_toml = message.welcome().config_toml(),
                             .run_dir = message.welcome().run_dir(),
-                            .num_cores = message.welcome().num_cores()};
+                            .num_cores = message.welcome().num_cores(),
+                            .parameter_service = message.welcome().parameter_service()};
       return absl::OkStatus();
     }
     case v1::JoinResponse::kWaiting:

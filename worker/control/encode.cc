@@ -100,6 +100,9 @@ v1::EndWorkerRequest EncodeResult(const WorkerResult& result) {
   request.set_verdict_wait_s(result.verdict_wait_s);
   request.set_switch_s(result.switch_s);
   request.set_report_s(result.report_s);
+  request.set_checkpoint_s(result.checkpoint_s);
+  request.set_checkpoint_bytes_written(result.checkpoint_bytes_written);
+  request.set_checkpoint_bytes_shared(result.checkpoint_bytes_shared);
   request.set_weights_sha256(result.weights_sha256);
   request.set_train_loss(result.train_loss);
   return request;

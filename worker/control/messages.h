@@ -22,6 +22,7 @@ struct RunWelcome {
   std::string config_toml;  // for ParseRunConfig
   std::string run_dir;      // on the machine of the service; all workers of a local run share it
   int32_t num_cores = 0;    // that all workers share; 0 = each has its own
+  std::string parameter_service;  // HOST:PORT; empty = no checkpoints are taken
 };
 
 /// All wanted workers are there.
@@ -98,9 +99,12 @@ struct WorkerResult {
   double train_s = 0;         // first step's start to last step's end, without evaluation
   double verdict_wait_s = 0;  // sums over the run
   double switch_s = 0;
-  double report_s = 0;              // on the compute thread
-  std::string weights_sha256 = {};  // last stage only
-  double train_loss = 0;            // last stage only: mean over the last epoch's steps
+  double report_s = 0;                   // on the compute thread
+  double checkpoint_s = 0;               // on the compute thread
+  int64_t checkpoint_bytes_written = 0;  // new to the store
+  int64_t checkpoint_bytes_shared = 0;   // the store had them
+  std::string weights_sha256 = {};       // last stage only
+  double train_loss = 0;                 // last stage only: mean over the last epoch's steps
 };
 
 }  // namespace smartpipe

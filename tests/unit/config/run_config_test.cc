@@ -60,6 +60,9 @@ schedule = [[0, 1], [40, 3]]
 interval_steps = 20
 [rebalance]
 enabled = false
+[checkpoint]
+every_steps = 50
+keep_last = 2
 [data]
 path = "/data/größe"
 )",
@@ -72,6 +75,8 @@ path = "/data/größe"
   EXPECT_EQ(config->pipeline.schedule, "gpipe");
   EXPECT_THAT(config->freeze.schedule, ElementsAre(Pair(0, 1), Pair(40, 3)));
   EXPECT_FALSE(config->rebalance.enabled);
+  EXPECT_EQ(config->checkpoint.every_steps, 50);
+  EXPECT_EQ(config->checkpoint.keep_last, 2);
   EXPECT_EQ(config->data.path, "/data/größe");
 }
 
@@ -218,6 +223,13 @@ TEST(RunShapeTest, StepsIntervalsAndBoundaries) {
   EXPECT_EQ(shape->num_steps, 1874);
   EXPECT_EQ(shape->interval_steps, 234);
   EXPECT_EQ(shape->num_boundaries, 9);  // 8 whole intervals and a short one
+}
+
+TEST(RunShapeTest, CheckpointsAreTakenOnceAnEpochUnlessTheConfigSays) {
+  RunConfig config;
+  EXPECT_EQ(MakeRunShape(config, 60'000)->checkpoint_steps, 937);
+  config.checkpoint.every_steps = 20;
+  EXPECT_EQ(MakeRunShape(config, 60'000)->checkpoint_steps, 20);
 }
 
 TEST(RunShapeTest, LimitsBind) {
