@@ -189,6 +189,9 @@ absl::StatusOr<RunResult> RunMonitor::Result(const RunConfig& config, const std:
     result.verdict_wait_seconds = std::max(result.verdict_wait_seconds, worker.verdict_wait_s());
     result.switch_seconds = std::max(result.switch_seconds, worker.switch_s());
     result.report_seconds = std::max(result.report_seconds, worker.report_s());
+    result.checkpoint_seconds = std::max(result.checkpoint_seconds, worker.checkpoint_s());
+    result.checkpoint_bytes_written += worker.checkpoint_bytes_written();
+    result.checkpoint_bytes_shared += worker.checkpoint_bytes_shared();
     if (worker.weights_sha256().empty()) continue;
     result.weights_sha256 = worker.weights_sha256();
     result.train_loss = worker.train_loss();

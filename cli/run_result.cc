@@ -47,6 +47,9 @@ Json ResultJson(const RunResult& result) {
           {"verdict_wait_seconds", RealJson(result.verdict_wait_seconds)},
           {"switch_seconds", RealJson(result.switch_seconds)},
           {"report_seconds", RealJson(result.report_seconds)},
+          {"checkpoint_seconds", RealJson(result.checkpoint_seconds)},
+          {"checkpoint_bytes_written", result.checkpoint_bytes_written},
+          {"checkpoint_bytes_shared", result.checkpoint_bytes_shared},
           {"weights_sha256", result.weights_sha256},
           {"run_dir", result.run_dir},
           {"decisions", std::move(decisions)}};
@@ -153,6 +156,7 @@ std::string ResultTable(const RunResult& result) {
   }
   rows.push_back({"wait for verdicts", share(result.verdict_wait_seconds)});
   rows.push_back({"statistics, reports", share(result.report_seconds)});
+  rows.push_back({"checkpoints", share(result.checkpoint_seconds)});
   rows.push_back({"files", result.run_dir});
   std::string out;
   for (const auto& [name, value] : rows)

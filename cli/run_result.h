@@ -33,9 +33,12 @@ struct RunResult {
   double total_seconds = 0;  // of the command
   double samples_per_second = 0;
   double speedup_limit = 1;         // largest speed-up by the work that this run's freezing saves
-  double verdict_wait_seconds = 0;  // largest sum over the workers; the same for the next two
+  double verdict_wait_seconds = 0;  // largest sum over the workers; the same for the next three
   double switch_seconds = 0;
   double report_seconds = 0;
+  double checkpoint_seconds = 0;
+  int64_t checkpoint_bytes_written = 0;  // over all checkpoints and workers
+  int64_t checkpoint_bytes_shared = 0;   // of layers that were stored already
   std::string weights_sha256;
   std::vector<DecisionRecord> decisions;  // by step
 };

@@ -79,9 +79,14 @@ class RunMonitorTest : public testing::Test {
     run_.set_step(20);
     v1::EndWorkerRequest* first = run_.add_ended_workers();
     first->set_train_s(4);
+    first->set_checkpoint_s(0.25);
+    first->set_checkpoint_bytes_written(300);
+    first->set_checkpoint_bytes_shared(20);
     v1::EndWorkerRequest* last = run_.add_ended_workers();
     last->set_train_s(3.5);
     last->set_verdict_wait_s(0.5);
+    last->set_checkpoint_s(0.125);
+    last->set_checkpoint_bytes_written(500);
     last->set_weights_sha256("ab");
     last->set_train_loss(0.25);
   }

@@ -32,6 +32,9 @@ RunResult Example(const std::string& policy, double wall_seconds) {
       .speedup_limit = 1.5,
       .verdict_wait_seconds = 0.01,
       .report_seconds = 0.2,
+      .checkpoint_seconds = 0.4,
+      .checkpoint_bytes_written = 3000,
+      .checkpoint_bytes_shared = 1000,
       .weights_sha256 = std::string(64, 'a'),
       .decisions = {
           {.step = 312, .plan_epoch = 1, .frontier = 2, .cuts = {4}, .reason = "First \"one\"."},
@@ -58,6 +61,9 @@ TEST(SummaryJsonTest, HoldsTheContract) {
   EXPECT_EQ(json["wall_seconds"], 83);
   EXPECT_EQ(json["total_seconds"], 93);
   EXPECT_EQ(json["samples_per_second"], 1441.6);
+  EXPECT_EQ(json["checkpoint_seconds"], 0.4);
+  EXPECT_EQ(json["checkpoint_bytes_written"], 3000);
+  EXPECT_EQ(json["checkpoint_bytes_shared"], 1000);
   EXPECT_EQ(json["weights_sha256"].get<std::string>().size(), 64u);
   ASSERT_EQ(json["decisions"].size(), 3u);
   EXPECT_EQ(json["decisions"][0], (nlohmann::json{{"step", 312},
