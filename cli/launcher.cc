@@ -10,6 +10,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_replace.h"
 #include "absl/strings/strip.h"
 #include "absl/time/clock.h"
 #include "services/base/status_macros.h"
@@ -17,10 +18,16 @@
 namespace smartpipe {
 namespace {
 
+constexpr char kParameterName[] = "parameter_service";
 constexpr char kServiceName[] = "freeze_service";
 constexpr int kLastWords = 10;
 
 std::string WorkerName(int64_t index) { return absl::StrCat("w", index); }
+
+bool IsService(const std::string& name) { return name == kServiceName || name == kParameterName; }
+
+// "freeze_service" as people read it.
+std::string Spoken(const std::string& name) { return absl::StrReplaceAll(name, {{"_", " "}}); }
 
 absl::Status CheckProgram(const std::string& path) {
   if (access(path.c_str(), X_OK) == 0) return absl::OkStatus();
@@ -48,6 +55,7 @@ class FdCloser {
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<Launcher>> Launcher::Create(const LaunchOptions& options) {
+  SP_RETURN_IF_ERROR(CheckProgram(options.parameter_program));
   SP_RETURN_IF_ERROR(CheckProgram(options.service_program));
   SP_RETURN_IF_ERROR(CheckProgram(options.worker_program));
   auto launcher = std::unique_ptr<Launcher>(new Launcher(options));
@@ -60,19 +68,15 @@ std::string Launcher::LogPath(const std::string& name) const {
 }
 
 absl::Status Launcher::StartAll() {
-  int ends[2];
-  if (pipe2(ends, O_CLOEXEC | O_NONBLOCK) != 0) return absl::ErrnoToStatus(errno, "pipe2");
-  FdCloser read_end(ends[0]), write_end(ends[1]);
-  SP_RETURN_IF_ERROR(children_->Start(
-      {.name = kServiceName,
-       .argv = {options_.service_program, "--listen", "127.0.0.1:0", "--config",
-                options_.run_dir + "/config.toml", "--run-dir", options_.run_dir, "--ready-fd",
-                absl::StrCat(write_end.fd()), "--cores", absl::StrCat(options_.num_cores)},
-       .log_path = LogPath(kServiceName),
-       .inherited_fd = write_end.fd()}));
-  write_end.Close();  // or the end of the service would not end the pipe
-  SP_ASSIGN_OR_RETURN(const std::string port, WaitForPort(read_end.fd()));
-  service_address_ = absl::StrCat("127.0.0.1:", port);
+  SP_ASSIGN_OR_RETURN(const std::string parameter_address,
+                      StartService(kParameterName, {options_.parameter_program, "--dir",
+                                                    options_.run_dir + "/checkpoints"}));
+  SP_ASSIGN_OR_RETURN(
+      service_address_,
+      StartService(kServiceName,
+                   {options_.service_program, "--config", options_.run_dir + "/config.toml",
+                    "--run-dir", options_.run_dir, "--cores", absl::StrCat(options_.num_cores),
+                    "--parameter-service", parameter_address}));
   for (int64_t i = 0; i < options_.num_workers; ++i) {
     const std::string name = WorkerName(i);
     SP_RETURN_IF_ERROR(children_->Start(
@@ -83,7 +87,22 @@ absl::Status Launcher::StartAll() {
   return absl::OkStatus();
 }
 
-absl::StatusOr<std::string> Launcher::WaitForPort(int ready_fd) {
+absl::StatusOr<std::string> Launcher::StartService(const std::string& name,
+                                                   std::vector<std::string> argv) {
+  int ends[2];
+  if (pipe2(ends, O_CLOEXEC | O_NONBLOCK) != 0) return absl::ErrnoToStatus(errno, "pipe2");
+  FdCloser read_end(ends[0]), write_end(ends[1]);
+  argv.insert(argv.end(), {"--listen", "127.0.0.1:0", "--ready-fd", absl::StrCat(write_end.fd())});
+  SP_RETURN_IF_ERROR(children_->Start({.name = name,
+                                       .argv = std::move(argv),
+                                       .log_path = LogPath(name),
+                                       .inherited_fd = write_end.fd()}));
+  write_end.Close();  // or the end of the service would not end the pipe
+  SP_ASSIGN_OR_RETURN(const std::string port, WaitForPort(name, read_end.fd()));
+  return absl::StrCat("127.0.0.1:", port);
+}
+
+absl::StatusOr<std::string> Launcher::WaitForPort(const std::string& name, int ready_fd) {
   const absl::Time deadline = absl::Now() + options_.start_timeout;
   std::string text;
   while (absl::Now() < deadline) {
@@ -97,22 +116,22 @@ absl::StatusOr<std::string> Launcher::WaitForPort(int ready_fd) {
       const absl::string_view digits = absl::StripSuffix(text, "\n");
       if (absl::SimpleAtoi(digits, &port) && port > 0 && port < 65'536) return absl::StrCat(port);
       return absl::InternalError(
-          absl::StrCat("the freeze service gave no port but \"", digits, "\""));
+          absl::StrCat("the ", Spoken(name), " gave no port but \"", digits, "\""));
     }
     if (count == 0) {  // the service has gone, or closed its end without a word
       children_->Wait(absl::Seconds(1));
-      return absl::UnavailableError("the freeze service did not start");
+      return absl::UnavailableError(absl::StrCat("the ", Spoken(name), " did not start"));
     }
   }
-  return absl::DeadlineExceededError(absl::StrCat("the freeze service did not start within ",
+  return absl::DeadlineExceededError(absl::StrCat("the ", Spoken(name), " did not start within ",
                                                   absl::FormatDuration(options_.start_timeout),
-                                                  "; see ", LogPath(kServiceName)));
+                                                  "; see ", LogPath(name)));
 }
 
 bool Launcher::workers_done() const {
   const std::vector<ChildExit>& exits = children_->exits();
   return std::count_if(exits.begin(), exits.end(), [](const ChildExit& exit) {
-           return exit.ok() && exit.name != kServiceName;
+           return exit.ok() && !IsService(exit.name);
          }) == options_.num_workers;
 }
 
@@ -125,17 +144,17 @@ std::optional<LaunchFailure> Launcher::FindFailure(absl::string_view message) co
   };
   const ChildExit* blamed = nullptr;
   for (const ChildExit& exit : children_->exits()) {
-    if (exit.ok() && exit.name != kServiceName) continue;
+    if (exit.ok() && !IsService(exit.name)) continue;
     if (blamed == nullptr || rank(exit) < rank(*blamed)) blamed = &exit;
   }
   if (blamed == nullptr) return std::nullopt;
-  const bool is_service = blamed->name == kServiceName;
   const std::string log_path = LogPath(blamed->name);
-  return LaunchFailure{.process = absl::StrCat(is_service ? "" : "worker ", blamed->name),
-                       .how = DescribeExit(*blamed),
-                       .killed = blamed->signal != 0,
-                       .last_words = LastLines(log_path, kLastWords),
-                       .log_path = log_path};
+  return LaunchFailure{
+      .process = absl::StrCat(IsService(blamed->name) ? "" : "worker ", blamed->name),
+      .how = DescribeExit(*blamed),
+      .killed = blamed->signal != 0,
+      .last_words = LastLines(log_path, kLastWords),
+      .log_path = log_path};
 }
 
 }  // namespace smartpipe

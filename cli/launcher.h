@@ -1,4 +1,5 @@
-// The processes of a run on this machine: one freeze_service and one stage_worker per stage.
+// The processes of a run on this machine: one parameter_service, one freeze_service and the
+// stage_workers.
 #pragma once
 
 #include <cstdint>
@@ -16,12 +17,13 @@
 namespace smartpipe {
 
 struct LaunchOptions {
+  std::string parameter_program;
   std::string service_program;
   std::string worker_program;
-  std::string run_dir;    // has config.toml and logs/
+  std::string run_dir;    // has config.toml and logs/; checkpoints/ is made in it
   int64_t num_cores = 0;  // of this machine, one for each compute thread; 0 = enough
   int64_t num_workers = 1;
-  absl::Duration start_timeout = absl::Seconds(30);  // until the service listens
+  absl::Duration start_timeout = absl::Seconds(30);  // until a service listens
 };
 
 /// Why a run ended before its time.
@@ -42,8 +44,8 @@ class Launcher {
   /// yet.
   static absl::StatusOr<std::unique_ptr<Launcher>> Create(const LaunchOptions& options);
 
-  /// Starts the service, waits for its port, starts the workers. An error, or a stop signal
-  /// (CANCELLED), leaves processes to StopAll.
+  /// Starts the parameter service, then the freeze service, waiting for the port of each, then the
+  /// workers. An error, or a stop signal (CANCELLED), leaves processes to StopAll.
   absl::Status StartAll();
 
   /// Sleeps until a process ends, a stop signal comes, or `timeout` is over.
@@ -54,20 +56,22 @@ class Launcher {
   bool workers_done() const;
   /// Describes the process whose end ended the run: a killed one before a failed one, then the one
   /// whose quoted name ("w1") comes first in `message`, the service's sentence about the run's end
-  /// (the others fail because the run ended), then the first seen. None if none has failed; the
+  /// (the others fail because the run ended), then the first seen. None if none has failed; a
   /// service's own end counts as failure.
   std::optional<LaunchFailure> FindFailure(absl::string_view message = "") const;
 
   /// SIGTERM, after 2.5 s SIGKILL; returns when all have gone.
   void StopAll() { children_->StopAll(absl::Milliseconds(2500)); }
 
-  /// "127.0.0.1:1234"; after StartAll.
+  /// "127.0.0.1:1234", of the freeze service; after StartAll.
   const std::string& service_address() const { return service_address_; }
 
  private:
   explicit Launcher(const LaunchOptions& options) : options_(options) {}
   std::string LogPath(const std::string& name) const;
-  absl::StatusOr<std::string> WaitForPort(int ready_fd);
+  /// Starts a program that listens on a port of its choice. Returns its address.
+  absl::StatusOr<std::string> StartService(const std::string& name, std::vector<std::string> argv);
+  absl::StatusOr<std::string> WaitForPort(const std::string& name, int ready_fd);
 
   LaunchOptions options_;
   std::unique_ptr<ChildProcesses> children_;

@@ -34,7 +34,8 @@ class LocalRun {
   absl::StatusOr<RunResult> Run() {
     SP_ASSIGN_OR_RETURN(const std::string programs, ProgramFolder());
     SP_ASSIGN_OR_RETURN(launcher_,
-                        Launcher::Create({.service_program = programs + "/freeze_service",
+                        Launcher::Create({.parameter_program = programs + "/parameter_service",
+                                          .service_program = programs + "/freeze_service",
                                           .worker_program = programs + "/stage_worker",
                                           .run_dir = run_dir_,
                                           .num_cores = CoresForWorkers(),

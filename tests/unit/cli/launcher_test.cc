@@ -31,12 +31,16 @@ while [ $# -gt 0 ]; do
     --service) service=$2 ;;
     --worker-id) worker=$2 ;;
     --config) config=$2 ;;
+    --dir) dir=$2 ;;
+    --parameter-service) parameters=$2 ;;
   esac
   shift
 done
 )";
 constexpr char kServe[] =
-    "echo \"config $config\"; echo 4242 >&$fd; exec {fd}>&-; exec sleep 1000\n";
+    "echo \"config $config, parameters at $parameters\"; echo 4242 >&$fd; exec {fd}>&-; exec sleep "
+    "1000\n";
+constexpr char kKeep[] = "echo \"in $dir\"; echo 2424 >&$fd; exec {fd}>&-; exec sleep 1000\n";
 
 std::string Blame(const Launcher& launcher, absl::string_view message = "") {
   const std::optional<LaunchFailure> failure = launcher.FindFailure(message);
@@ -52,10 +56,12 @@ class LauncherTest : public testing::Test {
     return path;
   }
 
-  // Creates a launcher of these two scripts.
-  void Launch(const std::string& service, const std::string& worker, int64_t num_workers) {
+  // Creates a launcher of these scripts.
+  void Launch(const std::string& service, const std::string& worker, int64_t num_workers,
+              const std::string& parameters = kKeep) {
     std::filesystem::create_directories(dir_.File("run/logs"));
-    auto created = Launcher::Create({.service_program = Script("service", service),
+    auto created = Launcher::Create({.parameter_program = Script("parameters", parameters),
+                                     .service_program = Script("service", service),
                                      .worker_program = Script("worker", worker),
                                      .run_dir = dir_.File("run"),
                                      .num_workers = num_workers,
@@ -84,7 +90,10 @@ TEST_F(LauncherTest, WorkersGetThePortTheServiceTold) {
   launcher_->StopAll();
   EXPECT_THAT(LastLines(dir_.File("run/logs/w2.log"), 5), ElementsAre("w2 at 127.0.0.1:4242"));
   EXPECT_THAT(LastLines(dir_.File("run/logs/freeze_service.log"), 5),
-              ElementsAre(absl::StrCat("config ", dir_.File("run/config.toml"))));
+              ElementsAre(absl::StrCat("config ", dir_.File("run/config.toml"),
+                                       ", parameters at 127.0.0.1:2424")));
+  EXPECT_THAT(LastLines(dir_.File("run/logs/parameter_service.log"), 5),
+              ElementsAre(absl::StrCat("in ", dir_.File("run/checkpoints"))));
 }
 
 TEST_F(LauncherTest, AFailingWorkerIsNamedWithItsLastWords) {
@@ -142,6 +151,21 @@ TEST_F(LauncherTest, TheServicesOwnEndIsAFailure) {
   EXPECT_EQ(Blame(*launcher_), "freeze_service exited with code 0");
 }
 
+TEST_F(LauncherTest, TheParameterServicesOwnEndIsAFailure) {
+  ASSERT_NO_FATAL_FAILURE(Launch(kServe, "kill -KILL $(cat " + dir_.File("pid") + "); sleep 1000\n",
+                                 1, "echo $$ > " + dir_.File("pid") + "; " + kKeep));
+  ASSERT_TRUE(launcher_->StartAll().ok());
+  ASSERT_NO_FATAL_FAILURE(WaitUntil([&] { return launcher_->FindFailure().has_value(); }));
+  EXPECT_EQ(Blame(*launcher_), "parameter_service was killed by SIGKILL (signal 9)");
+}
+
+TEST_F(LauncherTest, AParameterServiceThatDoesNotStartIsExplained) {
+  ASSERT_NO_FATAL_FAILURE(Launch(kServe, "exit 0\n", 2, "echo 'no room'; exit 1\n"));
+  EXPECT_EQ(launcher_->StartAll().message(), "the parameter service did not start");
+  EXPECT_EQ(Blame(*launcher_), "parameter_service exited with code 1");
+  EXPECT_THAT(launcher_->FindFailure()->last_words, ElementsAre("no room"));
+}
+
 TEST_F(LauncherTest, AServiceThatDoesNotStartIsExplained) {
   ASSERT_NO_FATAL_FAILURE(Launch("echo 'no such luck'; exit 1\n", "exit 0\n", 2));
   const absl::Status status = launcher_->StartAll();
@@ -163,7 +187,8 @@ TEST_F(LauncherTest, AStopSignalEndsTheWaitForTheService) {
 }
 
 TEST_F(LauncherTest, AMissingProgramIsFoundBeforeAnythingStarts) {
-  const auto launcher = Launcher::Create({.service_program = "/nonexistent/freeze_service",
+  const auto launcher = Launcher::Create({.parameter_program = "/bin/true",
+                                          .service_program = "/nonexistent/freeze_service",
                                           .worker_program = "/bin/true",
                                           .run_dir = dir_.path()});
   EXPECT_THAT(std::string(launcher.status().message()), HasSubstr("/nonexistent/freeze_service"));
