@@ -14,8 +14,10 @@ namespace {
 
 constexpr int64_t kReserveBytesMax = int64_t{1} << 30;
 
-v1::PutLayerHeader MakeHeader(const LayerPlace& place, absl::string_view bytes,
-                              const ContentDigest& digest) {
+constexpr int32_t kPageSize = 1000;
+
+v1::PutLayerHeader MakeHeader(const LayerPlace& place, const ContentDigest& digest,
+                              int64_t size_bytes) {
   v1::PutLayerHeader header;
   header.set_run_id(place.run);
   header.set_generation(place.generation.value());
@@ -24,7 +26,7 @@ v1::PutLayerHeader MakeHeader(const LayerPlace& place, absl::string_view bytes,
   header.set_num_layers(place.num_layers);
   header.set_name(place.name);
   header.set_sha256(digest.hex());
-  header.set_size_bytes(static_cast<int64_t>(bytes.size()));
+  header.set_size_bytes(size_bytes);
   return header;
 }
 
@@ -64,8 +66,36 @@ class ParameterClient::Retry {
   absl::Duration wait_;
 };
 
+/// The context of one attempt; Cancel ends it.
+class ParameterClient::Attempt {
+ public:
+  explicit Attempt(ParameterClient* client) : client_(client) {
+    SetTimeout(context_, client_->options_.call_timeout);
+    absl::MutexLock lock(&client_->mutex_);
+    client_->attempts_.insert(&context_);
+    if (client_->cancelled_) context_.TryCancel();
+  }
+  ~Attempt() {
+    absl::MutexLock lock(&client_->mutex_);
+    client_->attempts_.erase(&context_);
+  }
+  Attempt(const Attempt&) = delete;
+  Attempt& operator=(const Attempt&) = delete;
+  grpc::ClientContext& context() { return context_; }
+
+ private:
+  ParameterClient* const client_;
+  grpc::ClientContext context_;
+};
+
 ParameterClient::ParameterClient(ParameterClientOptions options)
     : options_(std::move(options)), stub_(v1::ParameterService::NewStub(options_.channel)) {}
+
+void ParameterClient::Cancel() {
+  absl::MutexLock lock(&mutex_);
+  cancelled_ = true;
+  for (grpc::ClientContext* context : attempts_) context->TryCancel();
+}
 
 // ---- Put ----------------------------------------------------------------------------------------
 
@@ -74,11 +104,10 @@ absl::StatusOr<v1::PutLayerResponse> ParameterClient::Send(const v1::PutLayerHea
                                                            absl::string_view bytes,
                                                            std::optional<int64_t> offset,
                                                            int64_t* bytes_sent) {
-  grpc::ClientContext context;
-  SetTimeout(context, options_.call_timeout);
+  Attempt attempt(this);
   v1::PutLayerResponse response;
   const std::unique_ptr<grpc::ClientWriter<v1::PutLayerRequest>> writer =
-      stub_->PutLayer(&context, &response);
+      stub_->PutLayer(&attempt.context(), &response);
   v1::PutLayerRequest request;
   *request.mutable_header() = header;
   bool open = writer->Write(request);
@@ -100,8 +129,8 @@ absl::StatusOr<v1::PutLayerResponse> ParameterClient::Send(const v1::PutLayerHea
 absl::StatusOr<PutOutcome> ParameterClient::PutLayer(const LayerPlace& place,
                                                      absl::string_view bytes,
                                                      std::optional<ContentDigest> digest) {
-  const v1::PutLayerHeader header =
-      MakeHeader(place, bytes, digest.has_value() ? *digest : DigestOf(bytes));
+  const v1::PutLayerHeader header = MakeHeader(
+      place, digest.has_value() ? *digest : DigestOf(bytes), static_cast<int64_t>(bytes.size()));
   PutOutcome outcome;
   Retry retry(options_);
   std::optional<int64_t> offset;  // none: only ask
@@ -135,6 +164,30 @@ absl::StatusOr<PutOutcome> ParameterClient::PutLayer(const LayerPlace& place,
   }
 }
 
+absl::StatusOr<PutOutcome> ParameterClient::PutStoredLayer(const LayerPlace& place,
+                                                           const ContentDigest& digest,
+                                                           int64_t size_bytes) {
+  const v1::PutLayerHeader header = MakeHeader(place, digest, size_bytes);
+  PutOutcome outcome;
+  Retry retry(options_);
+  while (true) {
+    const absl::StatusOr<v1::PutLayerResponse> response =
+        Send(header, "", std::nullopt, &outcome.bytes_sent);
+    if (response.ok() && !response->complete()) {
+      return absl::NotFoundError(absl::StrCat(NameOf("putting", place.run, place.step, place.layer),
+                                              ": the store no longer has the content that it had"));
+    }
+    if (response.ok()) {
+      outcome.already_there = true;
+      outcome.checkpoint_complete = response->checkpoint_complete();
+      return outcome;
+    }
+    if (!retry.Again(response.status())) {
+      return retry.GaveUp(response.status(), NameOf("putting", place.run, place.step, place.layer));
+    }
+  }
+}
+
 // ---- Get ----------------------------------------------------------------------------------------
 
 struct ParameterClient::Received {
@@ -146,10 +199,9 @@ struct ParameterClient::Received {
 // One call that adds to `received`. OK: all bytes are there.
 absl::Status ParameterClient::Receive(const v1::GetLayerRequest& request, int64_t size_bytes_max,
                                       Received& received) {
-  grpc::ClientContext context;
-  SetTimeout(context, options_.call_timeout);
+  Attempt attempt(this);
   const std::unique_ptr<grpc::ClientReader<v1::GetLayerResponse>> reader =
-      stub_->GetLayer(&context, request);
+      stub_->GetLayer(&attempt.context(), request);
   v1::GetLayerResponse response;
   absl::Status problem;
   while (problem.ok() && reader->Read(&response)) {
@@ -175,7 +227,7 @@ absl::Status ParameterClient::Receive(const v1::GetLayerRequest& request, int64_
       received.bytes += response.chunk().data();
     }
   }
-  if (!problem.ok()) context.TryCancel();
+  if (!problem.ok()) attempt.context().TryCancel();
   const absl::Status status = FromGrpcStatus(reader->Finish());
   SP_RETURN_IF_ERROR(problem);
   SP_RETURN_IF_ERROR(status);
@@ -213,9 +265,9 @@ template <typename Method, typename Request, typename Response>
 absl::Status ParameterClient::Call(Method method, const Request& request, Response* response) {
   Retry retry(options_);
   while (true) {
-    grpc::ClientContext context;
-    SetTimeout(context, options_.call_timeout);
-    const absl::Status status = FromGrpcStatus((stub_.get()->*method)(&context, request, response));
+    Attempt attempt(this);
+    const absl::Status status =
+        FromGrpcStatus((stub_.get()->*method)(&attempt.context(), request, response));
     if (status.ok()) return status;
     if (!retry.Again(status)) {
       return retry.GaveUp(status, "the call of the parameter service");
@@ -243,6 +295,28 @@ absl::Status ParameterClient::DeleteCheckpoint(const std::string& run, Step step
   request.set_generation(generation.value());
   v1::DeleteCheckpointResponse response;
   return Call(&v1::ParameterService::Stub::DeleteCheckpoint, request, &response);
+}
+
+absl::StatusOr<std::vector<v1::Checkpoint>> ParameterClient::ListCheckpoints(
+    const std::string& run) {
+  v1::ListCheckpointsRequest request;
+  request.set_run_id(run);
+  request.set_page_size(kPageSize);
+  std::vector<v1::Checkpoint> checkpoints;
+  do {
+    v1::ListCheckpointsResponse page;
+    SP_RETURN_IF_ERROR(Call(&v1::ParameterService::Stub::ListCheckpoints, request, &page));
+    checkpoints.insert(checkpoints.end(), page.checkpoints().begin(), page.checkpoints().end());
+    request.set_page_token(page.next_page_token());
+  } while (!request.page_token().empty());
+  return checkpoints;
+}
+
+absl::StatusOr<int64_t> ParameterClient::CollectGarbage() {
+  v1::CollectGarbageResponse response;
+  SP_RETURN_IF_ERROR(
+      Call(&v1::ParameterService::Stub::CollectGarbage, v1::CollectGarbageRequest(), &response));
+  return response.freed_bytes();
 }
 
 }  // namespace smartpipe

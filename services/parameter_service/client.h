@@ -5,12 +5,15 @@
 #include <functional>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
+#include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
+#include "absl/synchronization/mutex.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "services/base/content_digest.h"
@@ -53,16 +56,23 @@ struct StoredCheckpoint {
 
 /// Calls that end with UNAVAILABLE are repeated, with growing waits, from where they stopped; all
 /// other errors are returned as the service said them (see the proto file), with what was called.
-/// Threads: all methods from any thread; each blocks until it is done.
+/// Threads: all methods from any thread; each blocks until it is done, except Cancel.
 class ParameterClient {
  public:
   explicit ParameterClient(ParameterClientOptions options);
+
+  /// Ends the calls under way and all later ones with CANCELLED; a wait between two attempts ends
+  /// when options.sleep does.
+  void Cancel() ABSL_LOCKS_EXCLUDED(mutex_);
 
   /// Stores `bytes` as the layer's content. Asks first, so a content that the store has costs one
   /// message. `digest` spares its computation to a caller that knows it (a frozen layer's does not
   /// change).
   absl::StatusOr<PutOutcome> PutLayer(const LayerPlace& place, absl::string_view bytes,
                                       std::optional<ContentDigest> digest = std::nullopt);
+  /// Stores a content that the store has, without its bytes.  Errors: NOT_FOUND if it has not.
+  absl::StatusOr<PutOutcome> PutStoredLayer(const LayerPlace& place, const ContentDigest& digest,
+                                            int64_t size_bytes);
   /// The layer's bytes, digest checked.
   /// Errors: DATA_LOSS when they are wrong at the service; UNAVAILABLE when they came wrong each
   /// time; RESOURCE_EXHAUSTED when the layer has more than `size_bytes_max`.
@@ -73,8 +83,13 @@ class ParameterClient {
                                                  std::optional<Step> step = std::nullopt);
   /// generation 0 = not fenced.
   absl::Status DeleteCheckpoint(const std::string& run, Step step, Generation generation);
+  /// All checkpoints of the run, also incomplete and damaged ones, by step.
+  absl::StatusOr<std::vector<v1::Checkpoint>> ListCheckpoints(const std::string& run);
+  /// Removes what no checkpoint holds. Returns the bytes freed.
+  absl::StatusOr<int64_t> CollectGarbage();
 
  private:
+  class Attempt;
   class Retry;
   struct Received;
 
@@ -88,6 +103,9 @@ class ParameterClient {
 
   const ParameterClientOptions options_;
   const std::unique_ptr<v1::ParameterService::Stub> stub_;
+  absl::Mutex mutex_;
+  bool cancelled_ ABSL_GUARDED_BY(mutex_) = false;
+  std::set<grpc::ClientContext*> attempts_ ABSL_GUARDED_BY(mutex_);  // under way
 };
 
 }  // namespace smartpipe
