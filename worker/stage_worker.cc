@@ -16,8 +16,11 @@
 #include "services/config/run_config.h"
 #include "services/obs/log.h"
 #include "services/obs/trace_file.h"
+#include "services/parameter_service/layer_store.h"
+#include "services/rpc/channel.h"
 #include "worker/comm/channel.h"
 #include "worker/comm/transport.h"
+#include "worker/control/checkpoint_uploader.h"
 #include "worker/control/control_session.h"
 #include "worker/data/dataset.h"
 #include "worker/engine/compute_settings.h"
@@ -30,6 +33,8 @@ namespace smartpipe {
 namespace {
 
 constexpr absl::Duration kTransferTimeoutMin = absl::Minutes(10);
+// For what is still to be stored of the last checkpoint.
+constexpr absl::Duration kUploadPatience = absl::Minutes(2);
 
 /// The one edge where Torch's exceptions become a status.
 absl::StatusOr<WorkerResult> CatchExceptions(
@@ -150,6 +155,18 @@ std::unique_ptr<TraceWriter> MakeTrace(const RunWelcome& welcome, const WorkerId
   return nullptr;
 }
 
+/// Null when the run takes no checkpoints.
+std::shared_ptr<CheckpointUploader> MakeUploader(const RunWelcome& welcome, const Workbench& bench,
+                                                 const WorkerAssignment& assignment) {
+  if (welcome.parameter_service.empty()) return nullptr;
+  return std::make_shared<CheckpointUploader>(CheckpointUploader::Options{
+      .channel = MakeChannel({.address = welcome.parameter_service, .keepalive = {}}),
+      .run = ToRunId(welcome.run_id),
+      .generation = assignment.generation,
+      .num_layers = bench.model->num_layers(),
+      .keep_last = bench.config.checkpoint.keep_last});
+}
+
 absl::StatusOr<WorkerResult> RunSession(const StageWorkerOptions& options,
                                         ControlSession& session) {
   SP_ASSIGN_OR_RETURN(const RunWelcome welcome, session.WaitWelcome());
@@ -174,8 +191,11 @@ absl::StatusOr<WorkerResult> RunSession(const StageWorkerOptions& options,
                          .store = session.MakeKeyValueStore(assignment.generation),
                          .transfer_timeout = std::max(kTransferTimeoutMin, 2 * decision_timeout),
                          .bind_address = options.bind_address}));
-  session.OnEnd([transport](const absl::Status& why) {
-    if (!why.ok()) transport->Abort(why);  // frees the compute thread from whatever it waits for
+  const std::shared_ptr<CheckpointUploader> uploader = MakeUploader(welcome, bench, assignment);
+  session.OnEnd([transport, uploader](const absl::Status& why) {
+    if (why.ok()) return;
+    transport->Abort(why);  // frees the compute thread from whatever it waits for
+    if (uploader != nullptr) uploader->Cancel();
   });
   bench.context.transport = transport.get();
   const std::shared_ptr<TraceWriter> trace = MakeTrace(welcome, options.worker, bench, assignment);
@@ -184,11 +204,19 @@ absl::StatusOr<WorkerResult> RunSession(const StageWorkerOptions& options,
     session.OnClock([trace](const ClockReading& reading) { trace->Add(reading); });
   }
   session.set_decision_timeout(decision_timeout);
-  return Train({.context = bench.context,
-                .shape = bench.shape,
-                .assignment = assignment,
-                .weights_path = absl::StrCat(welcome.run_dir, "/model.safetensors")},
-               session);
+  SP_ASSIGN_OR_RETURN(WorkerResult result,
+                      Train({.context = bench.context,
+                             .shape = bench.shape,
+                             .assignment = assignment,
+                             .weights_path = absl::StrCat(welcome.run_dir, "/model.safetensors"),
+                             .checkpoints = uploader.get()},
+                            session));
+  if (uploader != nullptr) {
+    const CheckpointBytes bytes = uploader->Finish(kUploadPatience);
+    result.checkpoint_bytes_written = bytes.written;
+    result.checkpoint_bytes_shared = bytes.shared;
+  }
+  return result;
 }
 
 }  // namespace

@@ -67,8 +67,8 @@ struct TraceStep {
   std::vector<TraceEvent> events;
 };
 
-/// What is not an instruction: "verdict_wait", "drain", "move", "report", "evaluate", "barrier".
-/// `step` is the next one to run.
+/// What is not an instruction: "verdict_wait", "drain", "move", "report", "checkpoint", "evaluate",
+/// "barrier". `step` is the next one to run.
 struct TraceSpan {
   std::string name;
   int64_t step = 0;

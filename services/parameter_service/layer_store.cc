@@ -5,6 +5,7 @@
 
 #include <algorithm>
 
+#include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "services/base/limits.h"
 #include "services/base/status_macros.h"
@@ -19,12 +20,16 @@ std::string NameOf(const std::string& run, Step step) {
 
 }  // namespace
 
-bool IsRunId(absl::string_view name) {
-  if (name.empty() || name.size() > static_cast<size_t>(limits::kNameBytesMax)) return false;
-  return name[0] != '.' && std::all_of(name.begin(), name.end(), [](char c) {
-           return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
-                  c == '-' || c == '_' || c == '.';
-         });
+bool IsRunId(absl::string_view name) { return name == ToRunId(name); }
+
+std::string ToRunId(absl::string_view name) {
+  std::string id(name.empty() ? "_" : name.substr(0, limits::kNameBytesMax));
+  for (char& c : id) {
+    if (!absl::ascii_isalnum(static_cast<unsigned char>(c)) && c != '-' && c != '_' && c != '.')
+      c = '_';
+  }
+  if (id[0] == '.') id[0] = '_';
+  return id;
 }
 
 LayerStore::~LayerStore() {

@@ -56,6 +56,8 @@ struct LayerVersion {
 
 /// Whether `name` may be a run's: [A-Za-z0-9_-][A-Za-z0-9._-]{0,62}.
 bool IsRunId(absl::string_view name);
+/// The nearest name that IsRunId accepts: '_' for what it refuses, cut to 63 bytes.
+std::string ToRunId(absl::string_view name);
 
 struct PutState {
   int64_t bytes_held = 0;  // of this content, in the store

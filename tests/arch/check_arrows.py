@@ -46,13 +46,13 @@ ARROWS = {
     "worker/data": (SERVICES + ["pipeline"], ["torch"] + LOG),
     "worker/model": (SERVICES + ["pipeline", "worker/data"], ["torch"] + LOG),
     "worker/comm": (SERVICES + ["pipeline"], ["torch", "c10d"] + LOG),
-    "worker/control": (SERVICES + ["pipeline"], WIRE + LOG),
-    # Of control the engine sees the interface ControlPlane, never the gRPC session behind it.
+    "worker/control": (SERVICES + ["services/parameter_service", "pipeline"], WIRE + LOG),
+    # Of control the engine sees the interfaces ControlPlane and CheckpointSink, never the gRPC behind them.
     "worker/engine": (SERVICES + ["pipeline", "worker/data", "worker/model", "worker/comm", "worker/control"],
                       ["torch"] + LOG),
-    "worker": (SERVICES + ["pipeline", "worker"], WIRE + LOG),
+    "worker": (SERVICES + ["services/parameter_service", "pipeline", "worker"], WIRE + LOG),
     # core and store: `smartpipe replay` reads a run's log, without a service.
-    "cli": (SERVICES + ["pipeline", "freeze_service/core", "freeze_service/store"], WIRE + LOG),
+    "cli": (SERVICES + ["services/parameter_service", "pipeline", "freeze_service/core", "freeze_service/store"], WIRE + LOG),
     "tests": (SERVICES + ["services/parameter_service", "pipeline", "freeze_service", "worker", "cli", "tests"],
               list(LIBRARIES)),
 }

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <memory>
 #include <optional>
+#include <set>
 #include <utility>
 #include <vector>
 
@@ -32,6 +33,7 @@ class TrainLoop {
       SP_RETURN_IF_ERROR(RunStep(step));
       const Step done = step + 1;
       if (done.value() % options_.shape.interval_steps == 0) ReportInterval(done);
+      if (CheckpointDue(done)) TakeCheckpoint(done);
       if (!EvaluationDue(done)) continue;
       SP_RETURN_IF_ERROR(interpreter_->Drain());
       SP_RETURN_IF_ERROR(
@@ -58,6 +60,11 @@ class TrainLoop {
     if (done.value() == options_.shape.num_steps) return true;
     const int64_t every_epochs = options_.context.config->eval.every_epochs;
     return every_epochs > 0 && done.value() % (every_epochs * options_.shape.steps_per_epoch) == 0;
+  }
+
+  bool CheckpointDue(Step done) const {
+    return options_.checkpoints != nullptr && (done.value() == options_.shape.num_steps ||
+                                               done.value() % options_.shape.checkpoint_steps == 0);
   }
 
   absl::Status PassBoundary(Step step) {
@@ -136,6 +143,27 @@ class TrainLoop {
     control_.Report(std::move(report_));
     result_.report_s += watch.seconds();
     Record("report", done, watch);
+  }
+
+  // Nothing need be drained: a rank that runs ahead does so with frozen layers only.
+  void TakeCheckpoint(Step done) {
+    Stopwatch watch;
+    const std::set<LayerIndex> stored = options_.checkpoints->WaitReady();
+    WorkerCheckpoint checkpoint{.step = done, .layers = {}};
+    for (const auto& [index, runner] : interpreter_->layers()) {
+      CheckpointLayer& layer = checkpoint.layers.emplace_back(
+          CheckpointLayer{.layer = index,
+                          .name = options_.context.model->layer_name(index),
+                          .frozen = runner->frozen()});
+      if (layer.frozen && stored.contains(index)) continue;
+      auto packed = std::make_shared<const at::Tensor>(PackTensors(runner->State()));
+      layer.bytes = {static_cast<const char*>(packed->const_data_ptr()), packed->nbytes()};
+      layer.owner = std::move(packed);
+    }
+    options_.checkpoints->Put(std::move(checkpoint));
+    result_.checkpoint_s += watch.seconds();
+    Record("checkpoint", done, watch);
+    step_watch_.Restart();
   }
 
   absl::Status Evaluate(Step done) {
