@@ -9,6 +9,7 @@
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "cli/checkpoints_command.h"
 #include "cli/commands.h"
 #include "cli/complaint.h"
 #include "cli/explain_command.h"
@@ -30,6 +31,7 @@ constexpr char kExamples[] = R"(Examples:
   smartpipe explain runs/fixed
   smartpipe timeline runs/fixed --svg pipeline.svg --perfetto pipeline.json
   smartpipe replay runs/fixed
+  smartpipe checkpoints runs/fixed
   smartpipe config check my.toml
   smartpipe config show my.toml
   smartpipe config keys freeze
@@ -178,6 +180,8 @@ int main(int argc, char** argv) {
   CLI::App* explain = smartpipe::AddExplainCommand(app, explain_arguments);
   smartpipe::ReplayArguments replay_arguments;
   CLI::App* replay = smartpipe::AddReplayCommand(app, replay_arguments);
+  smartpipe::CheckpointsArguments checkpoints_arguments;
+  CLI::App* checkpoints = smartpipe::AddCheckpointsCommand(app, checkpoints_arguments);
   CLI::App* config = app.add_subcommand("config", "check and explain config files");
   config->require_subcommand(1);
   CLI::App* check = config->add_subcommand("check", "say what is wrong: line, key and cure");
@@ -224,6 +228,7 @@ int main(int argc, char** argv) {
     if (timeline->parsed()) return smartpipe::TimelineCommand(timeline_arguments);
     if (explain->parsed()) return smartpipe::ExplainCommand(explain_arguments);
     if (replay->parsed()) return smartpipe::ReplayCommand(replay_arguments);
+    if (checkpoints->parsed()) return smartpipe::CheckpointsCommand(checkpoints_arguments);
     if (check->parsed())
       return smartpipe::ConfigCheckCommand(arguments.config_path, arguments.sets);
     if (show->parsed()) return smartpipe::ConfigShowCommand(arguments.config_path, arguments.sets);
