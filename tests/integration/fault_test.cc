@@ -49,7 +49,7 @@ TEST(FaultTest, AKilledWorkerEndsTheRunAndIsNamed) {
   for (const char* victim : {"w0", "w2"}) {
     TrainRun run(LongRun(3));
     const std::vector<ChildInfo> children = ChildrenOnceTraining(run, RandomSteps());
-    ASSERT_EQ(children.size(), 4u) << "one service and three workers";
+    ASSERT_EQ(children.size(), 5u) << "two services and three workers";
     kill(run.Child(absl::StrCat("--worker-id ", victim)), SIGKILL);
     const std::optional<int> code = run.process().Wait(kEndWithin);
     ASSERT_TRUE(code.has_value()) << "still running:\n" << run.process().output();
@@ -79,14 +79,16 @@ TEST(FaultTest, AWorkerKilledDuringEvaluationsEndsTheRunToo) {
 }
 
 TEST(FaultTest, AKilledServiceEndsTheRunAndIsNamed) {
-  TrainRun run(LongRun(2));
-  const std::vector<ChildInfo> children = ChildrenOnceTraining(run, RandomSteps());
-  kill(run.Child("freeze_service"), SIGKILL);
-  const std::optional<int> code = run.process().Wait(kEndWithin);
-  ASSERT_TRUE(code.has_value()) << "still running:\n" << run.process().output();
-  EXPECT_EQ(*code, 1);
-  EXPECT_THAT(run.process().output(), HasSubstr("freeze_service"));
-  ExpectAllGone(children);
+  for (const std::string service : {"freeze_service", "parameter_service"}) {
+    TrainRun run(LongRun(2));
+    const std::vector<ChildInfo> children = ChildrenOnceTraining(run, RandomSteps());
+    kill(run.Child(service), SIGKILL);
+    const std::optional<int> code = run.process().Wait(kEndWithin);
+    ASSERT_TRUE(code.has_value()) << "still running:\n" << run.process().output();
+    EXPECT_EQ(*code, 1);
+    EXPECT_THAT(run.process().output(), HasSubstr(service + " was killed by SIGKILL"));
+    ExpectAllGone(children);
+  }
 }
 
 TEST(FaultTest, WithoutALauncherToStopThemWorkersEndByThemselves) {
@@ -110,7 +112,7 @@ TEST(FaultTest, WithoutALauncherToStopThemWorkersEndByThemselves) {
 TEST(FaultTest, AKilledLauncherLeavesNoOrphan) {
   TrainRun run(LongRun(2));
   const std::vector<ChildInfo> children = ChildrenOnceTraining(run, 1);
-  ASSERT_EQ(children.size(), 3u);
+  ASSERT_EQ(children.size(), 4u);
   run.process().Signal(SIGKILL);
   ExpectAllGone(children);
 }
@@ -122,7 +124,7 @@ TEST(FaultTest, CtrlCStopsEverythingWithin5Seconds) {
     kill(-run.process().pid(), signal);  // as a terminal does: the whole group
     EXPECT_EQ(run.process().Wait(absl::Seconds(5)).value_or(-1), 130) << run.process().output();
     EXPECT_THAT(run.process().output(), HasSubstr("No weights were saved"));
-    for (const char* name : {"freeze_service", "w0", "w1"}) {
+    for (const char* name : {"freeze_service", "parameter_service", "w0", "w1"}) {
       EXPECT_THAT(testutil::ReadFile(absl::StrCat(run.run_dir(), "/logs/", name, ".log")),
                   testing::Not(HasSubstr(" error ")));
     }
