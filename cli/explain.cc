@@ -118,15 +118,15 @@ std::string Difference(const IntervalTime& time) {
                         " a step");
   if (time.slow_instructions_s >= time.rest_s / 2) {
     return absl::StrCat(head, "most of it is instructions that took longer than their median, ",
-                        Ms(time.slow_instructions_s),
-                        " a step on the busiest worker: other load or the operating system");
+                        Ms(time.slow_instructions_s), " a step on ", time.slow_worker,
+                        ": other load or the operating system");
   }
   if (time.sent_message_s >= time.rest_s / 2) {
     return absl::StrCat(head, "most of it is waiting for messages that had been sent before, ",
                         Ms(time.sent_message_s),
                         " a step: a message only travels when its receiver has begun the step");
   }
-  return absl::StrCat(head, "most of it is ", Ms(time.rest_s),
+  return absl::StrCat(head, "most of it is ", Ms(time.rest_s - time.slow_instructions_s),
                       " a step of waiting that compute and messages do not explain: other load or "
                       "the operating system");
 }
@@ -156,8 +156,12 @@ absl::Status Simulated(const RunTrace& run, const Measurement& measured, Interva
   time.simulated_bubble = time.simulated_s > 0 ? 1 - sum_s / (num_cores * time.simulated_s) : 0;
   time.measured_bubble =
       time.measured_s > 0 ? 1 - measured.busy_s() / (num_cores * time.measured_s) : 0;
-  const int rank = static_cast<int>(busiest - compute_s.begin());
-  time.slow_instructions_s = std::max(0.0, measured.mean_busy_s(rank) - *busiest);
+  for (const WorkerTrace& worker : run.workers) {
+    const double beyond_s = measured.mean_busy_s(worker.header.rank) - *busiest;
+    if (beyond_s <= time.slow_instructions_s) continue;
+    time.slow_instructions_s = beyond_s;
+    time.slow_worker = worker.header.worker;
+  }
   time.difference = Difference(time);
   return absl::OkStatus();
 }

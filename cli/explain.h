@@ -52,8 +52,10 @@ struct IntervalTime {
   double verdict_s = 0, rest_s = 0;
   double measured_bubble = 0, simulated_bubble = 0;  // share of the cores' time
 
-  // Of the rest: the busiest worker's mean compute per step beyond its medians, in core seconds.
+  // Of the rest: what slow_worker's mean compute per step, the longest, has beyond the medians of
+  // the worker that by medians is busiest; core seconds.
   double slow_instructions_s = 0;
+  std::string slow_worker;
   // Of the rest: waits on the critical path for messages that had been sent before.
   double sent_message_s = 0;
   double report_s = 0;  // of the whole interval, the worker that took longest; so are these

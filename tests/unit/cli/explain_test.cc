@@ -2,7 +2,9 @@
 // one must show up under its own name.
 #include "cli/explain.h"
 
+#include <algorithm>
 #include <cmath>
+#include <tuple>
 #include <utility>
 
 #include "absl/strings/match.h"
@@ -239,6 +241,45 @@ TEST(Explain, OtherLoadIsTheRestAndIsNamed) {
   const IntervalTime time = ExplainRun(run).intervals.at(0);
   EXPECT_NEAR(time.rest_s, 10e-3, 2 * kUs);
   EXPECT_THAT(time.difference, HasSubstr("most of it is 10.0 ms a step of waiting"));
+}
+
+// Makes the first forward of every step `late_ms` longer; all that comes after it is later.
+void SlowFirstForwards(double late_ms, RunTrace* run) {
+  const int64_t late_ns = std::llround(late_ms * 1e6);
+  std::vector<int64_t> within_ns;
+  for (const RunStep& step : run->workers[0].steps)
+    within_ns.push_back(step.events.front().start_ns + step.events.front().ns() / 2);
+  const auto delay = [&](int64_t ns) {
+    return late_ns * (std::upper_bound(within_ns.begin(), within_ns.end(), ns) - within_ns.begin());
+  };
+  for (WorkerTrace& worker : run->workers) {
+    for (RunStep& step : worker.steps) {
+      for (RunEvent& event : step.events) {
+        event.start_ns += delay(event.start_ns);
+        event.end_ns += delay(event.end_ns);
+      }
+    }
+  }
+}
+
+TEST(Explain, SlowInstructionsAreNoWaiting) {
+  // Worker 0 has 20 ms of compute in a step, worker 1 36.
+  const testutil::TempDir dir;
+  testutil::WriteRun(TwoStages(), dir.path());
+  for (const auto& [late_ms, slow_ms, said] :
+       {std::tuple(60.0, 44.0, "longer than their median, 44.0 ms a step on w0: "),
+        {30.0, 14.0, "most of it is 16.0 ms a step of waiting"},
+        {10.0, 0.0, "most of it is 10.0 ms a step of waiting"}}) {
+    absl::StatusOr<RunTrace> run = LoadRunTrace(dir.path());
+    ASSERT_TRUE(run.ok()) << run.status();
+    SlowFirstForwards(late_ms, &*run);
+    const absl::StatusOr<Explanation> explanation = Explain(*run);
+    ASSERT_TRUE(explanation.ok()) << explanation.status();
+    const IntervalTime& time = explanation->intervals.at(0);
+    EXPECT_NEAR(time.rest_s, late_ms * 1e-3, 2 * kUs);
+    EXPECT_NEAR(time.slow_instructions_s, slow_ms * 1e-3, 2 * kUs);
+    EXPECT_THAT(time.difference, HasSubstr(said));
+  }
 }
 
 TEST(Explain, EvaluationsAndSwitchesAreNotInTheStep) {
