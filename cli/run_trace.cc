@@ -308,6 +308,14 @@ absl::Status Finish(std::map<int64_t, TracePlan> plans, RunTrace* run) {
     return absl::InvalidArgumentError(absl::StrCat(
         "the traces in ", run->run_dir, " hold no step: the run ended before its first"));
   }
+  for (const WorkerTrace& worker : run->workers) {
+    const int64_t end_step = worker.steps.empty() ? run->first_step : worker.steps.back().step + 1;
+    if (end_step == run->end_step) continue;
+    run->notes.push_back(absl::StrCat(
+        "the trace of ", worker.header.worker,
+        worker.steps.empty() ? " holds no step" : absl::StrCat(" ends at step ", end_step - 1),
+        ", others go on to step ", run->end_step - 1, "; only steps that all workers have count"));
+  }
   if (run->end_step - run->first_step > kStepsMax) {
     return absl::InvalidArgumentError(absl::StrCat(
         "the traces in ", run->run_dir, " hold steps ", run->first_step, " and ", run->end_step - 1,
@@ -351,15 +359,18 @@ int64_t RunTrace::StepEndNs(int64_t step) const {
   const TracePlan& plan = PlanAt(step);
   std::set<int32_t> stages;  // with their optimizer
   int64_t end_ns = std::numeric_limits<int64_t>::min();
+  size_t num_forwards = 0;
   for (const WorkerTrace& worker : workers) {
     const RunStep* found = worker.FindStep(step);
-    if (found == nullptr) continue;
+    if (found == nullptr) return -1;
     for (const RunEvent& event : found->events) {
+      num_forwards += event.instruction.op == Op::kForward;
       if (event.instruction.op != Op::kOptimize) continue;
       stages.insert(event.instruction.stage.value());
       end_ns = std::max(end_ns, event.end_ns);
     }
   }
+  if (num_forwards < (plan.cuts.size() + 1) * header().num_microbatches) return -1;
   for (size_t stage = 0; stage <= plan.cuts.size(); ++stage) {
     const bool frozen = stage < plan.cuts.size() && plan.cuts[stage] <= plan.frontier;
     if (!frozen && !stages.contains(static_cast<int32_t>(stage))) return -1;

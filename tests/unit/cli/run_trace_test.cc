@@ -12,6 +12,7 @@
 namespace smartpipe {
 namespace {
 
+using testing::Contains;
 using testing::ElementsAre;
 using testing::HasSubstr;
 using testing::SizeIs;
@@ -60,6 +61,26 @@ TEST_F(LoadRunTraceTest, AKilledRun) {
   EXPECT_THAT(run->workers[1].steps, SizeIs(2));
   EXPECT_EQ(run->end_step, 3);
   EXPECT_EQ(run->StepEndNs(2), -1);
+  EXPECT_THAT(run->notes, Contains("the trace of w1 ends at step 1, others go on to step 2; only "
+                                   "steps that all workers have count"));
+}
+
+TEST_F(LoadRunTraceTest, AFrozenStagesTraceEndsEarly) {
+  testutil::WriteRun({.stretches = {{.plan = MakePlan(4, {4}),
+                                     .costs = {CostMs(1, 0, 0), CostMs(1, 1, 1)},
+                                     .num_steps = 4}}},
+                     dir_.path());
+  std::string text = ReadFile(Trace(0));
+  text.erase(text.rfind('\n', text.size() - 2) + 1);
+  WriteFile(Trace(0), text);
+  absl::StatusOr<RunTrace> run = LoadRunTrace(dir_.path());
+  ASSERT_TRUE(run.ok()) << run.status();
+  EXPECT_GT(run->StepEndNs(2), 0);
+  EXPECT_EQ(run->StepEndNs(3), -1) << "worker 0's part is missing";
+  EXPECT_THAT(run->notes, Contains(HasSubstr("the trace of w0 ends at step 2, others go on to")));
+  run->workers[0].steps[2].events.pop_back();
+  run->workers[0].steps[2].events.pop_back();
+  EXPECT_EQ(run->StepEndNs(2), -1) << "its last forward is missing";
 }
 
 TEST_F(LoadRunTraceTest, NoRunAndNoTraces) {
