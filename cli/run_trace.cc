@@ -33,6 +33,27 @@ bool SamePlan(const TracePlan& a, const TracePlan& b) {
          a.credits == b.credits && a.schedule == b.schedule && a.plan_epoch == b.plan_epoch;
 }
 
+bool IsTrace(const std::filesystem::path& path) {
+  const std::string name = path.filename().string();
+  return absl::StartsWith(name, "trace-") && absl::EndsWith(name, ".jsonl");
+}
+
+// Folders right in `dir` that hold traces, as the runs of a demo do.
+std::vector<std::string> RunsBelow(const std::string& dir) {
+  std::vector<std::string> runs;
+  std::error_code error;
+  for (const auto& folder : std::filesystem::directory_iterator(dir, error)) {
+    if (!folder.is_directory(error)) continue;
+    const std::filesystem::directory_iterator entries(folder.path(), error);
+    if (std::any_of(begin(entries), end(entries),
+                    [](const auto& entry) { return IsTrace(entry.path()); })) {
+      runs.push_back(folder.path().string());
+    }
+  }
+  std::sort(runs.begin(), runs.end());
+  return runs;
+}
+
 absl::StatusOr<std::vector<std::string>> TracePaths(const std::string& run_dir) {
   std::error_code error;
   if (!std::filesystem::is_directory(run_dir, error)) {
@@ -42,15 +63,17 @@ absl::StatusOr<std::vector<std::string>> TracePaths(const std::string& run_dir) 
   }
   std::vector<std::string> paths;
   for (const auto& entry : std::filesystem::directory_iterator(run_dir, error)) {
-    const std::string name = entry.path().filename().string();
-    if (absl::StartsWith(name, "trace-") && absl::EndsWith(name, ".jsonl"))
-      paths.push_back(entry.path().string());
+    if (IsTrace(entry.path())) paths.push_back(entry.path().string());
   }
   if (error) {
     return absl::NotFoundError(absl::StrCat("cannot list ", run_dir, ": ", error.message()));
   }
   std::sort(paths.begin(), paths.end());
   if (!paths.empty()) return paths;
+  if (const std::vector<std::string> runs = RunsBelow(run_dir); !runs.empty()) {
+    return absl::NotFoundError(
+        absl::StrCat(run_dir, " holds runs and is none; look into ", absl::StrJoin(runs, " or ")));
+  }
   return absl::NotFoundError(absl::StrCat(
       run_dir,
       " has no trace-*.jsonl: train again with --set worker.trace=true (and of workers on "
@@ -207,7 +230,10 @@ absl::Status LoadDecisions(RunTrace* run) {
     if (lines[i].empty()) continue;
     const Json json = Json::parse(lines[i].begin(), lines[i].end(), nullptr, false);
     const bool is_last = i + 1 == lines.size();  // no newline: the service was killed here
-    if (!json.is_object() && is_last) break;
+    if (!json.is_object() && is_last) {
+      run->notes.push_back(absl::StrCat(path, " ends in mid-line: that decision is left out"));
+      break;
+    }
     if (!json.is_object()) {
       return absl::InvalidArgumentError(
           absl::StrCat(path, ":", i + 1, ": not a decision: it is not a JSON object"));

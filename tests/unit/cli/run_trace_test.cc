@@ -89,6 +89,13 @@ TEST_F(LoadRunTraceTest, NoRunAndNoTraces) {
   std::filesystem::remove(Trace(0));
   std::filesystem::remove(Trace(1));
   EXPECT_THAT(Error(), HasSubstr("--set worker.trace=true"));
+  for (const char* name : {"smartpipe", "full", "logs"})
+    std::filesystem::create_directory(dir_.File(name));
+  EXPECT_THAT(Error(), HasSubstr("--set worker.trace=true"));
+  WriteFile(dir_.File("full/trace-w0.jsonl"), "");
+  WriteFile(dir_.File("smartpipe/trace-w0.jsonl"), "");
+  EXPECT_EQ(Error(), absl::StrCat(dir_.path(), " holds runs and is none; look into ",
+                                  dir_.File("full"), " or ", dir_.File("smartpipe")));
 }
 
 TEST_F(LoadRunTraceTest, AWorkersTraceIsMissing) {
@@ -155,6 +162,7 @@ TEST_F(LoadRunTraceTest, Garbage) {
   const absl::StatusOr<RunTrace> run = LoadRunTrace(dir_.path());
   ASSERT_TRUE(run.ok()) << run.status();
   EXPECT_THAT(run->decisions, SizeIs(1));
+  EXPECT_THAT(run->notes, ElementsAre(HasSubstr("decisions.jsonl ends in mid-line")));
 }
 
 }  // namespace
