@@ -95,9 +95,9 @@ std::string DecisionText(const DecisionTime& time) {
   std::string out = Wrap(absl::StrCat("step ", decision.step,
                                       decision.is_plan ? ": " : " (no change): ", decision.reason),
                          kWidth, 2);
-  const auto known = [](double seconds) { return seconds > 0 ? Cell(seconds) : "?"; };
-  std::string line =
-      absl::StrCat("measured step ", known(time.before_s), " -> ", known(time.after_s), " ms");
+  std::string line = absl::StrCat(
+      "measured step ", time.before_s > 0 ? absl::StrCat(Cell(time.before_s), " -> ") : "",
+      time.after_s > 0 ? Cell(time.after_s) : "?", " ms");
   if (decision.predicted_step_s > 0) {
     absl::StrAppend(&line, "; predicted ", Cell(decision.predicted_step_s), " ms");
     if (decision.predicted_old_step_s > 0) {

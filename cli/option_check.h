@@ -14,7 +14,7 @@ namespace smartpipe {
 absl::Status CheckOption(absl::string_view option, int64_t value, int64_t least, int64_t most,
                          absl::string_view why = "");
 
-/// INVALID_ARGUMENT with the nearest known word unless `word` is one of them.
+/// INVALID_ARGUMENT with all known words, and the nearest one, unless `word` is one of them.
 absl::Status CheckWord(absl::string_view option, const std::string& word,
                        const std::vector<std::string>& known);
 

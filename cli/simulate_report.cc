@@ -18,6 +18,8 @@ namespace smartpipe {
 namespace {
 
 constexpr int kColumns = 80;
+constexpr absl::string_view kTooWide =
+    "The rows are too wide for a terminal of 80 columns: use --svg FILE.\n\n";
 
 // To a thousandth: exact for slots and for nanoseconds as microseconds.
 double Rounded(double value) { return std::round(value * 1000) / 1000; }
@@ -95,11 +97,11 @@ std::string Cell(const SimulateArguments& arguments, const TimedInstruction& tim
       timed.instruction.op == Op::kForward ? "F" : "B", SampleOf(arguments, timed));
 }
 
-// One cell per slot, if that fits the terminal; bubbles as dots.
+// One cell per slot, if that fits the terminal; bubbles as dots. Empty for other units.
 std::string Timetable(const SimulateArguments& arguments, const PlayedPipeline& played) {
   if (played.unit != "slots") return "";
   const int num_slots = static_cast<int>(played.result.makespan_s);
-  if (num_slots > kColumns) return "";
+  if (num_slots > kColumns) return std::string(kTooWide);
   const std::vector<RankUse> uses = RankUses(played.result);
   std::vector<std::vector<std::string>> rows;
   size_t left = 0, width = 0;
@@ -114,7 +116,7 @@ std::string Timetable(const SimulateArguments& arguments, const PlayedPipeline& 
       width = std::max(width, cell.size() + 1);
     }
   }
-  if (left + num_slots * width > kColumns + 1) return "";
+  if (left + num_slots * width > kColumns + 1) return std::string(kTooWide);
   std::string text;
   auto add_row = [&](const std::string& name, const std::vector<std::string>& cells) {
     std::string line = absl::StrFormat("%-*s", static_cast<int>(left), name);

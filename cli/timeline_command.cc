@@ -1,6 +1,8 @@
 #include "cli/timeline_command.h"
 
+#include <filesystem>
 #include <iostream>
+#include <system_error>
 
 #include "CLI/CLI.hpp"
 #include "absl/strings/str_cat.h"
@@ -45,6 +47,13 @@ int DrawPerfetto(const RunTrace& run, int64_t first_step, int64_t end_step,
   return kExitFinished;
 }
 
+// Whether the paths name one file, which need not exist yet.
+bool SameFile(const std::filesystem::path& a, const std::filesystem::path& b) {
+  std::error_code error;
+  return std::filesystem::absolute(a, error).lexically_normal() ==
+         std::filesystem::absolute(b, error).lexically_normal();
+}
+
 }  // namespace
 
 CLI::App* AddTimelineCommand(CLI::App& app, TimelineArguments& arguments) {
@@ -66,6 +75,12 @@ CLI::App* AddTimelineCommand(CLI::App& app, TimelineArguments& arguments) {
 }
 
 int TimelineCommand(const TimelineArguments& arguments) {
+  if (!arguments.svg_path.empty() && !arguments.perfetto_path.empty() &&
+      SameFile(arguments.svg_path, arguments.perfetto_path)) {
+    return Fail(absl::InvalidArgumentError(absl::StrCat("--svg and --perfetto name the same file ",
+                                                        arguments.svg_path, "; give two")),
+                kExitUsage);
+  }
   const absl::StatusOr<RunTrace> run = LoadRunTrace(arguments.run_dir);
   if (!run.ok()) return Fail(run.status(), kExitUsage);
   StepWindow window = InterestingSteps(*run);

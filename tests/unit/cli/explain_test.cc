@@ -369,6 +369,12 @@ TEST(Explain, TextAndJson) {
   EXPECT_NEAR(json["intervals"][1]["measured_step_s"].get<double>(), 0.042, kUs);
   EXPECT_EQ(json["intervals"][2]["first_step"], 40);
   EXPECT_EQ(json["decisions"].size(), 0u);
+  testutil::WriteFile(dir.File("decisions.jsonl"),
+                      R"({"type": "verdict", "step": 0, "verdict": "plan", "reason": "starts"})");
+  const absl::StatusOr<RunTrace> decided = LoadRunTrace(dir.path());
+  ASSERT_TRUE(decided.ok()) << decided.status();
+  EXPECT_THAT(ExplanationText(*decided, *Explain(*decided)),
+              HasSubstr("  step 0: starts\n    measured step 42.0 ms\n"));
 }
 
 }  // namespace

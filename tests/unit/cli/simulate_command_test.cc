@@ -12,6 +12,7 @@
 namespace smartpipe {
 namespace {
 
+using ::testing::AllOf;
 using ::testing::HasSubstr;
 using ::testing::Not;
 using Json = nlohmann::json;
@@ -87,7 +88,9 @@ TEST(SimulateCommandTest, TextHasFiguresTimetableAndWhatTheyAreWorth) {
   }
   SimulateArguments wide = arguments;
   wide.samples = 60;
-  EXPECT_THAT(SimulateText(wide, *PlayPipeline(wide)), Not(HasSubstr("F0")));
+  EXPECT_THAT(SimulateText(wide, *PlayPipeline(wide)),
+              AllOf(Not(HasSubstr("F0")),
+                    HasSubstr("too wide for a terminal of 80 columns: use --svg FILE")));
   const SimulateArguments gpipe = Paper("gpipe", 3, 2);
   EXPECT_THAT(SimulateText(gpipe, *PlayPipeline(gpipe)), Not(HasSubstr("stale")));
 }
@@ -152,7 +155,9 @@ TEST(SimulateCommandTest, WrongOptionsAreNamed) {
     return std::string(PlayPipeline(arguments).status().message());
   };
   using Args = SimulateArguments;
-  EXPECT_THAT(message([](Args& a) { a.schedule = "gpip"; }), HasSubstr("did you mean \"gpipe\"?"));
+  EXPECT_THAT(message([](Args& a) { a.schedule = "gpip"; }),
+              HasSubstr("--schedule is \"gpip\", not one of gpipe, 1f1b, interleaved_1f1b; did you "
+                        "mean \"gpipe\"?"));
   EXPECT_THAT(message([](Args& a) { a.flush = "steps"; }), HasSubstr("did you mean \"step\"?"));
   EXPECT_THAT(message([](Args& a) { a.stages = 65; }), HasSubstr("--stages is 65, not in 1..64"));
   EXPECT_THAT(message([](Args& a) { a.samples = 0; }), HasSubstr("--samples is 0"));
