@@ -45,6 +45,8 @@ constexpr Style kStyles[] = {
     {BoxKind::kPause, "pause", "#e3a6bd", "#93375c"},
 };
 
+constexpr absl::string_view kAheadFill = "#5e9fd0";  // a forward of a later step
+
 const Style& StyleOf(BoxKind kind) {
   return *std::find_if(std::begin(kStyles), std::end(kStyles),
                        [&](const Style& style) { return style.kind == kind; });
@@ -75,6 +77,15 @@ std::string Px(double value) {
   while (text.back() == '0') text.pop_back();
   if (text.back() == '.') text.pop_back();
   return text == "-0" ? "0" : text;
+}
+
+std::string LabelOf(const PictureBox& box) {
+  if (box.label.empty() || box.steps_ahead == 0) return box.label;
+  return absl::StrCat(box.label, "+", box.steps_ahead);
+}
+
+absl::string_view FillOf(const PictureBox& box) {
+  return box.steps_ahead > 0 ? kAheadFill : StyleOf(box.kind).fill;
 }
 
 double TextWidth(absl::string_view text, double size) {
@@ -136,7 +147,7 @@ class Drawing {
     std::vector<double> scales;
     for (const PictureBox& box : picture_.boxes) {
       if (box.label.empty() || !(box.end > box.start)) continue;
-      scales.push_back((TextWidth(box.label, kLabelSize) + 8) / (box.end - box.start));
+      scales.push_back((TextWidth(LabelOf(box), kLabelSize) + 8) / (box.end - box.start));
     }
     if (scales.empty()) return kPlotWidthMin;
     const auto usual = scales.begin() + static_cast<std::ptrdiff_t>(scales.size() * 3 / 4);
@@ -256,6 +267,7 @@ class Drawing {
   void DrawBox(const PictureBox& box) {
     const Style& style = StyleOf(box.kind);
     (box.frozen ? has_frozen_ : has_kind_[static_cast<size_t>(box.kind)]) = true;
+    has_ahead_ |= box.steps_ahead > 0;
     const double x = X(box.start), width = X(box.end) - x;
     // Messages are narrow: they may lie beside compute.
     const double inset = box.kind == BoxKind::kMessage ? kRowHeight / 3 : 0;
@@ -263,7 +275,7 @@ class Drawing {
     // An edge would hide what is but a few pixels wide.
     const std::string edge =
         width >= 4 ? absl::StrCat(" stroke=\"", style.edge, "\" stroke-width=\"0.8\"") : "";
-    Rect(x, y, std::max(width, 0.3), height, style.fill, edge);
+    Rect(x, y, std::max(width, 0.3), height, FillOf(box), edge);
     absl::StrAppend(&body_, box.tip.empty()
                                 ? "/>\n"
                                 : absl::StrCat("><title>", Escape(box.tip), "</title></rect>\n"));
@@ -274,18 +286,19 @@ class Drawing {
   }
 
   void DrawLabel(const PictureBox& box, double x, double y, double width, double height) {
-    if (box.label.empty()) return;
+    const std::string label = LabelOf(box);
+    if (label.empty()) return;
     int size = kLabelSize;
-    while (size >= kLabelSizeMin && TextWidth(box.label, size) + 2 > width) --size;
+    while (size >= kLabelSizeMin && TextWidth(label, size) + 2 > width) --size;
     if (size < kLabelSizeMin || size > height) return;
     // On hatching a halo keeps the figure legible.
     Text(x, y + size * 0.36, size, kText,
          absl::StrCat(" text-anchor=\"middle\" pointer-events=\"none\"",
-                      box.frozen ? absl::StrCat(" stroke=\"", StyleOf(box.kind).fill,
+                      box.frozen ? absl::StrCat(" stroke=\"", FillOf(box),
                                                 "\" stroke-width=\"4\" paint-order=\"stroke\"",
                                                 " stroke-linejoin=\"round\"")
                                  : ""),
-         box.label);
+         label);
   }
 
   void DrawAxis() {
@@ -318,6 +331,8 @@ class Drawing {
       if (style.kind == BoxKind::kForward && has_frozen_) {
         entries.push_back({"forward of a frozen stage", style.fill, style.edge, true});
       }
+      if (style.kind == BoxKind::kForward && has_ahead_)
+        entries.push_back({"+1: already of the next step", kAheadFill, style.edge});
     }
     if (has_bubbles_) entries.push_back({"bubble (idle)", kBubble, kBubble});
     return entries;
@@ -344,7 +359,7 @@ class Drawing {
   const Picture& picture_;
   double left_ = kMargin, plot_width_ = 0, width_ = 0;
   double y_ = 0, top_ = 0, bottom_ = 0;
-  bool has_bubbles_ = false, has_frozen_ = false;
+  bool has_bubbles_ = false, has_frozen_ = false, has_ahead_ = false;
   std::array<bool, std::size(kStyles)> has_kind_ = {};
   std::string body_;
 };

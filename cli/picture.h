@@ -20,6 +20,8 @@ struct PictureBox {
   bool frozen = false;  // hatched: forward of a frozen stage
   std::string label;    // inside the box if it fits: the micro-batch number
   std::string tip;      // shown when the pointer rests on it; may be empty
+  // Darker, "+1" behind the label: of so many steps later than the one that the marks show.
+  int steps_ahead = 0;
 };
 
 /// A vertical line over all rows.

@@ -3,6 +3,7 @@
 #include <cmath>
 #include <vector>
 
+#include "absl/algorithm/container.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
@@ -19,6 +20,7 @@ namespace {
 using Json = nlohmann::ordered_json;
 
 constexpr int kDrawnSteps = 2, kStepsBefore = 16;
+constexpr double kRoundingMs = 1e-6;
 
 // What `smartpipe plan` says of one stage; times are of its worker.
 struct StageLoad {
@@ -166,22 +168,48 @@ double StepEnd(const SimulateResult& result, int num_frozen_stages, int step) {
   return end_s;
 }
 
-void AddBoxes(const std::vector<TimedInstruction>& trace, int stage, bool frozen, double begin_s,
-              Picture* picture) {
+// What a worker does after `begin_s`, when step `first_step` begins; the marks are the ends of
+// steps.
+void AddBoxes(const std::vector<TimedInstruction>& trace, const ScheduleShape& shape, int worker,
+              int first_step, double begin_s, Picture* picture) {
   for (const TimedInstruction& timed : trace) {
     const Op op = timed.instruction.op;
     const double start = std::max(picture->begin, (timed.start_s - begin_s) * 1e3);
     const double end = std::min(picture->end, (timed.end_s - begin_s) * 1e3);
-    if (timed.instruction.stage.value() != stage || !IsCompute(op) || end <= start) continue;
-    PictureBox box = {stage, start, end};
+    if (!IsCompute(op) || end <= start) continue;
+    PictureBox box = {worker, start, end};
     if (op != Op::kForward)
       box.kind = op == Op::kOptimize ? BoxKind::kOptimize : BoxKind::kBackward;
-    box.frozen = frozen;
-    if (op != Op::kOptimize) box.label = absl::StrCat(timed.instruction.microbatch.value());
+    box.frozen = timed.instruction.stage.value() < shape.num_frozen_stages;
+    if (op == Op::kForward) {
+      const auto num_ended = absl::c_count_if(picture->marks, [start](const PictureMark& mark) {
+        return mark.at <= start + kRoundingMs;
+      });
+      box.steps_ahead = std::max(0, timed.step - first_step - static_cast<int>(num_ended));
+    }
+    if (op != Op::kOptimize) {
+      box.label = shape.num_stages == shape.num_ranks()
+                      ? absl::StrCat(timed.instruction.microbatch.value())
+                      : Format(timed.instruction);
+    }
     box.tip = absl::StrFormat("%s: %.3f ms", Format(timed.instruction),
                               (timed.end_s - timed.start_s) * 1e3);
     picture->boxes.push_back(box);
   }
+}
+
+// "layers 0-2, all frozen; 6-8" of the stages of a worker.
+std::string LayersNote(const std::vector<StageLoad>& loads, const ScheduleShape& shape,
+                       int worker) {
+  std::vector<std::string> ranges;
+  for (int s = 0; s < shape.num_stages; ++s) {
+    if (shape.rank_of(s) != worker) continue;
+    const LayerRange& layers = loads[s].layers;
+    const std::string frozen = FrozenWord(loads[s]);
+    ranges.push_back(absl::StrCat(layers.first_layer.value(), "-", layers.end_layer.value() - 1,
+                                  frozen == "no" ? "" : absl::StrCat(", ", frozen, " frozen")));
+  }
+  return absl::StrCat("layers ", absl::StrJoin(ranges, "; "));
 }
 
 }  // namespace
@@ -292,20 +320,14 @@ absl::StatusOr<std::string> PlanSvg(const PlanReport& report) {
   if (!(picture.end > 0)) {
     return absl::InvalidArgumentError("--svg: all times are 0: there is nothing to draw");
   }
-  for (int s = 0; s < input.num_stages; ++s) {
-    const StageLoad& load = loads[s];
-    const std::string frozen = FrozenWord(load);
-    picture.rows.push_back(
-        {absl::StrCat("stage ", s),
-         absl::StrCat("layers ", load.layers.first_layer.value(), "-",
-                      load.layers.end_layer.value() - 1,
-                      frozen == "no" ? "" : absl::StrCat(", ", frozen, " frozen")),
-         0, picture.end});
-    AddBoxes(result.trace[shape.rank_of(s)], s, s < num_frozen, begin_s, &picture);
-  }
   for (int i = 0; i < kDrawnSteps; ++i) {
     picture.marks.push_back(
         {(StepEnd(result, num_frozen, first_step + i) - begin_s) * 1e3, "end of a step"});
+  }
+  for (int w = 0; w < shape.num_ranks(); ++w) {
+    picture.rows.push_back({absl::StrCat(input.stages_per_worker == 1 ? "stage " : "worker ", w),
+                            LayersNote(loads, shape, w), 0, picture.end});
+    AddBoxes(result.trace[w], shape, w, first_step, begin_s, &picture);
   }
   return ToSvg(picture);
 }

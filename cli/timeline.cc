@@ -120,6 +120,16 @@ class PictureMaker {
     if (before_ns >= 0) begin_ns_ = before_ns;
     const int64_t last_ns = run_.StepEndNs(window_.end_step - 1);
     if (last_ns >= 0) end_ns_ = last_ns;
+    for (int64_t step = window_.first_step; step < window_.end_step; ++step)
+      step_ends_ns_.push_back(run_.StepEndNs(step));
+  }
+
+  // How many steps later than the one in which it falls, by the marks.
+  int StepsAhead(int64_t step, int64_t start_ns) const {
+    const int64_t num_ended =
+        std::count_if(step_ends_ns_.begin(), step_ends_ns_.end(),
+                      [start_ns](int64_t end_ns) { return end_ns <= start_ns; });
+    return static_cast<int>(std::max<int64_t>(0, step - window_.first_step - num_ended));
   }
 
   void AddWorker(const WorkerTrace& worker) {
@@ -137,7 +147,8 @@ class PictureMaker {
       if (span.name == "barrier") continue;  // a wait for others, like a bubble
       std::string tip = absl::StrFormat("%s, %.2f ms, before step %d", span.name,
                                         Ms(span.end_ns - span.start_ns), span.step);
-      AddBox(BoxKind::kPause, span.start_ns, span.end_ns, span.name, std::move(tip), false);
+      AddBox(span.start_ns, span.end_ns,
+             {.kind = BoxKind::kPause, .label = span.name, .tip = std::move(tip)});
     }
     const int rank = worker.header.rank;
     const std::string layers = LayersText(run_, run_.PlanAt(window_.first_step), rank);
@@ -156,28 +167,33 @@ class PictureMaker {
     busy_to_ns_ = std::max(busy_to_ns_, std::min(event.end_ns, end_ns_));
     const std::optional<BoxKind> kind = KindOf(event.instruction.op);
     if (!kind) return;
-    const bool numbered = HasMicrobatch(event.instruction.op) && IsCompute(event.instruction.op);
-    AddBox(*kind, event.start_ns, event.end_ns,
-           numbered ? absl::StrCat(event.instruction.microbatch.value()) : "",
-           absl::StrFormat("%s of step %d, %.3f ms%s", Format(event.instruction), step,
-                           Ms(event.end_ns - event.start_ns),
-                           *kind == BoxKind::kMessage ? " with the wait for its credit" : ""),
-           *kind == BoxKind::kForward &&
-               IsFrozenStage(run_.PlanAt(step), event.instruction.stage.value()));
+    const TracePlan& plan = run_.PlanAt(step);
+    const int stage = event.instruction.stage.value();
+    PictureBox box{.kind = *kind};
+    if (HasMicrobatch(event.instruction.op) && IsCompute(event.instruction.op)) {
+      const bool one_stage = plan.stage_to_rank.size() <= run_.workers.size();
+      box.label = one_stage ? absl::StrCat(event.instruction.microbatch.value())
+                            : Format(event.instruction);
+    }
+    box.tip =
+        absl::StrFormat("%s of step %d, %.3f ms%s", Format(event.instruction), step, Ms(event.ns()),
+                        *kind == BoxKind::kMessage ? " with the wait for its credit" : "");
+    if (*kind == BoxKind::kForward) {
+      box.frozen = IsFrozenStage(plan, stage);
+      box.steps_ahead = StepsAhead(step, std::max(event.start_ns, begin_ns_));
+    }
+    AddBox(event.start_ns, event.end_ns, std::move(box));
   }
 
-  void AddBox(BoxKind kind, int64_t start_ns, int64_t end_ns, std::string label, std::string tip,
-              bool frozen) {
+  // With its place, as far as it lies in the picture.
+  void AddBox(int64_t start_ns, int64_t end_ns, PictureBox box) {
     start_ns = std::max(start_ns, begin_ns_);
     end_ns = std::min(end_ns, end_ns_);
     if (end_ns <= start_ns) return;
-    picture_.boxes.push_back({.row = row_,
-                              .start = Ms(start_ns - begin_ns_),
-                              .end = Ms(end_ns - begin_ns_),
-                              .kind = kind,
-                              .frozen = frozen,
-                              .label = std::move(label),
-                              .tip = std::move(tip)});
+    box.row = row_;
+    box.start = Ms(start_ns - begin_ns_);
+    box.end = Ms(end_ns - begin_ns_);
+    picture_.boxes.push_back(std::move(box));
   }
 
   // Where steps begin; with what a new plan changes.
@@ -228,6 +244,7 @@ class PictureMaker {
   const StepWindow& window_;
   Picture picture_;
   int64_t begin_ns_ = 0, end_ns_ = 0;
+  std::vector<int64_t> step_ends_ns_;  // of the window's steps
   int row_ = 0;
   int64_t busy_from_ns_ = 0, busy_to_ns_ = 0;
 };

@@ -54,6 +54,16 @@ TEST(PictureTest, TheLegendNamesOnlyWhatOccurs) {
   EXPECT_THAT(ToSvg(bare), Not(HasSubstr(">forward<")));
 }
 
+TEST(PictureTest, ForwardsOfALaterStepAreMarked) {
+  Picture picture = Small();
+  EXPECT_THAT(ToSvg(picture), Not(HasSubstr(">+1: already of the next step<")));
+  picture.boxes[0].steps_ahead = 2;
+  const std::string svg = ToSvg(picture);
+  EXPECT_EQ(Count(svg, ">+1: already of the next step<"), 1);
+  EXPECT_EQ(Count(svg, ">0+2<"), 1);
+  EXPECT_EQ(Count(svg, ">0<"), 2 + 1) << "one on the axis";
+}
+
 TEST(PictureTest, ALabelWithoutRoomIsLeftOut) {
   Picture picture = Small();
   picture.end = 100'000;

@@ -14,8 +14,11 @@
 namespace smartpipe {
 namespace {
 
+using ::testing::AllOf;
+using ::testing::ContainsRegex;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
+using ::testing::Not;
 using Json = nlohmann::json;
 
 class PlanCommandTest : public ::testing::Test {
@@ -184,6 +187,7 @@ TEST_F(PlanCommandTest, DrawsTwoSteps) {
   EXPECT_THAT(svg, HasSubstr("1f1b, 4 stages, 8 micro-batches, 12 of 24 layers frozen"));
   EXPECT_THAT(svg, HasSubstr("layers 0-11, all frozen"));
   EXPECT_THAT(svg, HasSubstr("end of a step"));
+  EXPECT_THAT(svg, AllOf(HasSubstr(">1+1<"), HasSubstr(">0+2<"))) << "stage 0 runs ahead";
   arguments.microbatches = 4096;
   EXPECT_EQ(PlanCommand(arguments), kExitUsage);
 }
@@ -202,7 +206,13 @@ TEST_F(PlanCommandTest, SeveralStagesOnAWorker) {
   EXPECT_NEAR(interleaved["bubble_share"].get<double>(),
               1 - interleaved["even_step_us"].get<double>() / interleaved["step_us"].get<double>(),
               1e-6);
-  EXPECT_TRUE(PlanSvg(*MakePlan(arguments)).ok());
+  arguments.frontier = 3;
+  const absl::StatusOr<std::string> svg = PlanSvg(*MakePlan(arguments));
+  ASSERT_TRUE(svg.ok()) << svg.status();
+  EXPECT_THAT(*svg, HasSubstr(">worker 3<"));
+  EXPECT_THAT(*svg, Not(HasSubstr(">worker 4<")));
+  EXPECT_THAT(*svg, ContainsRegex(">layers 0-[0-9]+, all frozen; "));
+  EXPECT_THAT(*svg, HasSubstr(">3B0<"));
 }
 
 TEST_F(PlanCommandTest, WorkersThatShareCoresAreNoFasterThanTheCores) {

@@ -6,6 +6,7 @@
 #include <optional>
 #include <set>
 
+#include "absl/algorithm/container.h"
 #include "absl/strings/str_cat.h"
 #include "gtest/gtest.h"
 #include "pipeline/schedule.h"
@@ -25,7 +26,7 @@ std::optional<Instruction> SourceOf(const Instruction& send) {
 class RunWriter {
  public:
   RunWriter(const SyntheticRun& run, const std::string& dir) : run_(run) {
-    num_ranks_ = static_cast<int>(run.stretches[0].plan.cuts.size()) + 1;
+    num_ranks_ = *absl::c_max_element(run.stretches[0].plan.stage_to_rank) + 1;
     clocks_ = run.clocks;
     clocks_.resize(num_ranks_);
     for (int rank = 0; rank < num_ranks_; ++rank) {
@@ -83,9 +84,10 @@ class RunWriter {
     plan.step = step_;
     int num_frozen_stages = 0;
     for (const int32_t cut : plan.cuts) num_frozen_stages += cut <= plan.frontier;
-    const ScheduleShape shape = {.num_stages = num_ranks_,
+    const ScheduleShape shape = {.num_stages = static_cast<int32_t>(plan.cuts.size()) + 1,
                                  .num_microbatches = run_.num_microbatches,
-                                 .num_frozen_stages = num_frozen_stages};
+                                 .num_frozen_stages = num_frozen_stages,
+                                 .stage_to_rank = plan.stage_to_rank};
     const auto programs = MakePrograms(shape, plan.schedule);
     ASSERT_TRUE(programs.ok()) << programs.status();
     const auto result = Simulate(shape, *programs, stretch.costs, stretch.links,

@@ -1,5 +1,7 @@
 #include "cli/timeline.h"
 
+#include <algorithm>
+#include <filesystem>
 #include <map>
 #include <set>
 
@@ -98,7 +100,7 @@ TEST_F(TimelineTest, Picture) {
   EXPECT_THAT(picture->subtitle, HasSubstr("Step 40: moves \"conv\"."));
   EXPECT_EQ(picture->begin, 0);
   std::map<BoxKind, int> counts;
-  int num_frozen = 0;
+  int num_frozen = 0, most_ahead = 0;
   for (const PictureBox& box : picture->boxes) {
     EXPECT_GE(box.start, 0);
     EXPECT_LE(box.end, picture->end);
@@ -109,7 +111,34 @@ TEST_F(TimelineTest, Picture) {
   EXPECT_EQ(counts[BoxKind::kPause], 6) << "three on each worker";
   EXPECT_EQ(counts[BoxKind::kBackward], 2 * 4 + 2 * 4) << "stage 0 of steps 40 and 41 is frozen";
   EXPECT_GE(num_frozen, 2 * 4) << "it runs ahead";
+  for (const PictureBox& box : picture->boxes) {
+    if (box.kind != BoxKind::kForward) {
+      EXPECT_EQ(box.steps_ahead, 0) << box.tip;
+      continue;
+    }
+    const int shown =
+        39 + (box.start >= picture->marks[1].at) + (box.start >= picture->marks[2].at);
+    EXPECT_THAT(box.tip,
+                HasSubstr(absl::StrCat("F", box.label, " of step ", shown + box.steps_ahead)));
+    most_ahead = std::max(most_ahead, box.steps_ahead);
+  }
+  EXPECT_EQ(most_ahead, 2) << "worker 0, frozen, in step 41";
   EXPECT_THAT(TimelineText(*run, InterestingSteps(*run)), HasSubstr("steps 39 to 41"));
+}
+
+TEST_F(TimelineTest, SeveralStagesOnAWorker) {
+  SyntheticRun spec;
+  spec.stretches = {{.plan = MakePlan(0, {2, 4, 6}, 4, "interleaved_1f1b"),
+                     .costs = std::vector<StageCost>(4, CostMs(2, 1, 1, 1))}};
+  spec.stretches[0].plan.stage_to_rank = {0, 1, 0, 1};
+  const absl::StatusOr<RunTrace> run = Load(spec);
+  ASSERT_TRUE(run.ok()) << run.status();
+  const absl::StatusOr<Picture> picture = TimelinePicture(*run, InterestingSteps(*run));
+  ASSERT_TRUE(picture.ok()) << picture.status();
+  ASSERT_THAT(picture->rows, SizeIs(2));
+  std::set<std::string> labels;
+  for (const PictureBox& box : picture->boxes) labels.insert(box.label);
+  EXPECT_THAT(labels, testing::IsSupersetOf({"2F0", "3F3"}));
 }
 
 TEST_F(TimelineTest, Perfetto) {
@@ -173,6 +202,12 @@ TEST_F(TimelineTest, Commands) {
             kExitFinished);
   EXPECT_THAT(testutil::ReadFile(svg), HasSubstr("</svg>"));
   EXPECT_TRUE(nlohmann::json::accept(testutil::ReadFile(json)));
+  for (const std::string& same : {dir_.File("same"), dir_.File("x/../same")}) {
+    EXPECT_EQ(TimelineCommand(
+                  {.run_dir = dir_.path(), .svg_path = dir_.File("same"), .perfetto_path = same}),
+              kExitUsage);
+  }
+  EXPECT_FALSE(std::filesystem::exists(dir_.File("same")));
   EXPECT_EQ(TimelineCommand({.run_dir = dir_.path()}), kExitFinished);
   EXPECT_EQ(TimelineCommand({.run_dir = dir_.path(), .steps = "x"}), kExitUsage);
   EXPECT_EQ(TimelineCommand({.run_dir = dir_.File("no")}), kExitUsage);
