@@ -214,6 +214,38 @@ TEST(Explain, WaitsForMessagesThatWereSentAreNamed) {
   EXPECT_THAT(time.difference, HasSubstr("messages that had been sent before, 5.0 ms a step"));
 }
 
+TEST(Explain, MessagesThatArriveBeforeTheirSendEndsMakeTheRestNegative) {
+  // One micro-batch; sending takes 5 ms, but the receivers go on after 2.
+  const std::vector<std::vector<TraceEvent>> events_ms = {
+      {{"0F0", 0, 10}, {"0SF0", 10, 15}, {"0RB0", 15, 34}, {"0B0", 34, 44}, {"0OPT", 44, 45}},
+      {{"1RF0", 0, 12}, {"1F0", 12, 22}, {"1B0", 22, 32}, {"1SB0", 32, 37}, {"1OPT", 37, 38}}};
+  const testutil::TempDir dir;
+  for (int rank = 0; rank < 2; ++rank) {
+    const std::string worker = absl::StrCat("w", rank);
+    const auto writer = TraceWriter::Create(
+        dir.File(absl::StrCat("trace-", worker, ".jsonl")),
+        {.worker = worker, .rank = rank, .num_ranks = 2, .num_layers = 2, .interval_steps = 100});
+    ASSERT_TRUE(writer.ok()) << writer.status();
+    (*writer)->Add(MakePlan(0, {1}));
+    for (int64_t step = 0; step < 4; ++step) {
+      TraceStep written{step, events_ms[rank]};
+      for (TraceEvent& event : written.events) {
+        event.start_ns = (event.start_ns + step * 45) * 1'000'000;
+        event.end_ns = (event.end_ns + step * 45) * 1'000'000;
+      }
+      (*writer)->Add(std::move(written));
+    }
+  }
+  const absl::StatusOr<RunTrace> trace = LoadRunTrace(dir.path());
+  ASSERT_TRUE(trace.ok()) << trace.status();
+  const absl::StatusOr<Explanation> explanation = Explain(*trace);
+  ASSERT_TRUE(explanation.ok()) << explanation.status();
+  const IntervalTime& time = explanation->intervals.at(0);
+  EXPECT_NEAR(time.communication_s, 10e-3, kUs);
+  EXPECT_NEAR(time.rest_s, -6e-3, kUs);
+  EXPECT_THAT(time.difference, HasSubstr("messages overlap with compute more than the simulation"));
+}
+
 TEST(Explain, PredictionsAreJudged) {
   SyntheticRun run = TwoStages();
   run.stretches.push_back(run.stretches[0]);
