@@ -461,8 +461,10 @@ std::string CoordinatorImpl::Dump() const {
       absl::StrAppend(&text, "  ", Describe(layer), "\n");
   }
   for (size_t rank = 0; rank < progress_.size(); ++rank) {
-    absl::StrAppend(&text, "rank ", rank, ": next interval ", progress_[rank].next_interval.value(),
-                    progress_[rank].finished() ? Describe(*progress_[rank].result) : "", "\n");
+    absl::StrAppend(&text, "rank ", rank, ": next interval ",
+                    progress_[rank].next_interval.value());
+    if (progress_[rank].finished()) absl::StrAppend(&text, ", ", Describe(*progress_[rank].result));
+    absl::StrAppend(&text, "\n");
   }
   if (plan_.has_value()) absl::StrAppend(&text, "plan ", Describe(*plan_, num_layers), "\n");
   for (const Verdict& verdict : verdicts_) {

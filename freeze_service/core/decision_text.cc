@@ -81,10 +81,12 @@ std::string Describe(const IntervalReported& report) {
 }
 
 std::string Describe(const WorkerFigures& result) {
-  return absl::StrCat(
-      ", finished: seconds ",
-      Exact({result.train_s, result.verdict_wait_s, result.switch_s, result.report_s}),
-      ", weights ", result.weights_sha256, ", loss ", Exact(result.train_loss));
+  return absl::StrCat("finished: seconds ",
+                      Exact({result.train_s, result.verdict_wait_s, result.switch_s,
+                             result.report_s, result.checkpoint_s}),
+                      ", checkpoint bytes ", result.checkpoint_bytes_written, " ",
+                      result.checkpoint_bytes_shared, ", weights ", result.weights_sha256,
+                      ", loss ", Exact(result.train_loss));
 }
 
 std::string Describe(const LayerInfo& layer) {

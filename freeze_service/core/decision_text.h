@@ -17,7 +17,7 @@ std::string Describe(const Plan& plan, int32_t num_layers);
 std::string Describe(const Verdict& verdict, int32_t num_layers);
 std::string Describe(const IntervalReported& report);
 std::string Describe(const LayerInfo& layer);
-/// ", finished: seconds 1.5 0 0 0, weights 2cf2..., loss 0.4".
+/// "finished: seconds 1.5 0 0 0 0, checkpoint bytes 4096 0, weights 2cf2..., loss 0.4".
 std::string Describe(const WorkerFigures& result);
 
 }  // namespace smartpipe

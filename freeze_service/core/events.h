@@ -94,6 +94,9 @@ struct WorkerFigures {
   double verdict_wait_s = 0;  // sum of all waits for verdicts
   double switch_s = 0;        // sum of all plan switches
   double report_s = 0;        // spent on statistics and reports by the compute thread
+  double checkpoint_s = 0;    // sum of its pauses for checkpoints
+  // Of its layers, over all checkpoints: what was new to the store, and what it had.
+  int64_t checkpoint_bytes_written = 0, checkpoint_bytes_shared = 0;
   // Of the last stage only.
   std::string weights_sha256;  // lower-case hex
   double train_loss = 0;       // mean of the last epoch's steps

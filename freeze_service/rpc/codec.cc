@@ -172,6 +172,9 @@ WorkerFinished DecodeFinished(const v1::EndWorkerRequest& request) {
                      .verdict_wait_s = request.verdict_wait_s(),
                      .switch_s = request.switch_s(),
                      .report_s = request.report_s(),
+                     .checkpoint_s = request.checkpoint_s(),
+                     .checkpoint_bytes_written = request.checkpoint_bytes_written(),
+                     .checkpoint_bytes_shared = request.checkpoint_bytes_shared(),
                      .weights_sha256 = request.weights_sha256(),
                      .train_loss = request.train_loss()}};
 }
@@ -184,6 +187,9 @@ v1::EndWorkerRequest EncodeEndWorker(const WorkerFinished& finished) {
   request.set_verdict_wait_s(finished.result.verdict_wait_s);
   request.set_switch_s(finished.result.switch_s);
   request.set_report_s(finished.result.report_s);
+  request.set_checkpoint_s(finished.result.checkpoint_s);
+  request.set_checkpoint_bytes_written(finished.result.checkpoint_bytes_written);
+  request.set_checkpoint_bytes_shared(finished.result.checkpoint_bytes_shared);
   request.set_weights_sha256(finished.result.weights_sha256);
   request.set_train_loss(finished.result.train_loss);
   return request;

@@ -16,7 +16,7 @@
 namespace smartpipe {
 namespace {
 
-constexpr uint8_t kVersion = 1;
+constexpr uint8_t kVersion = 2;
 
 // The bytes of kinds are the positions in the variants: these orders are part of the format.
 template <size_t kIndex, typename Variant, typename T>
@@ -75,8 +75,10 @@ void Each(Same<WorkerFailed> auto& value, auto&& f) {
   f(worker, generation, message);
 }
 void Each(Same<WorkerFigures> auto& value, auto&& f) {
-  auto& [train_s, verdict_wait_s, switch_s, report_s, weights_sha256, train_loss] = value;
-  f(train_s, verdict_wait_s, switch_s, report_s, weights_sha256, train_loss);
+  auto& [train_s, verdict_wait_s, switch_s, report_s, checkpoint_s, checkpoint_bytes_written,
+         checkpoint_bytes_shared, weights_sha256, train_loss] = value;
+  f(train_s, verdict_wait_s, switch_s, report_s, checkpoint_s, checkpoint_bytes_written,
+    checkpoint_bytes_shared, weights_sha256, train_loss);
 }
 void Each(Same<WorkerFinished> auto& value, auto&& f) {
   auto& [worker, generation, result] = value;

@@ -81,6 +81,9 @@ class ServedRun {
       request.set_worker_id(worker(num_ended_).id());
       request.set_generation(1);
       request.set_train_s(1.5);
+      request.set_checkpoint_s(0.25);
+      request.set_checkpoint_bytes_written(4096);
+      request.set_checkpoint_bytes_shared(512);
       if (absl::Status status = worker(num_ended_).EndWorker(request); !status.ok()) return status;
     }
     return absl::OkStatus();
@@ -177,8 +180,12 @@ TEST(Restart, NothingIsDecidedTwiceOrLostWhereverTheServiceDies) {
       const v1::Run state = run.GetRun();
       EXPECT_EQ(state.state(), v1::RUN_STATE_FINISHED);
       ASSERT_EQ(state.ended_workers_size(), 2);
-      for (const v1::EndWorkerRequest& ended : state.ended_workers())
+      for (const v1::EndWorkerRequest& ended : state.ended_workers()) {
         EXPECT_EQ(ended.train_s(), 1.5);
+        EXPECT_EQ(ended.checkpoint_s(), 0.25);
+        EXPECT_EQ(ended.checkpoint_bytes_written(), 4096);
+        EXPECT_EQ(ended.checkpoint_bytes_shared(), 512);
+      }
       CheckLog(run.dir());
     }
   }
