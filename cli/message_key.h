@@ -1,4 +1,4 @@
-// Internal to explain: which message an instruction sends or waits for.
+// Internal to what reads traces: which message an instruction sends or waits for.
 #pragma once
 
 #include <cstdint>
@@ -10,9 +10,6 @@ namespace smartpipe {
 
 /// Step, edge, whether it is an activation, micro-batch.
 using MessageKey = std::tuple<int64_t, int, bool, int>;
-
-inline bool IsSend(Op op) { return op == Op::kSendForward || op == Op::kSendBackward; }
-inline bool IsReceive(Op op) { return op == Op::kRecvForward || op == Op::kRecvBackward; }
 
 /// Of a SEND or RECV of `step`; the same at both ends.
 inline MessageKey KeyOf(int64_t step, const Instruction& instruction) {

@@ -10,6 +10,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "cli/message_key.h"
 #include "cli/timeline.h"
 #include "nlohmann/json.hpp"
 
@@ -64,7 +65,7 @@ std::string Place(int pid, int thread) {
 
 int ThreadOf(Op op) {
   if (IsCompute(op)) return kCompute;
-  return op == Op::kSendForward || op == Op::kSendBackward ? kSends : kWaits;
+  return IsSend(op) ? kSends : kWaits;
 }
 
 class Writer {
@@ -176,16 +177,13 @@ class Writer {
   void Arrow(const WorkerTrace& worker, int64_t step, const RunEvent& event, int64_t ns) {
     const Op op = event.instruction.op;
     if (op == Op::kReduce) return;
-    const bool send = op == Op::kSendForward || op == Op::kSendBackward;
-    const bool activation = op == Op::kSendForward || op == Op::kRecvForward;
-    const bool upper = op == Op::kRecvForward || op == Op::kSendBackward;
-    const int edge = event.instruction.stage.value() - (upper ? 1 : 0);
-    const int64_t ts_ns = send ? event.start_ns : event.start_ns + std::max<int64_t>(0, ns - 1);
+    const auto [unused, edge, activation, mb] = KeyOf(step, event.instruction);
+    const int64_t ts_ns =
+        IsSend(op) ? event.start_ns : event.start_ns + std::max<int64_t>(0, ns - 1);
     const int64_t num_edges = static_cast<int64_t>(run_.PlanAt(step).cuts.size()) + 1;
     const int64_t id =
-        ((step * num_edges + edge) * 2 + activation) * run_.header().num_microbatches +
-        event.instruction.microbatch.value();
-    Add(absl::StrCat(R"({"ph":")", send ? "s" : "f", R"(","bp":"e","cat":"message","name":")",
+        ((step * num_edges + edge) * 2 + activation) * run_.header().num_microbatches + mb;
+    Add(absl::StrCat(R"({"ph":")", IsSend(op) ? "s" : "f", R"(","bp":"e","cat":"message","name":")",
                      activation ? "activation" : "gradient", R"(","id":)", id,
                      Place(Pid(worker), ThreadOf(op)), R"(,"ts":)", Us(ts_ns), "}"));
   }

@@ -37,6 +37,10 @@ enum class Op : uint8_t {
 
 /// True for F, B, I, W, REDUCE and OPT: work of the compute thread, as opposed to communication.
 bool IsCompute(Op op);
+/// True for SF and SB.
+inline bool IsSend(Op op) { return op == Op::kSendForward || op == Op::kSendBackward; }
+/// True for RF and RB.
+inline bool IsReceive(Op op) { return op == Op::kRecvForward || op == Op::kRecvBackward; }
 /// "F", "SB", "OPT", ...
 absl::string_view OpName(Op op);
 /// False for REDUCE and OPT, which belong to the whole step.

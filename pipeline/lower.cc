@@ -10,7 +10,6 @@
 namespace smartpipe {
 namespace {
 
-bool IsSend(Op op) { return op == Op::kSendForward || op == Op::kSendBackward; }
 // The instruction of the backward that reads and makes activation gradients.
 bool MovesGradient(Op op) { return op == Op::kBackward || op == Op::kInputGrad; }
 

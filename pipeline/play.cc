@@ -12,7 +12,6 @@
 namespace smartpipe {
 namespace {
 
-bool IsSend(Op op) { return op == Op::kSendForward || op == Op::kSendBackward; }
 // What brings the data that F, B or I reads.
 Op ReceiveFor(Op op) { return op == Op::kForward ? Op::kRecvForward : Op::kRecvBackward; }
 

@@ -49,7 +49,7 @@ class Play::SharedClockwork {
     for (const Event& event : play.events_) {
       const Op op = event.instruction.op;
       // What reads the data waits for them.
-      if (op == Op::kRecvForward || op == Op::kRecvBackward) continue;
+      if (IsReceive(op)) continue;
       ranks_[event.rank].program.push_back(&event);
     }
   }

@@ -126,25 +126,29 @@ absl::StatusOr<v1::PutLayerResponse> ParameterClient::Send(const v1::PutLayerHea
   return response;
 }
 
-absl::StatusOr<PutOutcome> ParameterClient::PutLayer(const LayerPlace& place,
-                                                     absl::string_view bytes,
-                                                     std::optional<ContentDigest> digest) {
-  const v1::PutLayerHeader header = MakeHeader(
-      place, digest.has_value() ? *digest : DigestOf(bytes), static_cast<int64_t>(bytes.size()));
+absl::StatusOr<PutOutcome> ParameterClient::Put(const v1::PutLayerHeader& header,
+                                                std::optional<absl::string_view> bytes) {
+  const std::string name =
+      NameOf("putting", header.run_id(), Step(header.step()), LayerIndex(header.layer()));
   PutOutcome outcome;
   Retry retry(options_);
   std::optional<int64_t> offset;  // none: only ask
   int64_t most_held = 0;
   while (true) {
     absl::StatusOr<v1::PutLayerResponse> response =
-        Send(header, bytes, offset, &outcome.bytes_sent);
+        Send(header, bytes.value_or(""), offset, &outcome.bytes_sent);
     if (response.ok() && response->complete()) {
-      outcome.already_there = outcome.bytes_sent == 0 && response->already_there();
+      outcome.already_there =
+          !bytes.has_value() || (outcome.bytes_sent == 0 && response->already_there());
       outcome.checkpoint_complete = response->checkpoint_complete();
       return outcome;
     }
     const bool asked = !offset.has_value();
     offset.reset();
+    if (response.ok() && !bytes.has_value()) {
+      return absl::NotFoundError(
+          absl::StrCat(name, ": the store no longer has the content that it had"));
+    }
     if (response.ok()) {
       const int64_t held = response->bytes_held();
       if (held < 0 || held > header.size_bytes()) {
@@ -158,34 +162,22 @@ absl::StatusOr<PutOutcome> ParameterClient::PutLayer(const LayerPlace& place,
     }
     const absl::Status status =
         response.ok() ? absl::UnavailableError("the upload was cut short") : response.status();
-    if (!retry.Again(status)) {
-      return retry.GaveUp(status, NameOf("putting", place.run, place.step, place.layer));
-    }
+    if (!retry.Again(status)) return retry.GaveUp(status, name);
   }
+}
+
+absl::StatusOr<PutOutcome> ParameterClient::PutLayer(const LayerPlace& place,
+                                                     absl::string_view bytes,
+                                                     std::optional<ContentDigest> digest) {
+  return Put(MakeHeader(place, digest.has_value() ? *digest : DigestOf(bytes),
+                        static_cast<int64_t>(bytes.size())),
+             bytes);
 }
 
 absl::StatusOr<PutOutcome> ParameterClient::PutStoredLayer(const LayerPlace& place,
                                                            const ContentDigest& digest,
                                                            int64_t size_bytes) {
-  const v1::PutLayerHeader header = MakeHeader(place, digest, size_bytes);
-  PutOutcome outcome;
-  Retry retry(options_);
-  while (true) {
-    const absl::StatusOr<v1::PutLayerResponse> response =
-        Send(header, "", std::nullopt, &outcome.bytes_sent);
-    if (response.ok() && !response->complete()) {
-      return absl::NotFoundError(absl::StrCat(NameOf("putting", place.run, place.step, place.layer),
-                                              ": the store no longer has the content that it had"));
-    }
-    if (response.ok()) {
-      outcome.already_there = true;
-      outcome.checkpoint_complete = response->checkpoint_complete();
-      return outcome;
-    }
-    if (!retry.Again(response.status())) {
-      return retry.GaveUp(response.status(), NameOf("putting", place.run, place.step, place.layer));
-    }
-  }
+  return Put(MakeHeader(place, digest, size_bytes), std::nullopt);
 }
 
 // ---- Get ----------------------------------------------------------------------------------------

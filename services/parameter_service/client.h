@@ -93,6 +93,9 @@ class ParameterClient {
   class Retry;
   struct Received;
 
+  /// Without `bytes` only a content that the store has.
+  absl::StatusOr<PutOutcome> Put(const v1::PutLayerHeader& header,
+                                 std::optional<absl::string_view> bytes);
   absl::StatusOr<v1::PutLayerResponse> Send(const v1::PutLayerHeader& header,
                                             absl::string_view bytes, std::optional<int64_t> offset,
                                             int64_t* bytes_sent);

@@ -241,9 +241,7 @@ absl::StatusOr<std::optional<double>> Interpreter::RunStep(Step step, bool probe
       return Annotate(status,
                       absl::StrCat("step ", step.value(), ", instruction ", Format(instruction)));
     }
-    const bool posted_ahead =
-        instruction.op == Op::kRecvForward || instruction.op == Op::kRecvBackward;
-    if (!posted_ahead) Mark(instruction);
+    if (!IsReceive(instruction.op)) Mark(instruction);  // those are posted ahead
   }
   if (context_.trace != nullptr) context_.trace->Add(std::move(traced_));
   if (!context_.config->pipeline.run_ahead) {
