@@ -1,5 +1,6 @@
 #include "freeze_service/store/sqlite.h"
 
+#include <cerrno>
 #include <cstring>
 #include <utility>
 
@@ -35,13 +36,15 @@ absl::StatusCode CodeOf(int code) {
 
 absl::Status SqliteError(sqlite3* database, const std::string& path) {
   const int code = sqlite3_extended_errcode(database);
-  const int system_error = sqlite3_system_errno(database);
-  const bool of_system = (code & 0xff) == SQLITE_IOERR || (code & 0xff) == SQLITE_CANTOPEN;
+  // The library keeps the system's reason for some codes, and forgets it for a full disk.
+  int system_error = 0;
+  if ((code & 0xff) == SQLITE_FULL) system_error = ENOSPC;
+  if ((code & 0xff) == SQLITE_IOERR || (code & 0xff) == SQLITE_CANTOPEN)
+    system_error = sqlite3_system_errno(database);
   return absl::Status(
       CodeOf(code),
-      absl::StrCat(
-          path, ": ", sqlite3_errmsg(database),
-          of_system && system_error != 0 ? absl::StrCat(": ", std::strerror(system_error)) : ""));
+      absl::StrCat(path, ": ", sqlite3_errmsg(database),
+                   system_error != 0 ? absl::StrCat(": ", std::strerror(system_error)) : ""));
 }
 
 }  // namespace

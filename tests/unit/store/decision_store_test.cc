@@ -13,6 +13,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "freeze_service/store/event_codec.h"
+#include "freeze_service/store/sqlite.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "tests/testutil/process.h"
@@ -156,6 +157,16 @@ TEST_F(SqliteStoreTest, AFullDiskIsAnErrorAndNothingIsAppended) {
   EXPECT_EQ(opened.store->num_records(), 0);
   EXPECT_TRUE(opened.store->Append(record, nullptr).ok());
   EXPECT_EQ(Texts(*opened.store), std::vector<std::string>{testutil::Text(record)});
+}
+
+TEST(Sqlite, AFullDiskIsToldAsTheSystemTellsIt) {
+  const testutil::TempDir dir;
+  const auto database =
+      SqliteDatabase::Open(dir.File("full.db"), SqliteDatabase::Mode::kReadWrite).value();
+  ASSERT_TRUE(database->Run("CREATE TABLE a (b); PRAGMA max_page_count = 2").ok());
+  const absl::Status status = database->Run("CREATE TABLE c (d)");
+  EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_THAT(status.message(), HasSubstr("full: No space left on device"));
 }
 
 }  // namespace
