@@ -47,6 +47,7 @@ sigset_t WatchedSignals() {
   sigset_t none;
   sigemptyset(&none);
   signal(SIGPIPE, SIG_DFL);
+  signal(SIGINT, SIG_IGN);
   sigprocmask(SIG_SETMASK, &none, nullptr);
   const int null_fd = open("/dev/null", O_RDONLY);
   if (null_fd >= 0) dup2(null_fd, STDIN_FILENO);
@@ -132,6 +133,9 @@ absl::Status ChildProcesses::Start(const ChildSpec& spec) {
     return absl::NotFoundError(
         absl::StrCat("cannot run the program ", spec.argv[0], ": ", std::strerror(exec_error)));
   }
+  std::erase_if(children_, [&spec](const Child& child) {
+    return !child.running && child.name == spec.name;  // the one that it replaces
+  });
   children_.push_back({.name = spec.name, .pid = pid, .running = true});
   return absl::OkStatus();
 }
@@ -139,6 +143,18 @@ absl::Status ChildProcesses::Start(const ChildSpec& spec) {
 size_t ChildProcesses::num_running() const {
   return static_cast<size_t>(std::count_if(children_.begin(), children_.end(),
                                            [](const Child& child) { return child.running; }));
+}
+
+bool ChildProcesses::IsRunning(const std::string& name) const {
+  return std::any_of(children_.begin(), children_.end(), [&name](const Child& child) {
+    return child.running && child.name == name;
+  });
+}
+
+void ChildProcesses::Kill(const std::string& name) {
+  for (const Child& child : children_) {
+    if (child.running && child.name == name) kill(child.pid, SIGKILL);
+  }
 }
 
 void ChildProcesses::Wait(absl::Duration timeout, int readable_fd) {
@@ -155,8 +171,9 @@ void ChildProcesses::ReadSignals() {
   while (read(signal_fd_, &info, sizeof(info)) == static_cast<ssize_t>(sizeof(info))) {
     if (info.ssi_signo == SIGCHLD) {
       child_ended = true;
-    } else if (stop_signal_ == 0) {
-      stop_signal_ = static_cast<int>(info.ssi_signo);
+    } else {
+      ++num_stop_signals_;
+      if (stop_signal_ == 0) stop_signal_ = static_cast<int>(info.ssi_signo);
     }
   }
   if (child_ended) Reap();

@@ -38,8 +38,9 @@ std::vector<std::string> LastLines(const std::string& path, int num_lines);
 
 /// The children of this process, and the signals that end it.
 ///
-/// Children stay in the launcher's process group, read nothing from stdin, and are killed by the
-/// kernel when the thread that started them ends, however it ends. From Create on, SIGINT, SIGTERM,
+/// Children stay in the launcher's process group, ignore the Ctrl-C of a terminal, which is for the
+/// launcher to act on, read nothing from stdin, and are killed by the kernel when the thread that
+/// started them ends, however it ends. From Create on, SIGINT, SIGTERM,
 /// SIGHUP and SIGCHLD are blocked in the calling thread and read by Wait; the destructor kills what
 /// still runs and restores the signal mask. Threads: one, the process's main thread, and before
 /// others start (they inherit the mask). Test: tests/unit/cli/child_process_test.cc
@@ -58,11 +59,15 @@ class ChildProcesses {
   /// `timeout` is over. Which of them it was is told by the methods below.
   void Wait(absl::Duration timeout, int readable_fd = -1);
 
-  /// The signal that asked this process to stop; 0 = none so far.
+  /// The signal that asked this process to stop first; 0 = none so far.
   int stop_signal() const { return stop_signal_; }
+  int num_stop_signals() const { return num_stop_signals_; }
   /// Those that have ended, in the order in which they were seen.
   const std::vector<ChildExit>& exits() const { return exits_; }
   size_t num_running() const;
+  bool IsRunning(const std::string& name) const;
+  /// SIGKILL, to the running child of this name.
+  void Kill(const std::string& name);
 
   /// Asks all children to end, kills those that have not after `patience`. Returns when all have
   /// gone.
@@ -84,6 +89,7 @@ class ChildProcesses {
   std::vector<ChildExit> exits_;
   int signal_fd_ = -1;
   int stop_signal_ = 0;
+  int num_stop_signals_ = 0;
   sigset_t old_mask_;
 };
 

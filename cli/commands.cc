@@ -15,8 +15,11 @@
 #include "cli/files.h"
 #include "cli/preflight.h"
 #include "cli/render.h"
+#include "cli/resume.h"
 #include "cli/run_result.h"
 #include "cli/train.h"
+#include "services/base/limits.h"
+#include "services/base/status_macros.h"
 #include "services/rpc/quiet.h"
 
 namespace smartpipe {
@@ -62,10 +65,34 @@ std::string NotesText(const CheckedConfig& checked) {
 
 // One run with its own directory; its headline first.
 absl::StatusOr<RunResult> RunOnce(const CheckedConfig& checked, const std::string& run_dir,
-                                  Display& display) {
+                                  const std::string& resume, Display& display) {
   display.Print(
       absl::StrCat("Run ", run_dir, ":\n", Wrap(Headline(checked), 79, 2), NotesText(checked)));
-  return TrainLocally(checked, run_dir, display);
+  return TrainLocally(checked, run_dir, resume, display);
+}
+
+// Where the run goes on; "" = it is a new one, or not to be resumed.
+absl::StatusOr<std::string> FindResume(const TrainArguments& arguments, const RunConfig& config) {
+  SP_RETURN_IF_ERROR(CheckResumeWord(arguments.resume));
+  if (arguments.resume == kResumeNever) return std::string();
+  if (arguments.run_dir.empty()) {
+    return absl::InvalidArgumentError("--resume needs --run-dir: which run is to go on?");
+  }
+  if (arguments.resume == kResumeAuto && !HoldsRun(arguments.run_dir)) return std::string();
+  SP_RETURN_IF_ERROR(PrepareResume(arguments.run_dir, config, arguments.resume));
+  return arguments.resume;
+}
+
+// A run that a script starts again and again until it is done.
+int TellFinished(const TrainArguments& arguments) {
+  const std::string path = arguments.run_dir + "/summary.json";
+  std::cout << "The run in " << arguments.run_dir << " has finished before; its results are in "
+            << path << ".\n";
+  if (arguments.summary_path.empty()) return kExitFinished;
+  const absl::StatusOr<std::string> summary = ReadSmallFile(path, limits::kConfigBytesMax * 64);
+  absl::Status written = summary.status();
+  if (written.ok()) written = WriteFileAtomically(arguments.summary_path, *summary);
+  return written.ok() ? kExitFinished : FailRun(written);
 }
 
 }  // namespace
@@ -76,11 +103,19 @@ int TrainCommand(const TrainArguments& arguments) {
   if (!checked.ok()) return FailConfig(checked.status(), kNothingStarted);
   if (const absl::Status status = CheckSummary(arguments); !status.ok())
     return Fail(status, kExitUsage);
-  const absl::StatusOr<std::string> run_dir =
-      MakeRunDir(arguments.run_dir, checked->config.freeze.policy, checked->config, absl::Now());
+  if (arguments.resume == kResumeAuto && HoldsFinishedRun(arguments.run_dir)) {
+    return TellFinished(arguments);
+  }
+  const absl::StatusOr<std::string> resume = FindResume(arguments, checked->config);
+  if (!resume.ok()) return Fail(resume.status(), kExitUsage);
+  absl::StatusOr<std::string> run_dir = arguments.run_dir;
+  if (resume->empty()) {
+    run_dir = MakeRunDir(arguments.run_dir, checked->config.freeze.policy, checked->config,
+                         absl::Now());
+  }
   if (!run_dir.ok()) return Fail(run_dir.status(), kExitUsage);
   Display display = Display::ForStdout();
-  const absl::StatusOr<RunResult> result = RunOnce(*checked, *run_dir, display);
+  const absl::StatusOr<RunResult> result = RunOnce(*checked, *run_dir, *resume, display);
   if (!result.ok()) return FailRun(result.status());
   if (!arguments.summary_path.empty()) {
     const absl::Status written = WriteFileAtomically(arguments.summary_path, SummaryJson(*result));
@@ -129,7 +164,7 @@ int DemoCommand(const TrainArguments& arguments) {
   for (size_t i = 0; i < configs.size(); ++i) {
     display.Print(absl::StrCat(i == 0 ? "" : "\n", "Run ", i + 1, " of ", configs.size(), ": ",
                                i == 0 ? "nothing is frozen" : "the same with freezing, same seed"));
-    const absl::StatusOr<RunResult> result = RunOnce(configs[i], run_dirs[i], display);
+    const absl::StatusOr<RunResult> result = RunOnce(configs[i], run_dirs[i], "", display);
     if (!result.ok()) return FailRun(result.status());
     display.Print(absl::StrCat("\n", ResultTable(*result)));
     results.push_back(*result);

@@ -18,6 +18,7 @@ struct TrainArguments {
   std::vector<std::string> sets;
   std::string run_dir;       // empty = runs/<utc time>-<policy>; of a demo runs/<utc time>-demo
   std::string summary_path;  // empty = only in the run directory
+  std::string resume = "never";  // or auto, or the step of a checkpoint
 };
 
 /// Trains on this machine and shows it. Returns an exit code.

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <set>
 #include <utility>
 
 #include "absl/strings/match.h"
@@ -67,39 +68,77 @@ std::string Launcher::LogPath(const std::string& name) const {
   return absl::StrCat(options_.run_dir, "/logs/", name, ".log");
 }
 
+absl::Status Launcher::Start(const std::string& name, int inherited_fd) {
+  started_[name] = absl::Now();
+  return children_->Start({.name = name,
+                           .argv = argv_.at(name),
+                           .log_path = LogPath(name),
+                           .inherited_fd = inherited_fd});
+}
+
 absl::Status Launcher::StartAll() {
-  SP_ASSIGN_OR_RETURN(const std::string parameter_address,
-                      StartService(kParameterName, {options_.parameter_program, "--dir",
-                                                    options_.run_dir + "/checkpoints"}));
+  SP_ASSIGN_OR_RETURN(
+      const std::string parameter_address,
+      StartService(kParameterName,
+                   {options_.parameter_program, "--dir", options_.run_dir + "/checkpoints"},
+                   options_.parameter_listen));
   SP_ASSIGN_OR_RETURN(
       service_address_,
       StartService(kServiceName,
                    {options_.service_program, "--config", options_.run_dir + "/config.toml",
                     "--run-dir", options_.run_dir, "--cores", absl::StrCat(options_.num_cores),
-                    "--parameter-service", parameter_address}));
+                    "--parameter-service", parameter_address},
+                   options_.service_listen));
   for (int64_t i = 0; i < options_.num_workers; ++i) {
     const std::string name = WorkerName(i);
-    SP_RETURN_IF_ERROR(children_->Start(
-        {.name = name,
-         .argv = {options_.worker_program, "--service", service_address_, "--worker-id", name},
-         .log_path = LogPath(name)}));
+    argv_[name] = {options_.worker_program, "--service", service_address_, "--worker-id", name};
+    SP_RETURN_IF_ERROR(Start(name));
   }
   return absl::OkStatus();
 }
 
 absl::StatusOr<std::string> Launcher::StartService(const std::string& name,
-                                                   std::vector<std::string> argv) {
+                                                   std::vector<std::string> argv,
+                                                   const std::string& listen) {
   int ends[2];
   if (pipe2(ends, O_CLOEXEC | O_NONBLOCK) != 0) return absl::ErrnoToStatus(errno, "pipe2");
   FdCloser read_end(ends[0]), write_end(ends[1]);
-  argv.insert(argv.end(), {"--listen", "127.0.0.1:0", "--ready-fd", absl::StrCat(write_end.fd())});
-  SP_RETURN_IF_ERROR(children_->Start({.name = name,
-                                       .argv = std::move(argv),
-                                       .log_path = LogPath(name),
-                                       .inherited_fd = write_end.fd()}));
+  const std::vector<std::string> words = argv;
+  argv.insert(argv.end(), {"--listen", listen, "--ready-fd", absl::StrCat(write_end.fd())});
+  if (name == kServiceName && !options_.resume.empty())
+    argv.insert(argv.end(), {"--resume", options_.resume});
+  argv_[name] = std::move(argv);
+  SP_RETURN_IF_ERROR(Start(name, write_end.fd()));
   write_end.Close();  // or the end of the service would not end the pipe
   SP_ASSIGN_OR_RETURN(const std::string port, WaitForPort(name, read_end.fd()));
-  return absl::StrCat("127.0.0.1:", port);
+  const std::string address = absl::StrCat(listen.substr(0, listen.rfind(':')), ":", port);
+  argv_[name] = words;
+  argv_[name].insert(argv_[name].end(), {"--listen", address});
+  return address;
+}
+
+std::vector<std::string> Launcher::StartAgain() {
+  std::vector<std::string> sentences;
+  const absl::Time now = absl::Now();
+  while (!restarts_.empty() && restarts_.front() < now - absl::Hours(1)) restarts_.pop_front();
+  for (; num_exits_seen_ < children_->exits().size(); ++num_exits_seen_) {
+    const ChildExit exit = children_->exits()[num_exits_seen_];
+    if (exit.signal == 0 || is_used_up()) continue;
+    if (!Start(exit.name).ok()) continue;  // its end is a failure, then
+    restarts_.push_back(now);
+    replaced_.insert(num_exits_seen_);
+    sentences.push_back(absl::StrCat(IsService(exit.name) ? "The " : "Worker ", Spoken(exit.name),
+                                     " ", DescribeExit(exit), " and is started again (",
+                                     restarts_.size(), " of at most ", options_.max_restarts,
+                                     " times an hour)."));
+  }
+  return sentences;
+}
+
+bool Launcher::HasRunFor(const std::string& name, absl::Duration time) const {
+  const auto started = started_.find(name);
+  return started != started_.end() && children_->IsRunning(name) &&
+         absl::Now() - started->second >= time;
 }
 
 absl::StatusOr<std::string> Launcher::WaitForPort(const std::string& name, int ready_fd) {
@@ -129,10 +168,11 @@ absl::StatusOr<std::string> Launcher::WaitForPort(const std::string& name, int r
 }
 
 bool Launcher::workers_done() const {
-  const std::vector<ChildExit>& exits = children_->exits();
-  return std::count_if(exits.begin(), exits.end(), [](const ChildExit& exit) {
-           return exit.ok() && !IsService(exit.name);
-         }) == options_.num_workers;
+  std::set<std::string> done;
+  for (const ChildExit& exit : children_->exits()) {
+    if (exit.ok() && !IsService(exit.name)) done.insert(exit.name);
+  }
+  return static_cast<int64_t>(done.size()) == options_.num_workers;
 }
 
 std::optional<LaunchFailure> Launcher::FindFailure(absl::string_view message) const {
@@ -143,15 +183,20 @@ std::optional<LaunchFailure> Launcher::FindFailure(absl::string_view message) co
     return std::make_pair(exit.signal == 0, exit.signal == 0 ? place : 0);
   };
   const ChildExit* blamed = nullptr;
-  for (const ChildExit& exit : children_->exits()) {
-    if (exit.ok() && !IsService(exit.name)) continue;
+  for (size_t i = 0; i < children_->exits().size(); ++i) {
+    const ChildExit& exit = children_->exits()[i];
+    if (replaced_.contains(i) || (exit.ok() && !IsService(exit.name))) continue;
     if (blamed == nullptr || rank(exit) < rank(*blamed)) blamed = &exit;
   }
   if (blamed == nullptr) return std::nullopt;
   const std::string log_path = LogPath(blamed->name);
   return LaunchFailure{
       .process = absl::StrCat(IsService(blamed->name) ? "" : "worker ", blamed->name),
-      .how = DescribeExit(*blamed),
+      .how = absl::StrCat(DescribeExit(*blamed),
+                          blamed->signal != 0 && options_.max_restarts > 0 && is_used_up()
+                              ? absl::StrCat(", and recovery.max_restarts = ",
+                                             options_.max_restarts, " an hour is used up")
+                              : ""),
       .killed = blamed->signal != 0,
       .last_words = LastLines(log_path, kLastWords),
       .log_path = log_path};

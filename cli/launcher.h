@@ -3,8 +3,11 @@
 #pragma once
 
 #include <cstdint>
+#include <deque>
+#include <map>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -23,6 +26,10 @@ struct LaunchOptions {
   std::string run_dir;    // has config.toml and logs/; checkpoints/ is made in it
   int64_t num_cores = 0;  // of this machine, one for each compute thread; 0 = enough
   int64_t num_workers = 1;
+  std::string service_listen = "127.0.0.1:0";    // HOST:PORT; port 0 = any free one
+  std::string parameter_listen = "127.0.0.1:0";  // likewise
+  std::string resume;                            // of the freeze service; "" = a new run
+  int64_t max_restarts = 0;                      // of killed processes, within an hour
   absl::Duration start_timeout = absl::Seconds(30);  // until a service listens
 };
 
@@ -35,7 +42,8 @@ struct LaunchFailure {
   std::string log_path;                 // empty = no process is to blame
 };
 
-/// Starts the processes, watches them, stops them. None outlives this object, nor this process.
+/// Starts the processes, watches them, starts killed ones again, stops them. None outlives this
+/// object, nor this process.
 ///
 /// Threads: as ChildProcesses.  Test: tests/unit/cli/launcher_test.cc
 class Launcher {
@@ -52,9 +60,18 @@ class Launcher {
   void Wait(absl::Duration timeout) { children_->Wait(timeout); }
 
   int stop_signal() const { return children_->stop_signal(); }
+  int num_stop_signals() const { return children_->num_stop_signals(); }
+  /// Starts again what was killed by a signal since the last call, services on the same port, as
+  /// often as max_restarts allows; beyond it a killed process is a failure. Returns a sentence for
+  /// each that was started.
+  std::vector<std::string> StartAgain();
+  /// SIGKILL, to a process that stands still.
+  void Kill(const std::string& name) { children_->Kill(name); }
+  /// True when a process of this name has run for `time`.
+  bool HasRunFor(const std::string& name, absl::Duration time) const;
   /// True when all workers have ended well.
   bool workers_done() const;
-  /// Describes the process whose end ended the run: a killed one before a failed one, then the one
+  /// Describes the process whose end ended the run (not one that was started again): a killed one before a failed one, then the one
   /// whose quoted name ("w1") comes first in `message`, the service's sentence about the run's end
   /// (the others fail because the run ended), then the first seen. None if none has failed; a
   /// service's own end counts as failure.
@@ -68,14 +85,24 @@ class Launcher {
 
  private:
   explicit Launcher(const LaunchOptions& options) : options_(options) {}
+  absl::Status Start(const std::string& name, int inherited_fd = -1);
+  bool is_used_up() const {
+    return static_cast<int64_t>(restarts_.size()) >= options_.max_restarts;
+  }
   std::string LogPath(const std::string& name) const;
   /// Starts a program that listens on a port of its choice. Returns its address.
-  absl::StatusOr<std::string> StartService(const std::string& name, std::vector<std::string> argv);
+  absl::StatusOr<std::string> StartService(const std::string& name, std::vector<std::string> argv,
+                                           const std::string& listen);
   absl::StatusOr<std::string> WaitForPort(const std::string& name, int ready_fd);
 
   LaunchOptions options_;
   std::unique_ptr<ChildProcesses> children_;
   std::string service_address_;
+  std::map<std::string, std::vector<std::string>> argv_;  // by name, of a start in the middle
+  std::map<std::string, absl::Time> started_;             // by name, the newest process
+  size_t num_exits_seen_ = 0;                             // by StartAgain
+  std::set<size_t> replaced_;                             // exits that StartAgain made good
+  std::deque<absl::Time> restarts_;                       // within the last hour
 };
 
 }  // namespace smartpipe

@@ -61,6 +61,10 @@ what --set can change; docs/guide.md says what is in the run directory.
 Examples:
   smartpipe train examples/fashion_mnist.toml
   smartpipe train my.toml --set train.epochs=1 --set freeze.policy=full
+  smartpipe train my.toml --run-dir runs/a --resume auto --set pipeline.stages=4
+
+A killed process is started again, and the run goes on from its last checkpoint.
+Ctrl-C stops at the next boundary behind a checkpoint, a second one at once.
 
 Exit codes: 0 finished, 1 the run failed, 2 mistake in the command line or the
 config (nothing was started), 130 stopped by Ctrl-C or SIGTERM.)";
@@ -170,6 +174,12 @@ int main(int argc, char** argv) {
 
   CLI::App* train = app.add_subcommand("train", "train on this machine, one process per worker");
   AddRunArguments(train, arguments, "new folder for files [runs/UTC_TIME-POLICY]");
+  train
+      ->add_option("--resume", arguments.resume,
+                   "go on with the run in --run-dir: never; auto, from its newest checkpoint if "
+                   "there is a run; or from a checkpoint's step")
+      ->type_name("auto|never|STEP")
+      ->default_str("never");
   train->footer(kTrainFooter);
   CLI::App* demo = app.add_subcommand("demo", "train without and with freezing, and compare");
   AddRunArguments(demo, arguments, "new folder for both runs [runs/UTC_TIME-demo]");

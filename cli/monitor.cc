@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
@@ -43,6 +44,18 @@ absl::Status RunMonitor::Stuck(absl::Time now) const {
   return absl::OkStatus();
 }
 
+absl::Status RunMonitor::StopAtBoundary(const std::string& reason) {
+  if (run_.state() != v1::RUN_STATE_RUNNING)
+    return absl::FailedPreconditionError("the run is not training");
+  grpc::ClientContext context;
+  SetTimeout(context, kCallTimeout);
+  v1::StopRunRequest request;
+  request.set_reason(reason);
+  request.set_at_boundary(true);
+  v1::StopRunResponse response;
+  return FromGrpcStatus(service_->StopRun(&context, request, &response));
+}
+
 void RunMonitor::Poll(absl::Time now) {
   if (last_answer_ == absl::InfiniteFuture()) last_answer_ = now;
   grpc::ClientContext context;
@@ -69,12 +82,27 @@ void RunMonitor::Poll(absl::Time now) {
   }
   run_ = std::move(*response.mutable_run());
   if (run_.state() == v1::RUN_STATE_WAITING) {
-    display_->ShowState(absl::StrCat("Measuring layer times; ready: ", run_.message()));
+    display_->ShowState(absl::StrCat(run_.generation() == 0 ? "Measuring layer times"
+                                                            : "Getting ready to go on",
+                                     "; ready: ", run_.message()));
     return;
   }
+  PrintGeneration();
   if (run_.num_verdicts() > num_verdicts_seen_ && FetchDecisions().ok())
     num_verdicts_seen_ = run_.num_verdicts();
   if (run_.state() == v1::RUN_STATE_RUNNING && run_.num_steps() > 0) ShowRun(now);
+}
+
+// What happened since: a resumption, or the loss of a worker.
+void RunMonitor::PrintGeneration() {
+  if (run_.generation() == generation_) return;
+  const bool is_first = std::exchange(generation_, run_.generation()) == 0;
+  if (run_.generation() == 1) return;
+  num_verdicts_seen_ = 0;  // some are given anew
+  display_->PrintSentence(absl::StrCat(
+      "Generation ", run_.generation(), is_first ? " goes on from step " : " goes back to step ",
+      run_.first_step(), is_first || run_.last_fault().empty() ? "" : ": ",
+      is_first ? "" : run_.last_fault(), "."));
 }
 
 void RunMonitor::ShowRun(absl::Time now) {
@@ -115,7 +143,11 @@ absl::Status RunMonitor::FetchDecisions() {
     // A page may be shorter than asked for, even empty: only the token tells whether more follow.
     request.set_page_token(response.next_page_token());
   } while (!request.page_token().empty());
-  for (size_t i = decisions_.size(); i < all.size(); ++i) PrintDecision(all[i]);
+  for (const v1::Verdict& verdict : all) {
+    // A later generation gives some anew, with the frontiers that they had.
+    if (verdict.boundary() > newest_printed_) PrintDecision(verdict);
+    newest_printed_ = std::max(newest_printed_, verdict.boundary());
+  }
   decisions_ = std::move(all);
   return absl::OkStatus();
 }
@@ -181,8 +213,12 @@ absl::StatusOr<RunResult> RunMonitor::Result(const RunConfig& config, const std:
       .frozen_layers = run_.current().frontier(),
       .rebalances = run_.num_rebalances(),
       .layers_moved = run_.num_layers_moved(),
+      .train_loss = run_.train_loss(),
       .total_seconds = absl::ToDoubleSeconds(total),
-      .speedup_limit = run_.speedup_limit()};
+      .speedup_limit = run_.speedup_limit(),
+      .recoveries = run_.num_recoveries(),
+      .generations = run_.generation()};
+  if (run_.has_resumed_from_step()) result.resumed_from_step = run_.resumed_from_step();
   if (run_.evaluations_size() > 0) result.test_accuracy = run_.evaluations().rbegin()->accuracy();
   for (const v1::EndWorkerRequest& worker : run_.ended_workers()) {
     result.wall_seconds = std::max(result.wall_seconds, worker.train_s());
@@ -194,8 +230,9 @@ absl::StatusOr<RunResult> RunMonitor::Result(const RunConfig& config, const std:
     result.checkpoint_bytes_shared += worker.checkpoint_bytes_shared();
     if (worker.weights_sha256().empty()) continue;
     result.weights_sha256 = worker.weights_sha256();
-    result.train_loss = worker.train_loss();
   }
+  // Workers know the time of their own generation only.
+  if (result.generations > 1) result.wall_seconds = run_.step_seconds();
   if (result.weights_sha256.empty() || result.wall_seconds <= 0 ||
       result.steps < run_.num_steps()) {
     return absl::InternalError(

@@ -1,6 +1,7 @@
 // Follows a run through the service's GetRun and ListDecisions, and shows it.
 #pragma once
 
+#include <algorithm>
 #include <functional>
 #include <memory>
 #include <optional>
@@ -40,6 +41,10 @@ class RunMonitor {
   /// service that does not answer is no error here; after ten seconds of silence a line says so.
   void Poll(absl::Time now);
 
+  /// Asks the service to stop the run at the next boundary.  Errors: FAILED_PRECONDITION when the
+  /// run is not training; the call's.
+  absl::Status StopAtBoundary(const std::string& reason);
+
   /// The newest state; empty before the first answer.
   const v1::Run& run() const { return run_; }
   /// DEADLINE_EXCEEDED when the service has not answered, or no worker has joined, for so long that
@@ -51,6 +56,11 @@ class RunMonitor {
   }
   bool failed() const { return run_.state() == v1::RUN_STATE_FAILED; }
 
+  /// How long the service has not answered.
+  absl::Duration silence(absl::Time now) const {
+    return std::max(absl::ZeroDuration(), now - last_answer_);
+  }
+
   /// The numbers of the finished run. Errors: INTERNAL when the service's answers lack some.
   absl::StatusOr<RunResult> Result(const RunConfig& config, const std::string& run_dir,
                                    absl::Duration total) const;
@@ -59,6 +69,7 @@ class RunMonitor {
   absl::Status FetchDecisions();
   void ShowRun(absl::Time now);
   bool Evaluating() const;
+  void PrintGeneration();
   void PrintDecision(const v1::Verdict& verdict);
   void PrintEvaluations(const v1::Run& run);
   Progress MakeProgress() const;
@@ -70,6 +81,8 @@ class RunMonitor {
   v1::Run run_;
   std::vector<v1::Verdict> decisions_;  // changes only, by boundary
   int64_t num_verdicts_seen_ = 0;
+  int64_t newest_printed_ = -1;  // boundary
+  int64_t generation_ = 0;       // the newest one that was printed
   int64_t frontier_ = 0;  // of the newest decision printed
   std::vector<int64_t> cuts_;
   bool has_cuts_ = false;

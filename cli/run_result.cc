@@ -50,6 +50,10 @@ Json ResultJson(const RunResult& result) {
           {"checkpoint_seconds", RealJson(result.checkpoint_seconds)},
           {"checkpoint_bytes_written", result.checkpoint_bytes_written},
           {"checkpoint_bytes_shared", result.checkpoint_bytes_shared},
+          {"resumed_from_step",
+           result.resumed_from_step ? Json(*result.resumed_from_step) : Json(nullptr)},
+          {"recoveries", result.recoveries},
+          {"generations", result.generations},
           {"weights_sha256", result.weights_sha256},
           {"run_dir", result.run_dir},
           {"decisions", std::move(decisions)}};

@@ -29,7 +29,9 @@ struct RunResult {
   int64_t layers_moved = 0;
   std::optional<double> test_accuracy;  // 0..1; none when nothing was evaluated
   double train_loss = 0;
-  double wall_seconds = 0;   // first step's start to last step's end, without evaluation
+  // First step's start to last step's end, without evaluation; over several generations the sum of
+  // all steps' times.
+  double wall_seconds = 0;
   double total_seconds = 0;  // of the command
   double samples_per_second = 0;
   double speedup_limit = 1;         // largest speed-up by the work that this run's freezing saves
@@ -39,6 +41,9 @@ struct RunResult {
   double checkpoint_seconds = 0;
   int64_t checkpoint_bytes_written = 0;  // over all checkpoints and workers
   int64_t checkpoint_bytes_shared = 0;   // of layers that were stored already
+  std::optional<int64_t> resumed_from_step;  // none = the run was not resumed
+  int64_t recoveries = 0;                    // times that it went back to a checkpoint by itself
+  int64_t generations = 1;
   std::string weights_sha256;
   std::vector<DecisionRecord> decisions;  // by step
 };

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 #include <filesystem>
+#include <map>
 #include <memory>
 #include <optional>
 #include <system_error>
@@ -13,6 +14,7 @@
 #include "cli/files.h"
 #include "cli/launcher.h"
 #include "cli/monitor.h"
+#include "cli/resume.h"
 #include "services/base/status_macros.h"
 #include "services/rpc/channel.h"
 
@@ -24,22 +26,36 @@ constexpr absl::Duration kPollPeriod = absl::Milliseconds(250);
 // says nothing.
 constexpr absl::Duration kBlamePeriod = absl::Milliseconds(300);
 constexpr absl::Duration kExitPatience = absl::Seconds(5);
+// For a process that runs, but does not answer; for one that has to open its stream again.
+constexpr absl::Duration kStuckAfter = absl::Seconds(10);
+constexpr absl::Duration kRejoinPatience = absl::Seconds(5);
 
 // One run's processes and their monitor.
 class LocalRun {
  public:
-  LocalRun(const CheckedConfig& checked, const std::string& run_dir, Display& display)
-      : checked_(checked), run_dir_(run_dir), display_(display) {}
+  LocalRun(const CheckedConfig& checked, const std::string& run_dir, const std::string& resume,
+           Display& display)
+      : checked_(checked), run_dir_(run_dir), resume_(resume), display_(display) {}
 
   absl::StatusOr<RunResult> Run() {
     SP_ASSIGN_OR_RETURN(const std::string programs, ProgramFolder());
-    SP_ASSIGN_OR_RETURN(launcher_,
-                        Launcher::Create({.parameter_program = programs + "/parameter_service",
-                                          .service_program = programs + "/freeze_service",
-                                          .worker_program = programs + "/stage_worker",
-                                          .run_dir = run_dir_,
-                                          .num_cores = CoresForWorkers(),
-                                          .num_workers = checked_.config.pipeline.num_workers()}));
+    const RunConfig& config = checked_.config;
+    const auto listen = [](const AddressConfig& address) {
+      return address.address.empty() ? std::string("127.0.0.1:0") : address.address;
+    };
+    SP_ASSIGN_OR_RETURN(
+        launcher_,
+        Launcher::Create({.parameter_program = programs + "/parameter_service",
+                          .service_program = programs + "/freeze_service",
+                          .worker_program = programs + "/stage_worker",
+                          .run_dir = run_dir_,
+                          .num_cores = CoresForWorkers(),
+                          .num_workers = config.pipeline.num_workers(),
+                          .service_listen = listen(config.service),
+                          .parameter_listen = listen(config.parameter_service),
+                          .resume = resume_,
+                          .max_restarts =
+                              config.recovery.enabled ? config.recovery.max_restarts : 0}));
     const absl::Time start = absl::Now();
     if (absl::Status status = launcher_->StartAll(); !status.ok()) return End(status);
     monitor_ = std::make_unique<RunMonitor>(
@@ -61,9 +77,54 @@ class LocalRun {
     return std::max<int64_t>(1, num_cores / checked_.config.worker.threads);
   }
 
+  // True when nothing more is wanted from the run.
   bool StopAsked() {
     launcher_->Wait(absl::ZeroDuration());
-    return launcher_->stop_signal() != 0;
+    return launcher_->num_stop_signals() > (stopping_ ? 1 : 0);
+  }
+
+  // The first stop signal asks for a checkpoint. CANCELLED: stop at once.
+  absl::Status ActOnStop() {
+    const int num_signals = launcher_->num_stop_signals();
+    if (num_signals == 0 || (stopping_ && num_signals == 1)) return absl::OkStatus();
+    if (stopping_ || !monitor_->StopAtBoundary(StopReason()).ok())
+      return absl::CancelledError("stopped");
+    stopping_ = true;
+    display_.Print(
+        "Stopping at the next boundary, behind a checkpoint; Ctrl-C again stops at once.");
+    return absl::OkStatus();
+  }
+
+  std::string StopReason() const {
+    const char* name = sigabbrev_np(launcher_->stop_signal());
+    return absl::StrCat("SIG", name == nullptr ? "?" : name);
+  }
+
+  // A process that stands still is not noticed by the system: it is killed, and so replaced.
+  void KillStuck(absl::Time now) {
+    if (!checked_.config.recovery.enabled) return;
+    const auto kill = [this](const std::string& name) {
+      display_.Print(absl::StrCat(name, " does not answer: it is killed."));
+      launcher_->Kill(name);
+    };
+    if (monitor_->silence(now) > kStuckAfter) {
+      if (launcher_->HasRunFor("freeze_service", kStuckAfter)) kill("freeze_service");
+      return;
+    }
+    const v1::Run& run = monitor_->run();
+    if (run.state() != v1::RUN_STATE_WAITING || monitor_->silence(now) > kPollPeriod * 4) return;
+    for (int64_t i = 0; i < checked_.config.pipeline.num_workers(); ++i) {
+      const std::string name = absl::StrCat("w", i);
+      const auto& connected = run.connected_workers();
+      if (std::find(connected.begin(), connected.end(), name) != connected.end()) {
+        unconnected_since_.erase(name);
+        continue;
+      }
+      const absl::Time since = unconnected_since_.try_emplace(name, now).first->second;
+      if (now - since < kRejoinPatience || !launcher_->HasRunFor(name, kStuckAfter)) continue;
+      unconnected_since_.erase(name);
+      kill(name);
+    }
   }
 
   // Until the run is finished, all is known of it and all workers have gone.
@@ -71,19 +132,28 @@ class LocalRun {
     absl::Time deadline = absl::InfiniteFuture();
     for (;;) {
       launcher_->Wait(kPollPeriod);
-      if (launcher_->stop_signal() != 0) return absl::CancelledError("stopped");
+      SP_RETURN_IF_ERROR(ActOnStop());
       const absl::Time now = absl::Now();
       if (!monitor_->finished()) monitor_->Poll(now);
-      if (launcher_->stop_signal() != 0) return absl::CancelledError("stopped");
+      SP_RETURN_IF_ERROR(ActOnStop());
       if (monitor_->finished()) {  // whatever ends now, or does not, the results are there
         if (launcher_->workers_done()) return absl::OkStatus();
         deadline = std::min(deadline, now + kExitPatience);
-        if (now <= deadline && !launcher_->FindFailure()) continue;
-        display_.Print("The run is finished, but not all of its processes ended by themselves.");
+        const std::optional<LaunchFailure> failure = launcher_->FindFailure();
+        if (now <= deadline && !failure) continue;
+        display_.Print(failure ? absl::StrCat("The run is finished, but ", failure->process, " ",
+                                              failure->how, ".")
+                               : "The run is finished, but not all of its processes ended by "
+                                 "themselves.");
         return absl::OkStatus();
       }
-      if (launcher_->FindFailure()) return absl::AbortedError("a process ended");
       if (monitor_->failed()) return absl::AbortedError("the run failed");
+      if (!stopping_) {
+        for (const std::string& sentence : launcher_->StartAgain())
+          display_.PrintSentence(sentence);
+        KillStuck(now);
+      }
+      if (launcher_->FindFailure()) return absl::AbortedError("a process ended");
       SP_RETURN_IF_ERROR(monitor_->Stuck(now));
       if (monitor_->run().state() != v1::RUN_STATE_FINISHED) continue;
       deadline = std::min(deadline, now + kExitPatience);
@@ -109,9 +179,8 @@ class LocalRun {
     if (launcher_->stop_signal() == 0) {
       launcher_->StopAll();
     } else {
-      const int signal = launcher_->stop_signal();
-      const char* name = sigabbrev_np(signal);
-      display_.Print(absl::StrCat("Stopping after SIG", name == nullptr ? "?" : name, " ..."));
+      if (!monitor_ || !monitor_->failed())
+        display_.Print(absl::StrCat("Stopping after ", StopReason(), " ..."));
       launcher_->StopAll();
       return absl::CancelledError(
           absl::StrCat("Stopped", StepText(), ". ", StartAgainText(), "\nFiles: ", run_dir_));
@@ -136,8 +205,12 @@ class LocalRun {
     std::error_code error;
     if (std::filesystem::exists(weights, error))
       return absl::StrCat("The weights of the last step are in ", weights, ".");
-    return "No weights were saved: they are written at the end. A run cannot be resumed; the same "
-           "command starts a new one from step 0 (with another --run-dir if you gave one).";
+    const std::optional<Step> newest = NewestCheckpoint(run_dir_);
+    return absl::StrCat(
+        newest ? absl::StrCat("The newest checkpoint is of step ", newest->value(), ". ")
+               : "There is no checkpoint yet. ",
+        "The same command goes on ", newest ? "from it" : "from the start", " with --run-dir ",
+        run_dir_, " --resume auto.");
   }
 
   // The stage of a worker, while ranks are known: one worker per stage, in order.
@@ -183,7 +256,10 @@ class LocalRun {
 
   const CheckedConfig& checked_;
   const std::string run_dir_;
+  const std::string resume_;
   Display& display_;
+  bool stopping_ = false;  // the service was asked to
+  std::map<std::string, absl::Time> unconnected_since_;  // workers, while the run waits for them
   std::unique_ptr<Launcher> launcher_;
   std::unique_ptr<RunMonitor> monitor_;
 };
@@ -191,8 +267,8 @@ class LocalRun {
 }  // namespace
 
 absl::StatusOr<RunResult> TrainLocally(const CheckedConfig& checked, const std::string& run_dir,
-                                       Display& display) {
-  SP_ASSIGN_OR_RETURN(RunResult result, LocalRun(checked, run_dir, display).Run());
+                                       const std::string& resume, Display& display) {
+  SP_ASSIGN_OR_RETURN(RunResult result, LocalRun(checked, run_dir, resume, display).Run());
   SP_RETURN_IF_ERROR(WriteFileAtomically(run_dir + "/summary.json", SummaryJson(result)));
   return result;
 }

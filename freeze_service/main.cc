@@ -28,6 +28,9 @@ int main(int argc, char** argv) {
       ->capture_default_str();
   app.add_option("--parameter-service", options.parameter_service,
                  "HOST:PORT of the parameter service, told to the workers; none = no checkpoints");
+  app.add_option("--resume", options.resume,
+                 "auto, or the step of a checkpoint: go on from there, with other workers and "
+                 "pipeline, rebalance and worker settings if wanted, also after the run's end");
   app.add_option("--linger-s", options.linger_s, "seconds to stay after the end of the run")
       ->check(CLI::Range(0.0, 86'400.0))
       ->capture_default_str();

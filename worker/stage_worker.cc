@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "absl/time/time.h"
 #include "services/base/status_macros.h"
 #include "services/config/run_config.h"
@@ -20,6 +21,7 @@
 #include "services/rpc/channel.h"
 #include "worker/comm/channel.h"
 #include "worker/comm/transport.h"
+#include "worker/control/checkpoint_reader.h"
 #include "worker/control/checkpoint_uploader.h"
 #include "worker/control/control_session.h"
 #include "worker/data/dataset.h"
@@ -28,6 +30,7 @@
 #include "worker/engine/trainer.h"
 #include "worker/model/layer_state.h"
 #include "worker/model/model.h"
+#include "worker/watchdog.h"
 
 namespace smartpipe {
 namespace {
@@ -37,8 +40,7 @@ constexpr absl::Duration kTransferTimeoutMin = absl::Minutes(10);
 constexpr absl::Duration kUploadPatience = absl::Minutes(2);
 
 /// The one edge where Torch's exceptions become a status.
-absl::StatusOr<WorkerResult> CatchExceptions(
-    const std::function<absl::StatusOr<WorkerResult>()>& run) {
+absl::Status CatchExceptions(const std::function<absl::Status()>& run) {
   try {
     return run();
   } catch (const std::bad_alloc&) {
@@ -155,30 +157,74 @@ std::unique_ptr<TraceWriter> MakeTrace(const RunWelcome& welcome, const WorkerId
   return nullptr;
 }
 
+/// What a run's checkpoints need; none if it takes none.
+struct Checkpoints {
+  std::shared_ptr<grpc::Channel> channel;  // null = none are taken
+  std::shared_ptr<CheckpointReader> reader;
+
+  explicit Checkpoints(const RunWelcome& welcome) {
+    if (welcome.parameter_service.empty()) return;
+    channel = MakeChannel({.address = welcome.parameter_service, .keepalive = {}});
+    reader = std::make_shared<CheckpointReader>(channel, ToRunId(welcome.run_id));
+  }
+  absl::StatusOr<std::vector<Step>> ListSteps() const {
+    if (reader == nullptr) return std::vector<Step>();
+    return reader->ListSteps();
+  }
+};
+
 /// Null when the run takes no checkpoints.
-std::shared_ptr<CheckpointUploader> MakeUploader(const RunWelcome& welcome, const Workbench& bench,
-                                                 const WorkerAssignment& assignment) {
-  if (welcome.parameter_service.empty()) return nullptr;
+std::shared_ptr<CheckpointUploader> MakeUploader(const Checkpoints& checkpoints,
+                                                 const RunWelcome& welcome, const Workbench& bench,
+                                                 const WorkerAssignment& assignment,
+                                                 ControlSession& session) {
+  if (checkpoints.channel == nullptr) return nullptr;
   return std::make_shared<CheckpointUploader>(CheckpointUploader::Options{
-      .channel = MakeChannel({.address = welcome.parameter_service, .keepalive = {}}),
+      .channel = checkpoints.channel,
       .run = ToRunId(welcome.run_id),
       .generation = assignment.generation,
       .num_layers = bench.model->num_layers(),
-      .keep_last = bench.config.checkpoint.keep_last});
+      .keep_last = bench.config.checkpoint.keep_last,
+      .wait_reported = [&session] { return session.WaitReported(); }});
 }
 
-absl::StatusOr<WorkerResult> RunSession(const StageWorkerOptions& options,
-                                        ControlSession& session) {
-  SP_ASSIGN_OR_RETURN(const RunWelcome welcome, session.WaitWelcome());
-  Workbench bench;
-  SP_RETURN_IF_ERROR(BuildWorkbench(welcome, bench));
-  SP_RETURN_IF_ERROR(session.AnnounceLayers(bench.layers, bench.shape));
+Watchdog::Options WatchdogOptions(const StageWorkerOptions& options, const RunWelcome& welcome,
+                                  const RunConfig& config, const WorkerAssignment& assignment,
+                                  const std::shared_ptr<const Position>& position,
+                                  std::function<void(const absl::Status&)> abort) {
+  return {.patience = absl::Seconds(config.watchdog_s),
+          .position = position,
+          .dump_path = absl::StrCat(welcome.run_dir, "/dumps/", options.worker.value(), "-generation-",
+                                    assignment.generation.value(), ".txt"),
+          .describe =
+              [position, assignment, worker = options.worker] {
+                const int peer = position->peer();
+                return absl::StrCat(
+                    "worker ", worker.value(), ", generation ", assignment.generation.value(),
+                    ", rank ", assignment.rank.value(), " of ", assignment.members.size(), "\n",
+                    position->Text(), "\n",
+                    peer < 0 ? "" : absl::StrCat("neighbour of that instruction: rank ", peer, " (",
+                                                 assignment.members[peer].value(), ")\n"),
+                    "plan ", assignment.plan.plan_epoch.value(), " at the generation's start, cuts ",
+                    absl::StrJoin(assignment.plan.cuts, " ", absl::StreamFormatter()));
+              },
+          .on_stuck = std::move(abort)};
+}
+
+/// One generation, from the assignment to this worker's last step.
+absl::StatusOr<WorkerResult> RunGeneration(const StageWorkerOptions& options,
+                                           const RunWelcome& welcome, Workbench& bench,
+                                           const Checkpoints& checkpoints,
+                                           ControlSession& session) {
+  SP_ASSIGN_OR_RETURN(const std::vector<Step> steps, checkpoints.ListSteps());
+  SP_RETURN_IF_ERROR(session.AnnounceLayers(bench.layers, bench.shape, steps));
   SP_ASSIGN_OR_RETURN(const WorkerAssignment assignment, session.WaitAssignment());
   SP_RETURN_IF_ERROR(CheckPlacement(assignment));
   if (assignment.rank == Rank(0)) HintAtIdleCores(bench.config);
   LogInfo("generation ", assignment.generation.value(), ": rank ", assignment.rank.value(), " of ",
           assignment.members.size(), ", stages ",
-          FormatCuts(assignment.plan.cuts, bench.model->num_layers()));
+          FormatCuts(assignment.plan.cuts, bench.model->num_layers()), ", from step ",
+          assignment.first_step.value());
   std::vector<std::string> member_names;
   for (const WorkerId& member : assignment.members) member_names.push_back(member.value());
   // Nobody's patience for a verdict may outlast his neighbours' patience for him.
@@ -191,25 +237,35 @@ absl::StatusOr<WorkerResult> RunSession(const StageWorkerOptions& options,
                          .store = session.MakeKeyValueStore(assignment.generation),
                          .transfer_timeout = std::max(kTransferTimeoutMin, 2 * decision_timeout),
                          .bind_address = options.bind_address}));
-  const std::shared_ptr<CheckpointUploader> uploader = MakeUploader(welcome, bench, assignment);
-  session.OnEnd([transport, uploader](const absl::Status& why) {
-    if (why.ok()) return;
+  const std::shared_ptr<CheckpointUploader> uploader =
+      MakeUploader(checkpoints, welcome, bench, assignment, session);
+  const auto position = std::make_shared<Position>();
+  const auto abort = [transport, uploader](const absl::Status& why) {
     transport->Abort(why);  // frees the compute thread from whatever it waits for
     if (uploader != nullptr) uploader->Cancel();
+  };
+  const auto watchdog = std::make_shared<Watchdog>(
+      WatchdogOptions(options, welcome, bench.config, assignment, position, abort));
+  // Held by this function only: its end means that the compute thread has left.
+  session.OnEnd([abort, weak = std::weak_ptr<Watchdog>(watchdog)](const absl::Status& why) {
+    if (why.ok()) return;
+    abort(why);
+    if (const std::shared_ptr<Watchdog> dog = weak.lock()) dog->Leaving(why);
   });
   bench.context.transport = transport.get();
+  bench.context.position = position.get();
   const std::shared_ptr<TraceWriter> trace = MakeTrace(welcome, options.worker, bench, assignment);
   bench.context.trace = trace.get();
   if (trace != nullptr) {
     session.OnClock([trace](const ClockReading& reading) { trace->Add(reading); });
   }
-  session.set_decision_timeout(decision_timeout);
   SP_ASSIGN_OR_RETURN(WorkerResult result,
                       Train({.context = bench.context,
                              .shape = bench.shape,
                              .assignment = assignment,
                              .weights_path = absl::StrCat(welcome.run_dir, "/model.safetensors"),
-                             .checkpoints = uploader.get()},
+                             .checkpoints = uploader.get(),
+                             .source = checkpoints.reader.get()},
                             session));
   if (uploader != nullptr) {
     const CheckpointBytes bytes = uploader->Finish(kUploadPatience);
@@ -219,17 +275,46 @@ absl::StatusOr<WorkerResult> RunSession(const StageWorkerOptions& options,
   return result;
 }
 
+/// Whether another generation may do better.
+bool IsOutsideFault(const absl::Status& status) {
+  return absl::IsUnavailable(status) || absl::IsAborted(status) || absl::IsCancelled(status) ||
+         absl::IsDeadlineExceeded(status) || absl::IsDataLoss(status);
+}
+
+/// Generation after generation, until the run is over.
+absl::Status RunSession(const StageWorkerOptions& options, ControlSession& session) {
+  SP_ASSIGN_OR_RETURN(const RunWelcome welcome, session.WaitWelcome());
+  Workbench bench;
+  SP_RETURN_IF_ERROR(BuildWorkbench(welcome, bench));
+  session.set_decision_timeout(absl::Seconds(bench.config.decision_timeout_s));
+  const Checkpoints checkpoints(welcome);
+  while (true) {
+    const absl::StatusOr<WorkerResult> result =
+        RunGeneration(options, welcome, bench, checkpoints, session);
+    if (result.ok()) {
+      const absl::Status finished = session.Finish(*result);
+      if (finished.ok() || !session.generation_over()) return finished;
+    } else if (session.WaitEnd(absl::ZeroDuration()).ok()) {
+      return absl::OkStatus();  // this worker's part was done by the one that it replaces
+    } else if (session.generation_over()) {
+      LogInfo("left the generation: ", result.status().message());
+    } else if (IsOutsideFault(result.status())) {
+      SP_RETURN_IF_ERROR(session.LeaveGeneration(result.status()));
+    } else {
+      return result.status();
+    }
+  }
+}
+
 }  // namespace
 
 absl::Status RunStageWorker(const StageWorkerOptions& options) {
   SP_ASSIGN_OR_RETURN(const std::unique_ptr<ControlSession> session,
                       ControlSession::Start(
                           {.service_address = options.service_address, .worker = options.worker}));
-  const absl::StatusOr<WorkerResult> result =
-      CatchExceptions([&] { return RunSession(options, *session); });
-  if (result.ok()) return session->Finish(*result);
-  session->Fail(result.status());
-  return result.status();
+  const absl::Status ended = CatchExceptions([&] { return RunSession(options, *session); });
+  if (!ended.ok()) session->Fail(ended);
+  return ended;
 }
 
 }  // namespace smartpipe

@@ -53,7 +53,7 @@ absl::Status CheckRange(absl::string_view key, int64_t value, int64_t least, int
       absl::StrCat(key, " is ", value, ", not in ", least, "..", most));
 }
 
-absl::Status CheckOptions(const CoordinatorOptions& options) {
+absl::Status CheckExecution(const ExecutionOptions& options) {
   SP_RETURN_IF_ERROR(CheckRange("pipeline.stages", options.num_stages, 1, limits::kStagesMax));
   SP_RETURN_IF_ERROR(
       CheckRange("pipeline.stages_per_worker", options.stages_per_worker, 1, options.num_stages));
@@ -62,10 +62,7 @@ absl::Status CheckOptions(const CoordinatorOptions& options) {
         absl::StrCat("pipeline.stages is ", options.num_stages,
                      ", no multiple of pipeline.stages_per_worker = ", options.stages_per_worker));
   }
-  SP_RETURN_IF_ERROR(
-      CheckRange("train.microbatches", options.num_microbatches, 1, limits::kMicrobatchesMax));
   SP_RETURN_IF_ERROR(CheckName("pipeline.schedule", options.schedule, ScheduleNames()));
-  SP_RETURN_IF_ERROR(CheckName("freeze.statistic", options.statistic, StatisticNames()));
   if (!(options.rebalance_min_gain >= 0 && options.rebalance_min_gain < 1)) {
     return absl::InvalidArgumentError(absl::StrCat("rebalance.min_gain is ",
                                                    options.rebalance_min_gain,
@@ -85,6 +82,13 @@ absl::Status CheckOptions(const CoordinatorOptions& options) {
   return absl::OkStatus();
 }
 
+absl::Status CheckOptions(const CoordinatorOptions& options) {
+  SP_RETURN_IF_ERROR(CheckExecution(options));
+  SP_RETURN_IF_ERROR(
+      CheckRange("train.microbatches", options.num_microbatches, 1, limits::kMicrobatchesMax));
+  return CheckName("freeze.statistic", options.statistic, StatisticNames());
+}
+
 class CoordinatorImpl final : public Coordinator {
  public:
   CoordinatorImpl(const CoordinatorOptions& options, std::unique_ptr<Policy> policy)
@@ -92,13 +96,21 @@ class CoordinatorImpl final : public Coordinator {
 
   absl::Status GoOn(CoordinatorState snapshot, std::vector<Verdict> verdicts);
 
-  absl::StatusOr<Decisions> Apply(const Event& event, absl::Time) override {
+  absl::StatusOr<Decisions> Apply(const Event& event, absl::Time now) override {
+    now_ = now;
     return std::visit([this](const auto& fact) { return Handle(fact); }, event);
   }
 
   RunState state() const override { return state_; }
   std::string state_message() const override;
   Generation generation() const override { return generation_; }
+  const ExecutionOptions& execution() const override { return options_; }
+  const RunHistory& history() const override { return history_; }
+  std::optional<int64_t> MemberIncarnation(const WorkerId& worker) const override {
+    const std::optional<Rank> rank = membership_.FindRank(worker);
+    if (!rank.has_value()) return std::nullopt;
+    return membership_.members()[rank->value()].incarnation;
+  }
   const std::optional<Plan>& plan() const override { return plan_; }
   const std::vector<Verdict>& verdicts() const override { return verdicts_; }
   const std::vector<LayerInfo>& layers() const override { return evidence_.layers; }
@@ -106,8 +118,8 @@ class CoordinatorImpl final : public Coordinator {
     return MakePlannerInput(options_, evidence_, plan_->frontier);
   }
   const RunLength& length() const override {
-    static constexpr RunLength kNone;
-    return membership_.members().empty() ? kNone : membership_.members().front().length;
+    return has_started() || membership_.members().empty() ? length_
+                                                          : membership_.members().front().length;
   }
   double SpeedupLimitOfRun() const override;
   CoordinatorState Snapshot() const override;
@@ -121,10 +133,18 @@ class CoordinatorImpl final : public Coordinator {
   absl::StatusOr<Decisions> Handle(const WorkerFailed& failed);
   absl::StatusOr<Decisions> Handle(const WorkerFinished& finished);
   absl::StatusOr<Decisions> Handle(const StopRequested& stop);
+  absl::StatusOr<Decisions> Handle(const FaultReported& fault);
+  absl::StatusOr<Decisions> Handle(const RunResumed& resumed);
 
+  bool has_started() const { return !verdicts_.empty(); }  // its first generation, at least
   bool ended() const { return state_ == RunState::kFinished || state_ == RunState::kFailed; }
   bool IsBoundary(IntervalIndex boundary) const {
     return boundary.value() * length().interval_steps < length().num_steps;
+  }
+  /// The newest one at or before `step`.
+  IntervalIndex BoundaryAt(Step step) const {
+    const IntervalIndex interval(step.value() / length_.interval_steps);
+    return IsBoundary(interval) ? interval : interval - 1;
   }
   VerdictContext context() const { return {options_, *policy_, length()}; }
 
@@ -132,20 +152,36 @@ class CoordinatorImpl final : public Coordinator {
   absl::Status CheckGeneration(Generation generation) const;
   absl::Status CheckAgainstOptions(const WorkerJoined& joined) const;
   absl::Status CheckNewReport(const IntervalReported& report, Rank rank) const;
+  absl::Status CheckSameRunAsBefore(const WorkerJoined& joined) const;
   absl::StatusOr<Decisions> Start(Membership complete);
+  absl::StatusOr<Decisions> GoOnFrom(Step step, Membership complete);
+  absl::StatusOr<Step> FindCheckpoint(const Membership& complete) const;
+  /// Gives the verdict of the next boundary, if there is one.
+  void DecideNext(Decisions* decisions);
   Decisions DecideInterval(IntervalIndex interval);
   Decisions End(bool success, std::string reason);
+  Decisions BreakGeneration(std::string reason);
+  void LeaveGeneration();
+  /// Where the generation stops; nothing = at the end.
+  std::optional<IntervalIndex> StopBoundary() const;
   std::string MemberLabel(Rank rank) const;
 
-  const CoordinatorOptions options_;
+  absl::Time now_;  // of the event that is applied
+  CoordinatorOptions options_;
   const std::unique_ptr<Policy> policy_;
   Membership membership_;
   RunState state_ = RunState::kWaiting;
   std::string end_reason_;
   Generation generation_;
+  RunLength length_;  // these as in CoordinatorState
+  RunHistory history_;
+  bool is_resuming_ = false;
+  std::optional<Step> resume_step_;
+  std::string stop_reason_;
+  std::vector<Verdict> earlier_verdicts_;
   std::optional<Plan> plan_;
   std::vector<Verdict> verdicts_;         // [boundary]
-  std::vector<WorkerProgress> progress_;  // these as in CoordinatorState
+  std::vector<WorkerProgress> progress_;  // likewise
   Evidence evidence_;
   int32_t num_proposals_ = 0;
   std::map<IntervalIndex, std::map<Rank, IntervalReported>> reports_;
@@ -157,32 +193,51 @@ CoordinatorState CoordinatorImpl::Snapshot() const {
   return {.run_state = state_,
           .end_reason = end_reason_,
           .generation = generation_,
+          .execution = options_,
+          .length = length_,
+          .history = history_,
+          .is_resuming = is_resuming_,
+          .resume_step = resume_step_,
+          .stop_reason = stop_reason_,
+          .earlier_verdicts = earlier_verdicts_,
           .members = membership_.members(),
           .progress = progress_,
+          .plan = plan_,
           .evidence = evidence_,
           .num_proposals = num_proposals_,
           .reports = reports_};
 }
 
 absl::Status CoordinatorImpl::GoOn(CoordinatorState snapshot, std::vector<Verdict> verdicts) {
+  SP_RETURN_IF_ERROR(CheckExecution(snapshot.execution));
+  static_cast<ExecutionOptions&>(options_) = snapshot.execution;
+  membership_ = Membership(options_.num_workers());
   for (const WorkerJoined& member : snapshot.members) {
     SP_RETURN_IF_ERROR(CheckDescription(member, options_.num_stages));
     SP_ASSIGN_OR_RETURN(const bool repeated, membership_.CheckJoin(member));
     if (!repeated) membership_.Add(member);
   }
-  const size_t num_started = verdicts.empty() ? 0 : options_.num_workers();
-  if (snapshot.progress.size() != num_started || (num_started > 0 && !membership_.complete())) {
+  const bool in_generation = !snapshot.progress.empty();
+  if (in_generation && (snapshot.progress.size() != static_cast<size_t>(options_.num_workers()) ||
+                        !membership_.complete() || verdicts.empty())) {
     return absl::InvalidArgumentError(absl::StrCat(
         "the snapshot has ", Counted(membership_.members().size(), "member"), ", ",
         snapshot.progress.size(), " of them started, which does not fit ",
         Counted(verdicts.size(), "verdict"), " and ", Counted(options_.num_workers(), "worker")));
   }
-  for (const Verdict& verdict : verdicts) {
-    if (verdict.plan.has_value()) plan_ = verdict.plan;
+  plan_ = std::move(snapshot.plan);
+  if (plan_.has_value() == verdicts.empty()) {
+    return absl::InvalidArgumentError("the snapshot's plan does not fit the verdicts");
   }
   state_ = snapshot.run_state;
   end_reason_ = std::move(snapshot.end_reason);
   generation_ = snapshot.generation;
+  length_ = snapshot.length;
+  history_ = std::move(snapshot.history);
+  is_resuming_ = snapshot.is_resuming;
+  resume_step_ = snapshot.resume_step;
+  stop_reason_ = std::move(snapshot.stop_reason);
+  earlier_verdicts_ = std::move(snapshot.earlier_verdicts);
   progress_ = std::move(snapshot.progress);
   evidence_ = std::move(snapshot.evidence);
   num_proposals_ = snapshot.num_proposals;
@@ -217,6 +272,13 @@ absl::StatusOr<Decisions> CoordinatorImpl::Handle(const WorkerJoined& joined) {
   }
   SP_RETURN_IF_ERROR(CheckDescription(joined, options_.num_stages));
   SP_RETURN_IF_ERROR(CheckAgainstOptions(joined));
+  SP_RETURN_IF_ERROR(CheckSameRunAsBefore(joined));
+  if (const std::optional<Rank> rank = membership_.FindRank(joined.worker);
+      state_ == RunState::kRunning && rank.has_value() && progress_[rank->value()].finished()) {
+    SP_RETURN_IF_ERROR(membership_.CheckSame(joined));
+    membership_.Replace(*rank, joined);  // it waits for the end of the run
+    return Decisions();
+  }
   SP_ASSIGN_OR_RETURN(const bool repeated, membership_.CheckJoin(joined));
   if (repeated) return Decisions();
   Membership next = membership_;
@@ -226,7 +288,53 @@ absl::StatusOr<Decisions> CoordinatorImpl::Handle(const WorkerJoined& joined) {
   return Decisions();
 }
 
+// A generation goes on with what those before it have trained.
+absl::Status CoordinatorImpl::CheckSameRunAsBefore(const WorkerJoined& joined) const {
+  if (!has_started()) return absl::OkStatus();
+  bool same = joined.length == length_ && joined.layers.size() == evidence_.layers.size();
+  for (size_t i = 0; same && i < joined.layers.size(); ++i) {
+    same = joined.layers[i].name == evidence_.layers[i].name;
+  }
+  if (same) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrCat(
+      WorkerLabel(joined.worker), " has another model or another number of steps than the run had "
+                                  "before: go on with the same program, config and dataset"));
+}
+
+// Every member must have it, and no interval before it may lack a report: nobody runs it again.
+absl::StatusOr<Step> CoordinatorImpl::FindCheckpoint(const Membership& complete) const {
+  const std::vector<WorkerJoined>& members = complete.members();
+  const auto everyone_has = [&members](Step step) {
+    return step == Step(0) ||
+           std::all_of(members.begin(), members.end(), [step](const WorkerJoined& member) {
+             return std::binary_search(member.checkpoints.begin(), member.checkpoints.end(), step);
+           });
+  };
+  const auto is_reported = [this](Step step) {
+    return step.value() / length_.interval_steps <= evidence_.interval.value() + 1;
+  };
+  if (resume_step_.has_value()) {
+    const Step step = *resume_step_;
+    if (step <= Step(length_.num_steps) && everyone_has(step) && is_reported(step)) return step;
+    return absl::FailedPreconditionError(
+        absl::StrCat("the run cannot go on from step ", step.value(),
+                     ": not all workers find a complete checkpoint of that step; `smartpipe "
+                     "checkpoints` lists those that there are"));
+  }
+  const std::vector<Step>& steps = members.front().checkpoints;
+  for (auto step = steps.rbegin(); step != steps.rend(); ++step) {
+    if (*step <= Step(length_.num_steps) && everyone_has(*step) && is_reported(*step)) return *step;
+  }
+  return Step(0);
+}
+
 absl::StatusOr<Decisions> CoordinatorImpl::Start(Membership complete) {
+  if (has_started()) {
+    const absl::StatusOr<Step> step = FindCheckpoint(complete);
+    if (step.ok()) return GoOnFrom(*step, std::move(complete));
+    membership_ = std::move(complete);
+    return End(false, std::string(step.status().message()));
+  }
   Evidence evidence;
   evidence.layers = complete.MeanLayers();
   evidence.no_evidence.resize(evidence.layers.size());
@@ -234,21 +342,55 @@ absl::StatusOr<Decisions> CoordinatorImpl::Start(Membership complete) {
   const VerdictContext context{options_, *policy_, length};
   SP_ASSIGN_OR_RETURN(Verdict first, FirstVerdict(context, evidence, complete.ids()));
 
+  length_ = length;
   membership_ = std::move(complete);
   evidence_ = std::move(evidence);
   ++generation_;
   state_ = RunState::kRunning;
+  is_resuming_ = false;
+  resume_step_.reset();
   progress_.assign(options_.num_workers(), WorkerProgress());
   plan_ = first.plan;
-  Decisions decisions = {StartGeneration{generation_, membership_.ids(), *plan_}};
+  history_.first_step = Step(0);
+  history_.start_plan = *plan_;
+  Decisions decisions = {StartGeneration{generation_, membership_.ids(), *plan_, Step(0)}, first};
   verdicts_.push_back(std::move(first));
-  decisions.push_back(verdicts_.back());
-  if (IsBoundary(IntervalIndex(1))) {
-    verdicts_.push_back(
-        NextVerdict(this->context(), evidence_, *plan_, IntervalIndex(1), &num_proposals_));
-    if (verdicts_.back().plan.has_value()) plan_ = verdicts_.back().plan;
-    decisions.push_back(verdicts_.back());
-  }
+  DecideNext(&decisions);
+  return decisions;
+}
+
+absl::StatusOr<Decisions> CoordinatorImpl::GoOnFrom(Step step, Membership complete) {
+  const IntervalIndex boundary = BoundaryAt(step);
+  // The newest one of each boundary, of whichever generation.
+  const auto newest = [this](IntervalIndex b) -> const Verdict& {
+    const auto size = static_cast<int64_t>(verdicts_.size());
+    return b.value() < size ? verdicts_[b.value()] : earlier_verdicts_[b.value() - size];
+  };
+  Plan plan;
+  SP_ASSIGN_OR_RETURN(Verdict in_force, VerdictAnew(context(), evidence_, newest(boundary), *plan_,
+                                                    complete.ids(), step, &plan));
+
+  std::vector<Verdict> all = std::move(verdicts_);
+  all.insert(all.end(), earlier_verdicts_.begin(), earlier_verdicts_.end());
+  const auto first_earlier = all.begin() + boundary.value() + 1;
+  earlier_verdicts_.assign(first_earlier, all.end());
+  all.erase(first_earlier, all.end());
+  verdicts_ = std::move(all);
+  verdicts_.back() = in_force;
+  membership_ = std::move(complete);
+  ++generation_;
+  state_ = RunState::kRunning;
+  history_.first_step = step;
+  history_.start_plan = plan;
+  if (std::exchange(is_resuming_, false)) history_.resumed_from = step;
+  resume_step_.reset();
+  num_proposals_ = 0;
+  const IntervalIndex next_interval(step.value() / length_.interval_steps);
+  progress_.assign(options_.num_workers(), {.next_interval = next_interval, .result = {}});
+  plan_ = plan;
+  Decisions decisions = {StartGeneration{generation_, membership_.ids(), plan, step},
+                         std::move(in_force)};
+  DecideNext(&decisions);
   return decisions;
 }
 
@@ -328,16 +470,31 @@ absl::StatusOr<Decisions> CoordinatorImpl::Handle(const IntervalReported& report
   return DecideInterval(report.interval);
 }
 
+void CoordinatorImpl::DecideNext(Decisions* decisions) {
+  const IntervalIndex boundary(static_cast<int64_t>(verdicts_.size()));
+  if (!IsBoundary(boundary)) return;
+  const bool is_decided =
+      !earlier_verdicts_.empty() && earlier_verdicts_.front().boundary == boundary;
+  const Verdict* const earlier = is_decided ? &earlier_verdicts_.front() : nullptr;
+  Verdict verdict =
+      NextVerdict(context(), evidence_, *plan_, boundary, earlier, &num_proposals_);
+  verdict.stop = !stop_reason_.empty() && !StopBoundary().has_value();
+  if (is_decided) earlier_verdicts_.erase(earlier_verdicts_.begin());
+  verdicts_.push_back(std::move(verdict));
+  if (verdicts_.back().plan.has_value()) plan_ = verdicts_.back().plan;
+  decisions->push_back(verdicts_.back());
+}
+
 Decisions CoordinatorImpl::DecideInterval(IntervalIndex interval) {
   std::vector<IntervalReported> reports;  // by rank
   for (const auto& [rank, report] : reports_[interval]) reports.push_back(report);
-  evidence_ = Learn(std::move(evidence_), reports, options_.statistic);
+  evidence_ = interval > evidence_.interval
+                  ? Learn(std::move(evidence_), reports, options_.statistic)
+                  : LearnCosts(std::move(evidence_), reports);
   reports_.erase(reports_.begin(), reports_.find(interval));
-  const IntervalIndex boundary = interval + 2;
-  if (!IsBoundary(boundary)) return {};
-  verdicts_.push_back(NextVerdict(context(), evidence_, *plan_, boundary, &num_proposals_));
-  if (verdicts_.back().plan.has_value()) plan_ = verdicts_.back().plan;
-  return {verdicts_.back()};
+  Decisions decisions;
+  DecideNext(&decisions);
+  return decisions;
 }
 
 // ---- Ends ---------------------------------------------------------------------------------------
@@ -355,6 +512,45 @@ std::string CoordinatorImpl::MemberLabel(Rank rank) const {
   }
   return absl::StrCat(WorkerLabel(membership_.members()[rank.value()].worker), " (",
                       absl::StrJoin(stages, "; "), ")");
+}
+
+void CoordinatorImpl::LeaveGeneration() {
+  membership_ = Membership(options_.num_workers());
+  progress_.clear();
+  reports_.clear();
+}
+
+Decisions CoordinatorImpl::BreakGeneration(std::string reason) {
+  if (!options_.recovery.enabled) return End(false, std::move(reason));
+  if (!stop_reason_.empty()) {
+    return End(false, absl::StrCat("stopped on request: ", stop_reason_,
+                                   "; it has no checkpoint of the step at which it should have "
+                                   "stopped, since ",
+                                   reason));
+  }
+  std::vector<int64_t>& times_us = history_.restart_times_us;
+  const int64_t now_us = absl::ToUnixMicros(now_);
+  const int64_t oldest_us = now_us - absl::ToInt64Microseconds(kRestartWindow);
+  std::erase_if(times_us, [oldest_us](int64_t time_us) { return time_us < oldest_us; });
+  if (static_cast<int32_t>(times_us.size()) >= options_.recovery.max_restarts) {
+    return End(false, absl::StrCat(reason, "; within an hour the run has been restarted ",
+                                   Counted(times_us.size(), "time"),
+                                   ", as often as recovery.max_restarts allows"));
+  }
+  times_us.push_back(now_us);
+  ++history_.num_recoveries;
+  history_.last_fault = reason;
+  LeaveGeneration();
+  state_ = RunState::kWaiting;
+  return {EndGeneration{generation_, std::move(reason)}};
+}
+
+std::optional<IntervalIndex> CoordinatorImpl::StopBoundary() const {
+  const IntervalIndex first = BoundaryAt(history_.first_step);
+  for (size_t b = first.value(); b < verdicts_.size(); ++b) {
+    if (verdicts_[b].stop) return verdicts_[b].boundary;
+  }
+  return std::nullopt;
 }
 
 Decisions CoordinatorImpl::End(bool success, std::string reason) {
@@ -375,7 +571,19 @@ absl::StatusOr<Decisions> CoordinatorImpl::Handle(const WorkerLost& lost) {
     return Decisions();
   }
   if (progress_[rank.value()].finished()) return Decisions();
-  return End(false, absl::StrCat(MemberLabel(rank), " was lost: ", lost.how));
+  return BreakGeneration(absl::StrCat(MemberLabel(rank), " was lost: ", lost.how));
+}
+
+absl::StatusOr<Decisions> CoordinatorImpl::Handle(const FaultReported& fault) {
+  if (ended()) return Decisions();
+  if (state_ == RunState::kWaiting) {
+    return absl::FailedPreconditionError(absl::StrCat(
+        WorkerLabel(fault.worker), " reports a fault of generation ", fault.generation.value(),
+        ", but none is running"));
+  }
+  SP_ASSIGN_OR_RETURN(const Rank rank, FindRank(fault.worker));
+  SP_RETURN_IF_ERROR(Annotate(CheckGeneration(fault.generation), WorkerLabel(fault.worker)));
+  return BreakGeneration(absl::StrCat(MemberLabel(rank), " cannot go on: ", fault.message));
 }
 
 absl::StatusOr<Decisions> CoordinatorImpl::Handle(const WorkerFailed& failed) {
@@ -400,7 +608,8 @@ absl::StatusOr<Decisions> CoordinatorImpl::Handle(const WorkerFinished& finished
   SP_RETURN_IF_ERROR(Annotate(CheckGeneration(finished.generation), WorkerLabel(finished.worker)));
   // No worker enters an interval without the verdict at its start.
   const IntervalIndex undecided(static_cast<int64_t>(verdicts_.size()));
-  if (IsBoundary(undecided)) {
+  const std::optional<IntervalIndex> stop = StopBoundary();
+  if (IsBoundary(undecided) && !stop.has_value()) {
     return absl::FailedPreconditionError(
         absl::StrCat(WorkerLabel(finished.worker), " cannot have finished, boundary ",
                      undecided.value(), " of the run has no verdict yet"));
@@ -409,13 +618,42 @@ absl::StatusOr<Decisions> CoordinatorImpl::Handle(const WorkerFinished& finished
   const bool all = std::all_of(progress_.begin(), progress_.end(),
                                [](const WorkerProgress& progress) { return progress.finished(); });
   if (!all) return Decisions();
+  if (stop.has_value()) {
+    return End(false, absl::StrCat("stopped on request at step ",
+                                   verdicts_[stop->value()].step.value(),
+                                   ", behind a checkpoint: ", stop_reason_));
+  }
   if (options_.num_workers() == 1) return End(true, "the worker finished");
   return End(true, absl::StrCat("all ", options_.num_workers(), " workers finished"));
 }
 
 absl::StatusOr<Decisions> CoordinatorImpl::Handle(const StopRequested& stop) {
   if (ended()) return Decisions();
-  return End(false, absl::StrCat("stopped on request: ", stop.why));
+  if (!stop.at_boundary || state_ == RunState::kWaiting) {
+    return End(false, absl::StrCat("stopped on request: ", stop.why));
+  }
+  // Behind the last boundary the run ends by itself as soon.
+  if (IsBoundary(IntervalIndex(static_cast<int64_t>(verdicts_.size()))) && stop_reason_.empty()) {
+    stop_reason_ = stop.why.empty() ? "no reason given" : stop.why;
+  }
+  return Decisions();
+}
+
+absl::StatusOr<Decisions> CoordinatorImpl::Handle(const RunResumed& resumed) {
+  SP_RETURN_IF_ERROR(CheckExecution(resumed.execution));
+  if (resumed.step.has_value() && *resumed.step < Step(0)) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("a run cannot go on from step ", resumed.step->value()));
+  }
+  static_cast<ExecutionOptions&>(options_) = resumed.execution;
+  LeaveGeneration();
+  state_ = RunState::kWaiting;
+  end_reason_.clear();
+  stop_reason_.clear();
+  history_.restart_times_us.clear();
+  is_resuming_ = true;
+  resume_step_ = resumed.step;
+  return Decisions();
 }
 
 // ---- Views --------------------------------------------------------------------------------------
@@ -423,6 +661,10 @@ absl::StatusOr<Decisions> CoordinatorImpl::Handle(const StopRequested& stop) {
 std::string CoordinatorImpl::state_message() const {
   if (state_ == RunState::kWaiting) return membership_.Message();
   if (ended()) return end_reason_;
+  if (const std::optional<IntervalIndex> stop = StopBoundary()) {
+    return absl::StrCat("stops at step ", verdicts_[stop->value()].step.value(), ": ",
+                        stop_reason_);
+  }
   return absl::StrCat(Counted(options_.num_workers(), "worker"),
                       options_.num_workers() == 1 ? " trains " : " train ",
                       Counted(evidence_.layers.size(), "layer"));
@@ -453,10 +695,17 @@ std::string CoordinatorImpl::Dump() const {
   std::string text =
       absl::StrCat(StateName(state_), ", generation ", generation_.value(), ": ", state_message(),
                    "\nsteps ", length().num_steps, ", per epoch ", length().steps_per_epoch,
-                   ", per interval ", length().interval_steps, "\n");
+                   ", per interval ", length().interval_steps, "\n", Describe(options_), "\n",
+                   Describe(history_), stop_reason_.empty() ? "" : "; to stop: ", stop_reason_,
+                   "\n");
+  if (is_resuming_) {
+    absl::StrAppend(&text, "resumed",
+                    resume_step_ ? absl::StrCat(" from step ", resume_step_->value()) : "", "\n");
+  }
   for (const WorkerJoined& member : membership_.members()) {
     absl::StrAppend(&text, "member ", member.worker.value(), ", incarnation ", member.incarnation,
-                    "\n");
+                    ", checkpoints ",
+                    absl::StrJoin(member.checkpoints, " ", absl::StreamFormatter()), "\n");
     for (const LayerInfo& layer : member.layers)
       absl::StrAppend(&text, "  ", Describe(layer), "\n");
   }
@@ -469,6 +718,9 @@ std::string CoordinatorImpl::Dump() const {
   if (plan_.has_value()) absl::StrAppend(&text, "plan ", Describe(*plan_, num_layers), "\n");
   for (const Verdict& verdict : verdicts_) {
     absl::StrAppend(&text, Describe(verdict, num_layers), "\n");
+  }
+  for (const Verdict& verdict : earlier_verdicts_) {
+    absl::StrAppend(&text, "earlier: ", Describe(verdict, num_layers), "\n");
   }
   absl::StrAppend(&text, "evidence of interval ", evidence_.interval.value(), ", drain ",
                   Exact(evidence_.drain_s), " s, ", Exact(evidence_.bytes_per_s), " bytes/s, link ",

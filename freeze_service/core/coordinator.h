@@ -23,20 +23,17 @@
 
 namespace smartpipe {
 
-struct CoordinatorOptions {
-  int32_t num_stages = 2;
-  int32_t stages_per_worker = 1;  // dealt out in turn, see DealStages
+struct RecoveryOptions {
+  bool enabled = true;        // false = a lost worker ends the run
+  int32_t max_restarts = 10;  // ends of generations within kRestartWindow; one more ends the run
+};
+constexpr absl::Duration kRestartWindow = absl::Hours(1);
+
+struct CoordinatorOptions : ExecutionOptions {
   int32_t num_microbatches = 4;
-  std::string schedule = "1f1b";
-  bool run_ahead = true;
-  int32_t num_cores = 0;         // that all workers share; 0 = each has its own
-  std::vector<LayerIndex> cuts;  // start cuts; empty = planned from the workers' profiles
   std::string statistic = "norm";
   PolicyOptions policy;
-  bool rebalance_enabled = true;
-  double rebalance_min_gain = 0.03;
-
-  int32_t num_workers() const { return num_stages / stages_per_worker; }  // wanted
+  RecoveryOptions recovery;
 };
 
 /// Decides freezes, cuts and membership of one run.
@@ -44,8 +41,12 @@ struct CoordinatorOptions {
 /// Protocol (DESIGN section 4): joins until num_workers() workers are there -> StartGeneration,
 /// then the verdicts of boundaries 0 and 1; when all reports of interval i are in -> the one
 /// verdict of boundary i+2, while i+2 is a boundary of the run. What freezes depends on gradient
-/// statistics and config alone; measured times only move cuts. A lost or failed worker ends the run
-/// (until recovery exists); before the start it is only removed.
+/// statistics and config alone; measured times only move cuts.
+///
+/// A lost worker, or a fault that one reports, ends the generation: all join again, and the next
+/// one goes on from the newest checkpoint that every member has and whose intervals are all
+/// reported. An interval that was decided before is not decided again: its boundary's verdict keeps
+/// the frontier, and its cuts are planned anew. A worker that fails by itself ends the run.
 ///
 /// Threads: not thread-safe, the caller locks.
 class Coordinator {
@@ -70,6 +71,10 @@ class Coordinator {
   /// "2 of 4 workers: w0, w2; waiting for 2 more" while waiting; the end's reason at the end.
   virtual std::string state_message() const = 0;
   virtual Generation generation() const = 0;
+  virtual const ExecutionOptions& execution() const = 0;
+  virtual const RunHistory& history() const = 0;
+  /// Of a worker that has joined; nothing if it has not.
+  virtual std::optional<int64_t> MemberIncarnation(const WorkerId& worker) const = 0;
   /// The newest decided plan; nothing before the start.
   virtual const std::optional<Plan>& plan() const = 0;
   virtual const std::vector<Verdict>& verdicts() const = 0;

@@ -5,6 +5,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "freeze_service/core/reason.h"
 
 namespace smartpipe {
 namespace {
@@ -56,6 +57,7 @@ std::string Describe(const Verdict& verdict, int32_t num_layers) {
       "boundary ", verdict.boundary.value(), " step ", verdict.step.value(), ": ",
       verdict.plan.has_value() ? absl::StrCat("plan ", Describe(*verdict.plan, num_layers))
                                : "keep",
+      verdict.stop ? ", stop" : "",
       "\n  in force: epoch ", verdict.plan_epoch.value(), ", frontier ", verdict.frontier.value(),
       ", cuts ", FormatCuts(verdict.cuts, num_layers, verdict.frontier), "\n  predicted s: ",
       Exact({verdict.predicted_old_step_s, verdict.predicted_step_s, verdict.even_step_s}),
@@ -64,7 +66,8 @@ std::string Describe(const Verdict& verdict, int32_t num_layers) {
     absl::StrAppend(&text, " ", move.layer.value(), ":", move.from_stage.value(), "->",
                     move.to_stage.value());
   }
-  return absl::StrCat(text, "\n  eta ", Exact(verdict.eta), "\n  ", verdict.reason);
+  return absl::StrCat(text, "\n  eta ", Exact(verdict.eta), "\n  ", verdict.reason,
+                      "\n  frontier: ", verdict.frontier_reason);
 }
 
 std::string Describe(const IntervalReported& report) {
@@ -85,8 +88,28 @@ std::string Describe(const WorkerFigures& result) {
                       Exact({result.train_s, result.verdict_wait_s, result.switch_s,
                              result.report_s, result.checkpoint_s}),
                       ", checkpoint bytes ", result.checkpoint_bytes_written, " ",
-                      result.checkpoint_bytes_shared, ", weights ", result.weights_sha256,
-                      ", loss ", Exact(result.train_loss));
+                      result.checkpoint_bytes_shared, ", weights ", result.weights_sha256);
+}
+
+std::string Describe(const ExecutionOptions& execution) {
+  const auto on = [](bool value) { return value ? "on" : "off"; };
+  return absl::StrCat(Counted(execution.num_stages, "stage"), ", ", execution.stages_per_worker,
+                      " on each worker, ", execution.schedule, ", run-ahead ",
+                      on(execution.run_ahead), ", ", Counted(execution.num_cores, "core"),
+                      ", cuts ", absl::StrJoin(execution.cuts, " ", absl::StreamFormatter()),
+                      ", rebalance ", on(execution.rebalance_enabled), " from ",
+                      Exact(execution.rebalance_min_gain));
+}
+
+std::string Describe(const RunHistory& history) {
+  std::string text = absl::StrCat("from step ", history.first_step.value(), ", recoveries ",
+                                  history.num_recoveries);
+  if (!history.last_fault.empty()) absl::StrAppend(&text, ", the last since ", history.last_fault);
+  if (history.resumed_from.has_value()) {
+    absl::StrAppend(&text, ", resumed from step ", history.resumed_from->value());
+  }
+  absl::StrAppend(&text, ", restarts at us ", absl::StrJoin(history.restart_times_us, " "));
+  return text;
 }
 
 std::string Describe(const LayerInfo& layer) {

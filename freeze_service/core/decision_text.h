@@ -4,6 +4,7 @@
 
 #include <string>
 
+#include "freeze_service/core/coordinator_state.h"
 #include "freeze_service/core/events.h"
 #include "pipeline/plan.h"
 
@@ -17,7 +18,11 @@ std::string Describe(const Plan& plan, int32_t num_layers);
 std::string Describe(const Verdict& verdict, int32_t num_layers);
 std::string Describe(const IntervalReported& report);
 std::string Describe(const LayerInfo& layer);
-/// "finished: seconds 1.5 0 0 0 0, checkpoint bytes 4096 0, weights 2cf2..., loss 0.4".
+/// "finished: seconds 1.5 0 0 0 0, checkpoint bytes 4096 0, weights 2cf2...".
 std::string Describe(const WorkerFigures& result);
+/// "2 stages, 1 on each worker, 1f1b, run-ahead on, 2 cores, cuts 3, rebalance on from 0.03".
+std::string Describe(const ExecutionOptions& execution);
+/// "from step 96, 1 recovery, the last since ...".
+std::string Describe(const RunHistory& history);
 
 }  // namespace smartpipe

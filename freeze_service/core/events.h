@@ -48,13 +48,30 @@ struct RunLength {
   friend bool operator==(const RunLength&, const RunLength&) = default;
 };
 
-/// A worker has built its model and profiled it: it is ready to be given a stage.
+/// How the run is carried out: what may change when it is resumed, as it changes no result.
+struct ExecutionOptions {
+  int32_t num_stages = 2;
+  int32_t stages_per_worker = 1;  // dealt out in turn, see DealStages
+  std::string schedule = "1f1b";
+  bool run_ahead = true;
+  int32_t num_cores = 0;         // that all workers share; 0 = each has its own
+  std::vector<LayerIndex> cuts;  // start cuts; empty = planned from the workers' profiles
+  bool rebalance_enabled = true;
+  double rebalance_min_gain = 0.03;
+
+  int32_t num_workers() const { return num_stages / stages_per_worker; }  // wanted
+  friend bool operator==(const ExecutionOptions&, const ExecutionOptions&) = default;
+};
+
+/// A worker is ready to be given a stage in the next generation.
 struct WorkerJoined {
   WorkerId worker;
   // Differs between two processes with one id: the process's start time in microseconds.
   int64_t incarnation = 0;
   RunLength length;
   std::vector<LayerInfo> layers;
+  // Steps of the complete checkpoints that it can load, ascending.
+  std::vector<Step> checkpoints;
 };
 
 /// The worker's report for one interval. It covers exactly the layers of its stage.
@@ -88,7 +105,15 @@ struct WorkerFailed {
   std::string message;
 };
 
-/// A worker's own figures of the whole run; they decide nothing.
+/// A worker cannot go on with its generation, through no fault of its own: a peer's connection
+/// broke, or nothing came of a wait.
+struct FaultReported {
+  WorkerId worker;
+  Generation generation;
+  std::string message;
+};
+
+/// A worker's own figures of its generation; they decide nothing.
 struct WorkerFigures {
   double train_s = 0;         // first step's start to last step's end, without evaluation
   double verdict_wait_s = 0;  // sum of all waits for verdicts
@@ -97,41 +122,59 @@ struct WorkerFigures {
   double checkpoint_s = 0;    // sum of its pauses for checkpoints
   // Of its layers, over all checkpoints: what was new to the store, and what it had.
   int64_t checkpoint_bytes_written = 0, checkpoint_bytes_shared = 0;
-  // Of the last stage only.
-  std::string weights_sha256;  // lower-case hex
-  double train_loss = 0;       // mean of the last epoch's steps
+  std::string weights_sha256;  // of the last stage only, lower-case hex
 };
 
-/// A worker has done all its steps (and the last stage has written the weights).
+/// A worker has done all its steps (and the last stage has written the weights), or all before the
+/// step at which the run stops.
 struct WorkerFinished {
   WorkerId worker;
   Generation generation;
   WorkerFigures result;
 };
 
-/// The operator (or the launcher) wants the run to end now.
+/// The operator (or the launcher) wants the run to end: now, or at the next boundary that has no
+/// verdict yet, behind a checkpoint.
 struct StopRequested {
   std::string why;
+  bool at_boundary = false;
+};
+
+/// The run, which had ended or been cut off, goes on with new workers.
+struct RunResumed {
+  ExecutionOptions execution;
+  std::optional<Step> step;  // of the checkpoint to go on from; nothing = the newest
 };
 
 using Event = std::variant<WorkerJoined, IntervalReported, WorkerLost, WorkerFailed, WorkerFinished,
-                           StopRequested>;
+                           StopRequested, FaultReported, RunResumed>;
 
 // ---- Decisions ----------------------------------------------------------------------------------
 
-/// All wanted workers are there: everyone starts generation `generation` with `plan`.
+/// All wanted workers are there: everyone starts generation `generation` with `plan` at `step`,
+/// from the checkpoint of that step; 0 = from the start. The verdicts of the boundary before or at
+/// `step` and of later ones are given anew, with the frontiers that they had.
 struct StartGeneration {
   Generation generation;
   std::vector<WorkerId> members;  // [rank]
-  Plan plan;                      // plan of boundary 0
+  Plan plan;                      // in force at `step`
+  Step step;
 };
 
-/// Exactly one per boundary.
+/// The members cannot go on together: those that are left stop, and all join again.
+struct EndGeneration {
+  Generation generation;
+  std::string reason;  // who was lost, and how
+};
+
+/// Exactly one per boundary and generation.
 struct Verdict {
   IntervalIndex boundary;
   Step step;                 // boundary * K: where it takes effect
   std::optional<Plan> plan;  // nothing = keep
   std::string reason;        // a sentence shown verbatim everywhere
+  std::string frontier_reason;  // the part of it that the frontier's policy said
+  bool stop = false;            // everyone stops here, behind a checkpoint
   // The numbers behind it.
   LayerIndex frontier;           // in force from here on, also when kept
   std::vector<LayerIndex> cuts;  // likewise
@@ -150,6 +193,6 @@ struct EndRun {
   std::string reason;  // names who died or why it failed; "all 2 workers finished" on success
 };
 
-using Decision = std::variant<StartGeneration, Verdict, EndRun>;
+using Decision = std::variant<StartGeneration, Verdict, EndRun, EndGeneration>;
 
 }  // namespace smartpipe

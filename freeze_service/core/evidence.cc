@@ -55,17 +55,27 @@ void LearnLinks(const std::vector<IntervalReported>& reports, Evidence* evidence
 
 }  // namespace
 
+Evidence LearnCosts(Evidence evidence, const std::vector<IntervalReported>& reports) {
+  for (const IntervalReported& report : reports) {
+    for (size_t i = 0; i < report.statistics.size(); ++i) {
+      LearnCost(report.costs[i], &evidence.layers[report.statistics[i].layer.value()].cost);
+    }
+  }
+  LearnSwitch(reports, &evidence);
+  LearnLinks(reports, &evidence);
+  return evidence;
+}
+
 Evidence Learn(Evidence evidence, const std::vector<IntervalReported>& reports,
                absl::string_view statistic) {
+  evidence = LearnCosts(std::move(evidence), reports);
   ++evidence.interval;
   std::vector<double> etas(evidence.layers.size());
   evidence.no_evidence.resize(evidence.layers.size());
   for (const IntervalReported& report : reports) {
-    for (size_t i = 0; i < report.statistics.size(); ++i) {
-      const int32_t index = report.statistics[i].layer.value();
-      LayerInfo& layer = evidence.layers[index];
-      LearnCost(report.costs[i], &layer.cost);
-      Eta eta = ComputeEta(report.statistics[i], layer.name, statistic);
+    for (const LayerStatistics& statistics : report.statistics) {
+      const int32_t index = statistics.layer.value();
+      Eta eta = ComputeEta(statistics, evidence.layers[index].name, statistic);
       etas[index] = eta.value;
       evidence.no_evidence[index] = std::move(eta.no_evidence);
     }
@@ -74,8 +84,6 @@ Evidence Learn(Evidence evidence, const std::vector<IntervalReported>& reports,
     evidence.eta_history.erase(evidence.eta_history.begin());
   }
   evidence.eta_history.push_back(std::move(etas));
-  LearnSwitch(reports, &evidence);
-  LearnLinks(reports, &evidence);
   return evidence;
 }
 

@@ -28,5 +28,7 @@ struct Evidence {
 /// Threads: pure.  Cost: O(layers * kEtaHistory).
 Evidence Learn(Evidence evidence, const std::vector<IntervalReported>& reports,
                absl::string_view statistic);
+/// Times and sizes only, of an interval that was learned before and run again.
+Evidence LearnCosts(Evidence evidence, const std::vector<IntervalReported>& reports);
 
 }  // namespace smartpipe

@@ -120,7 +120,8 @@ absl::Status CheckSameRun(const WorkerJoined& a, const WorkerJoined& b) {
 }
 
 bool SameJoin(const WorkerJoined& a, const WorkerJoined& b) {
-  if (a.worker != b.worker || a.incarnation != b.incarnation || !CheckSameRun(a, b).ok()) {
+  if (a.worker != b.worker || a.incarnation != b.incarnation || a.checkpoints != b.checkpoints ||
+      !CheckSameRun(a, b).ok()) {
     return false;
   }
   for (size_t i = 0; i < a.layers.size(); ++i) {
@@ -194,6 +195,11 @@ absl::StatusOr<bool> Membership::CheckJoin(const WorkerJoined& joined) const {
   }
   if (!members_.empty()) SP_RETURN_IF_ERROR(CheckSameRun(joined, members_.front()));
   return false;
+}
+
+absl::Status Membership::CheckSame(const WorkerJoined& joined) const {
+  for (const WorkerJoined& member : members_) SP_RETURN_IF_ERROR(CheckSameRun(joined, member));
+  return absl::OkStatus();
 }
 
 void Membership::Add(const WorkerJoined& joined) {

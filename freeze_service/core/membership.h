@@ -37,6 +37,10 @@ class Membership {
   /// Rank of the member with this id; nothing if there is none.
   std::optional<Rank> FindRank(const WorkerId& worker) const;
   void Remove(Rank rank);
+  /// Whether it describes the same run as the members do.  Errors: INVALID_ARGUMENT.
+  absl::Status CheckSame(const WorkerJoined& joined) const;
+  /// Another process of the same worker, after CheckSame.
+  void Replace(Rank rank, const WorkerJoined& joined) { members_[rank.value()] = joined; }
 
   bool complete() const { return static_cast<int32_t>(members_.size()) == num_wanted_; }
   const std::vector<WorkerJoined>& members() const { return members_; }  // [rank]

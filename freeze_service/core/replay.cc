@@ -59,17 +59,20 @@ void AddPlan(const std::optional<Plan>& plan, Fields* fields) {
 }
 
 Fields FieldsOf(const StartGeneration& start) {
-  const auto& [generation, members, plan] = start;
-  Fields fields = {{"generation", Text(generation)}, {"members", Text(members)}};
+  const auto& [generation, members, plan, step] = start;
+  Fields fields = {
+      {"generation", Text(generation)}, {"members", Text(members)}, {"step", Text(step)}};
   AddPlan(plan, &fields);
   return fields;
 }
 
 Fields FieldsOf(const Verdict& verdict) {
-  const auto& [boundary, step, plan, reason, frontier, cuts, plan_epoch, moves, moved_bytes,
-               predicted_old_step_s, predicted_step_s, even_step_s, eta] = verdict;
+  const auto& [boundary, step, plan, reason, frontier_reason, stop, frontier, cuts, plan_epoch,
+               moves, moved_bytes, predicted_old_step_s, predicted_step_s, even_step_s, eta] =
+      verdict;
   Fields fields = {{"boundary", Text(boundary)},
                    {"step", Text(step)},
+                   {"stop", Text(stop)},
                    {"frontier", Text(frontier)},
                    {"cuts", Text(cuts)},
                    {"plan_epoch", Text(plan_epoch)}};
@@ -80,7 +83,8 @@ Fields FieldsOf(const Verdict& verdict) {
                                {"predicted_step_s", Text(predicted_step_s)},
                                {"even_step_s", Text(even_step_s)},
                                {"eta", Text(eta)},
-                               {"reason", Text(reason)}});
+                               {"reason", Text(reason)},
+                               {"frontier_reason", Text(frontier_reason)}});
   return fields;
 }
 
@@ -89,9 +93,14 @@ Fields FieldsOf(const EndRun& end) {
   return {{"success", Text(success)}, {"reason", Text(reason)}};
 }
 
+Fields FieldsOf(const EndGeneration& end) {
+  const auto& [generation, reason] = end;
+  return {{"generation", Text(generation)}, {"reason", Text(reason)}};
+}
+
 absl::string_view KindOf(const Decision& decision) {
   static constexpr absl::string_view kKinds[] = {"start of a generation", "verdict",
-                                                 "end of the run"};
+                                                 "end of the run", "end of a generation"};
   static_assert(std::variant_size_v<Decision> == std::size(kKinds));
   return kKinds[decision.index()];
 }

@@ -54,6 +54,24 @@ std::vector<int32_t> Credits(const CoordinatorOptions& options, const Plan& plan
   return DefaultCredits(shape, options.schedule, options.run_ahead);
 }
 
+// A plan that starts the pipeline anew.
+absl::StatusOr<Plan> StartPlan(const CoordinatorOptions& options, int32_t num_layers,
+                               LayerIndex frontier, std::vector<LayerIndex> cuts,
+                               const std::vector<WorkerId>& members) {
+  Plan plan;
+  plan.frontier = frontier;
+  plan.cuts = std::move(cuts);
+  for (int32_t rank : DealStages(options.num_stages, options.num_workers())) {
+    plan.placement.push_back({members[rank]});
+  }
+  plan.schedule = options.schedule;
+  if (static_cast<int32_t>(plan.cuts.size()) == options.num_stages - 1) {
+    plan.credits = Credits(options, plan, num_layers);
+  }
+  SP_RETURN_IF_ERROR(ValidatePlan(plan, num_layers));
+  return plan;
+}
+
 std::string FreezeSentence(const Evidence& evidence, LayerIndex old_frontier,
                            const PolicyDecision& decision) {
   return absl::StrCat("freezes ",
@@ -106,23 +124,14 @@ absl::StatusOr<Verdict> FirstVerdict(const VerdictContext& context, const Eviden
   const PlannerInput planner = MakePlannerInput(options, evidence, decision.frontier);
   SP_ASSIGN_OR_RETURN(const PartitionResult best, Partition(planner));
 
-  Plan plan;
-  plan.plan_epoch = PlanEpoch(0);
-  plan.effective_step = Step(0);
-  plan.frontier = decision.frontier;
-  plan.cuts = options.cuts.empty() ? best.cuts : options.cuts;
-  for (int32_t rank : DealStages(options.num_stages, options.num_workers())) {
-    plan.placement.push_back({members[rank]});
-  }
-  plan.schedule = options.schedule;
-  if (static_cast<int32_t>(plan.cuts.size()) == options.num_stages - 1) {
-    plan.credits = Credits(options, plan, num_layers);
-  }
-  SP_RETURN_IF_ERROR(ValidatePlan(plan, num_layers));
+  SP_ASSIGN_OR_RETURN(const Plan plan,
+                      StartPlan(options, num_layers, decision.frontier,
+                                options.cuts.empty() ? best.cuts : options.cuts, members));
   SP_ASSIGN_OR_RETURN(const double step_s, SimulatedStepSeconds(planner, plan.cuts));
 
   Verdict verdict = MakeVerdict(context, evidence, plan, IntervalIndex(0));
   verdict.plan = plan;
+  verdict.frontier_reason = decision.reason;
   verdict.predicted_step_s = step_s;
   verdict.even_step_s = best.even_s;
   verdict.reason = absl::StrCat(
@@ -135,16 +144,45 @@ absl::StatusOr<Verdict> FirstVerdict(const VerdictContext& context, const Eviden
   return verdict;
 }
 
-Verdict NextVerdict(const VerdictContext& context, const Evidence& evidence, const Plan& plan,
-                    IntervalIndex boundary, int32_t* num_proposals) {
+absl::StatusOr<Verdict> VerdictAnew(const VerdictContext& context, const Evidence& evidence,
+                                    const Verdict& in_force, const Plan& newest,
+                                    const std::vector<WorkerId>& members, Step step, Plan* plan) {
   const CoordinatorOptions& options = context.options;
-  const PolicyDecision decision = DecideFrontier(context, evidence, plan.frontier, boundary);
+  const bool as_many = static_cast<int32_t>(in_force.cuts.size()) == options.num_stages - 1;
+  std::vector<LayerIndex> cuts = in_force.cuts;
+  if (options.rebalance_enabled || !as_many) {
+    cuts = options.cuts;
+    if (options.rebalance_enabled || cuts.empty()) {
+      SP_ASSIGN_OR_RETURN(const PartitionResult best,
+                          Partition(MakePlannerInput(options, evidence, in_force.frontier)));
+      cuts = best.cuts;
+    }
+  }
+  SP_ASSIGN_OR_RETURN(
+      *plan, StartPlan(options, NumLayers(evidence), in_force.frontier, std::move(cuts), members));
+  plan->plan_epoch = newest.plan_epoch + 1;
+  plan->effective_step = step;
+  Verdict verdict = in_force;
+  verdict.cuts = plan->cuts;
+  verdict.plan_epoch = plan->plan_epoch;
+  verdict.stop = false;
+  if (verdict.plan.has_value()) verdict.plan = *plan;
+  return verdict;
+}
+
+Verdict NextVerdict(const VerdictContext& context, const Evidence& evidence, const Plan& plan,
+                    IntervalIndex boundary, const Verdict* earlier, int32_t* num_proposals) {
+  const CoordinatorOptions& options = context.options;
+  const PolicyDecision decision =
+      earlier != nullptr ? PolicyDecision{earlier->frontier, earlier->frontier_reason}
+                         : DecideFrontier(context, evidence, plan.frontier, boundary);
   const bool rises = decision.frontier > plan.frontier;
   const Step step(boundary.value() * context.length.interval_steps);
   const std::string freeze_sentence =
       rises ? FreezeSentence(evidence, plan.frontier, decision) : decision.reason;
   if (!rises && evidence.interval.value() < 0) {  // nothing new to plan with
     Verdict verdict = MakeVerdict(context, evidence, plan, boundary);
+    verdict.frontier_reason = decision.reason;
     verdict.reason = absl::StrCat("keep: ", freeze_sentence);
     return verdict;
   }
@@ -171,6 +209,8 @@ Verdict NextVerdict(const VerdictContext& context, const Evidence& evidence, con
   }
   Verdict verdict = MakeVerdict(context, evidence, next, boundary);
   if (rises || moves) verdict.plan = next;
+  if (earlier != nullptr) verdict.eta = earlier->eta;
+  verdict.frontier_reason = decision.reason;
   verdict.moves = replan.moves;
   verdict.moved_bytes = replan.moved_bytes;
   verdict.predicted_old_step_s = replan.old_step_s;

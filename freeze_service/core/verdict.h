@@ -27,9 +27,18 @@ PlannerInput MakePlannerInput(const CoordinatorOptions& options, const Evidence&
 absl::StatusOr<Verdict> FirstVerdict(const VerdictContext& context, const Evidence& evidence,
                                      const std::vector<WorkerId>& members);
 
-/// Verdict of a later boundary. `plan`: the newest decided one, of the boundary before.
+/// The verdict `in_force` at `step` with a plan for other members: its frontier, new cuts. `newest`:
+/// the newest plan that was decided; when nothing may move and the stages are as many, the cuts
+/// stay.
+/// Errors: as FirstVerdict.
+absl::StatusOr<Verdict> VerdictAnew(const VerdictContext& context, const Evidence& evidence,
+                                    const Verdict& in_force, const Plan& newest,
+                                    const std::vector<WorkerId>& members, Step step, Plan* plan);
+
+/// Verdict of a later boundary. `plan`: the newest decided one, of the boundary before. `earlier`:
+/// what an earlier generation decided for this boundary, null = nothing; its frontier is kept.
 /// `num_proposals`: intervals in a row that proposed a move; updated.  Threads: pure.
 Verdict NextVerdict(const VerdictContext& context, const Evidence& evidence, const Plan& plan,
-                    IntervalIndex boundary, int32_t* num_proposals);
+                    IntervalIndex boundary, const Verdict* earlier, int32_t* num_proposals);
 
 }  // namespace smartpipe

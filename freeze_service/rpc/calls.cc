@@ -65,12 +65,8 @@ grpc::Status FreezeServiceImpl::ReportProgress(grpc::ServerContext*,
   absl::Status status = CheckNotEnded();
   if (status.ok()) status = CheckMember(request->worker_id(), request->generation());
   if (!status.ok()) return ToGrpcStatus(status);
-  const RunLength& length = coordinator_->length();
   const bool had_problem = !progress_->problem().empty();
-  status = progress_->Add(*request,
-                          {.num_steps = length.num_steps,
-                           .steps_per_epoch = length.steps_per_epoch,
-                           .interval_steps = length.interval_steps},
+  status = progress_->Add(*request, progress_length(),
                           [this](Step step) ABSL_NO_THREAD_SAFETY_ANALYSIS {
                             const Verdict* verdict = VerdictAt(step);
                             return verdict == nullptr ? LayerIndex(0) : verdict->frontier;
@@ -78,6 +74,22 @@ grpc::Status FreezeServiceImpl::ReportProgress(grpc::ServerContext*,
   if (!had_problem && !progress_->problem().empty())
     LogError(progress_->problem(), "; the run goes on without it");
   return ToGrpcStatus(status);
+}
+
+ProgressLog::Length FreezeServiceImpl::progress_length() const {
+  const RunLength& length = coordinator_->length();
+  return {.num_steps = length.num_steps,
+          .steps_per_epoch = length.steps_per_epoch,
+          .interval_steps = length.interval_steps};
+}
+
+grpc::Status FreezeServiceImpl::ReportFault(grpc::ServerContext*,
+                                            const v1::ReportFaultRequest* request,
+                                            v1::ReportFaultResponse*) {
+  absl::StatusOr<FaultReported> fault = DecodeFault(*request);
+  if (!fault.ok()) return ToGrpcStatus(fault.status());
+  absl::MutexLock lock(&mutex_);
+  return ToGrpcStatus(ApplyEvent(*fault));
 }
 
 // ---- Key-value store ----------------------------------------------------------------------------
@@ -169,7 +181,7 @@ void FreezeServiceImpl::FillRun(v1::Run& run) const {
   run.set_generation(coordinator_->generation().value());
   for (const LayerInfo& layer : coordinator_->layers()) *run.add_layers() = EncodeLayer(layer);
   for (const WorkerId& worker : ranks_) run.add_members(worker.value());
-  progress_->Fill(run);
+  progress_->Fill(run, progress_length());
   const RunLength& length = coordinator_->length();
   run.set_num_steps(length.num_steps);
   run.set_steps_per_epoch(length.steps_per_epoch);
@@ -189,6 +201,12 @@ void FreezeServiceImpl::FillRun(v1::Run& run) const {
   run.set_num_layers_moved(num_layers_moved);
   run.set_speedup_limit(coordinator_->SpeedupLimitOfRun());
   for (const auto& [worker, result] : ended_workers_) *run.add_ended_workers() = result;
+  const RunHistory& history = coordinator_->history();
+  run.set_first_step(history.first_step.value());
+  run.set_num_recoveries(history.num_recoveries);
+  run.set_last_fault(history.last_fault);
+  if (history.resumed_from) run.set_resumed_from_step(history.resumed_from->value());
+  for (const auto& [worker, member] : members_) run.add_connected_workers(worker.value());
 }
 
 grpc::Status FreezeServiceImpl::ListDecisions(grpc::ServerContext*,
@@ -224,7 +242,8 @@ grpc::Status FreezeServiceImpl::StopRun(grpc::ServerContext*, const v1::StopRunR
   absl::MutexLock lock(&mutex_);
   if (!end_) stop_requested_ = true;
   return ToGrpcStatus(ApplyEvent(
-      StopRequested{request->reason().empty() ? "an operator stopped it" : request->reason()}));
+      StopRequested{.why = request->reason().empty() ? "an operator stopped it" : request->reason(),
+                    .at_boundary = request->at_boundary()}));
 }
 
 }  // namespace smartpipe

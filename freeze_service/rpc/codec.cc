@@ -78,6 +78,9 @@ absl::Status CheckJoin(const v1::JoinRequest& request) {
         absl::StrCat("incarnation is ", request.incarnation(),
                      "; it must be the start time in microseconds since 1970"));
   }
+  if (request.generation() < 0 || request.next_boundary() < 0) {
+    return absl::InvalidArgumentError("generation and next_boundary must be at least 0");
+  }
   return CheckText("address", request.address());
 }
 
@@ -99,7 +102,22 @@ absl::StatusOr<WorkerJoined> DecodeJoined(const v1::AnnounceLayersRequest& reque
                       .length = {.num_steps = request.num_steps(),
                                  .steps_per_epoch = request.steps_per_epoch(),
                                  .interval_steps = request.interval_steps()},
-                      .layers = {}};
+                      .layers = {},
+                      .checkpoints = {}};
+  if (request.checkpoints_size() > limits::kCheckpointsAnnouncedMax) {
+    return absl::ResourceExhaustedError(absl::StrCat("the request has ", request.checkpoints_size(),
+                                                     " checkpoints; the limit is ",
+                                                     limits::kCheckpointsAnnouncedMax));
+  }
+  for (const int64_t step : request.checkpoints()) {
+    if (step < 0 || step > limits::kStepsMax ||
+        (!joined.checkpoints.empty() && step <= joined.checkpoints.back().value())) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("checkpoints: step ", step, "; steps must ascend and be in 0 to ",
+                       limits::kStepsMax));
+    }
+    joined.checkpoints.push_back(Step(step));
+  }
   for (const v1::Layer& layer : request.layers()) {
     const std::string where = absl::StrCat("layers[", joined.layers.size(), "]");
     if (layer.name().empty())
@@ -149,6 +167,16 @@ absl::StatusOr<IntervalReported> DecodeReport(const v1::ReportIntervalRequest& r
   return reported;
 }
 
+absl::StatusOr<FaultReported> DecodeFault(const v1::ReportFaultRequest& request) {
+  SP_ASSIGN_OR_RETURN(WorkerId worker, DecodeWorkerId(request.worker_id()));
+  SP_RETURN_IF_ERROR(CheckText("message", request.message()));
+  if (request.message().empty())
+    return absl::InvalidArgumentError("message is empty; say what happened");
+  return FaultReported{.worker = std::move(worker),
+                       .generation = Generation(request.generation()),
+                       .message = request.message()};
+}
+
 absl::Status CheckEndWorker(const v1::EndWorkerRequest& request) {
   SP_RETURN_IF_ERROR(DecodeWorkerId(request.worker_id()).status());
   SP_RETURN_IF_ERROR(CheckText("error", request.error()));
@@ -175,8 +203,7 @@ WorkerFinished DecodeFinished(const v1::EndWorkerRequest& request) {
                      .checkpoint_s = request.checkpoint_s(),
                      .checkpoint_bytes_written = request.checkpoint_bytes_written(),
                      .checkpoint_bytes_shared = request.checkpoint_bytes_shared(),
-                     .weights_sha256 = request.weights_sha256(),
-                     .train_loss = request.train_loss()}};
+                     .weights_sha256 = request.weights_sha256()}};
 }
 
 v1::EndWorkerRequest EncodeEndWorker(const WorkerFinished& finished) {
@@ -191,7 +218,6 @@ v1::EndWorkerRequest EncodeEndWorker(const WorkerFinished& finished) {
   request.set_checkpoint_bytes_written(finished.result.checkpoint_bytes_written);
   request.set_checkpoint_bytes_shared(finished.result.checkpoint_bytes_shared);
   request.set_weights_sha256(finished.result.weights_sha256);
-  request.set_train_loss(finished.result.train_loss);
   return request;
 }
 
@@ -215,6 +241,7 @@ v1::Verdict EncodeVerdict(const Verdict& verdict) {
   proto.set_predicted_step_s(verdict.predicted_step_s);
   proto.set_even_step_s(verdict.even_step_s);
   for (double eta : verdict.eta) proto.add_eta(eta);
+  proto.set_stop(verdict.stop);
   return proto;
 }
 

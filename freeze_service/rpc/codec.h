@@ -17,6 +17,7 @@ absl::StatusOr<WorkerId> DecodeWorkerId(const std::string& id);
 absl::Status CheckJoin(const v1::JoinRequest& request);
 absl::StatusOr<WorkerJoined> DecodeJoined(const v1::AnnounceLayersRequest& request);
 absl::StatusOr<IntervalReported> DecodeReport(const v1::ReportIntervalRequest& request);
+absl::StatusOr<FaultReported> DecodeFault(const v1::ReportFaultRequest& request);
 absl::Status CheckEndWorker(const v1::EndWorkerRequest& request);
 /// Requires CheckEndWorker, and no error in the request.
 WorkerFinished DecodeFinished(const v1::EndWorkerRequest& request);

@@ -1,6 +1,7 @@
 // Membership, events and streams; the plain calls are in calls.cc.
 #include "freeze_service/rpc/freeze_service_impl.h"
 
+#include <algorithm>
 #include <utility>
 #include <variant>
 
@@ -44,13 +45,18 @@ FreezeServiceImpl::FreezeServiceImpl(Options options, std::unique_ptr<Coordinato
       store_(std::move(store)),
       progress_(std::move(progress)) {}
 
-void FreezeServiceImpl::Stop(const std::string& reason) {
+void FreezeServiceImpl::Leave() {
   absl::MutexLock lock(&mutex_);
-  if (end_) return;
-  stop_requested_ = true;
-  const absl::Status status = ApplyEvent(StopRequested{reason});
-  // Nobody may wait for a run that cannot even be stopped in order.
-  if (!status.ok() && !end_) Publish(EndRun{.success = false, .reason = reason});
+  leaving_ = true;
+}
+
+void FreezeServiceImpl::CheckMembers() {
+  absl::MutexLock lock(&mutex_);
+  while (!absent_.empty() && !end_ && clock_->Now() >= absent_until_) {
+    const auto [worker, incarnation] = *absent_.begin();
+    absent_.erase(absent_.begin());
+    Lose(worker, incarnation, "it did not come back after the freeze service was started again");
+  }
 }
 
 bool FreezeServiceImpl::ended() const {
@@ -64,28 +70,45 @@ absl::Status FreezeServiceImpl::failure() const {
 }
 
 absl::Status FreezeServiceImpl::GoOn() {
-  if (store_->num_records() == 0) return absl::OkStatus();
   const CoordinatorState state = coordinator_->Snapshot();
-  LogInfo("goes on behind ", store_->num_records(), " records: ", coordinator_->state_message());
+  const bool is_recorded = store_->num_records() > 0;
+  if (is_recorded) {
+    LogInfo("goes on behind ", store_->num_records(),
+            " records: ", coordinator_->state_message());
+  }
   num_published_ = coordinator_->verdicts().size();
-  if (num_published_ > 0) {
-    for (const WorkerJoined& member : state.members) ranks_.push_back(member.worker);
-    keys_.Open(state.generation);
+  if ((options_.resume && is_recorded) ||
+      coordinator_->execution() != options_.resumption.execution) {
+    return ApplyEvent(options_.resumption);
   }
-  for (size_t rank = 0; rank < state.progress.size(); ++rank) {
-    if (!state.progress[rank].result.has_value()) continue;
-    ended_workers_[ranks_[rank]] =
-        EncodeEndWorker({ranks_[rank], state.generation, *state.progress[rank].result});
+  switch (state.run_state) {
+    case RunState::kWaiting:
+      // Nothing depends on them yet, and nobody knows whether they are there still.
+      for (const WorkerJoined& member : state.members) {
+        SP_RETURN_IF_ERROR(ApplyEvent(WorkerLost{.worker = member.worker,
+                                                 .incarnation = member.incarnation,
+                                                 .how = "the service was started again"}));
+      }
+      return absl::OkStatus();
+    case RunState::kRunning:
+      keys_.Open(state.generation);
+      absent_until_ = clock_->Now() + options_.rejoin_patience;
+      break;
+    case RunState::kFinished:
+    case RunState::kFailed:
+      end_ =
+          EndRun{.success = state.run_state == RunState::kFinished, .reason = state.end_reason};
+      keys_.Close(absl::StrCat("the run is over: ", end_->reason));
+      break;
   }
-  if (state.run_state == RunState::kFinished || state.run_state == RunState::kFailed) {
-    end_ = EndRun{.success = state.run_state == RunState::kFinished, .reason = state.end_reason};
-    keys_.Close(absl::StrCat("the run is over: ", end_->reason));
-  } else if (state.run_state == RunState::kWaiting) {
-    // Nothing depends on them yet, and nobody knows whether they are there still.
-    for (const WorkerJoined& member : state.members) {
-      SP_RETURN_IF_ERROR(ApplyEvent(WorkerLost{.worker = member.worker,
-                                               .incarnation = member.incarnation,
-                                               .how = "the service was started again"}));
+  for (size_t rank = 0; rank < state.members.size(); ++rank) {
+    const WorkerJoined& member = state.members[rank];
+    ranks_.push_back(member.worker);
+    if (rank < state.progress.size() && state.progress[rank].finished()) {
+      ended_workers_[member.worker] =
+          EncodeEndWorker({member.worker, state.generation, *state.progress[rank].result});
+    } else if (!end_) {
+      absent_[member.worker] = member.incarnation;
     }
   }
   return absl::OkStatus();
@@ -144,25 +167,48 @@ void FreezeServiceImpl::SendToAll(const v1::JoinResponse& message) {
 void FreezeServiceImpl::Publish(const StartGeneration& start) {
   ranks_ = start.members;
   keys_.Open(start.generation);
-  v1::Assignment assignment;
-  assignment.set_generation(start.generation.value());
-  *assignment.mutable_plan() = ToProto(start.plan);
-  for (const WorkerId& worker : ranks_) assignment.add_members(worker.value());
-  LogInfo("generation ", start.generation.value(),
-          ": all workers are there: ", absl::StrJoin(assignment.members(), ", "), "; start plan ",
+  LogInfo("generation ", start.generation.value(), ": all workers are there: ",
+          absl::StrJoin(ranks_, ", ", absl::StreamFormatter()), "; from step ", start.step.value(),
+          " with ",
           FormatCuts(start.plan.cuts, static_cast<int32_t>(coordinator_->layers().size())));
   for (size_t rank = 0; rank < ranks_.size(); ++rank) {
     auto member = members_.find(ranks_[rank]);
     if (member == members_.end()) continue;  // its loss is on its way
-    assignment.set_rank(static_cast<int32_t>(rank));
-    v1::JoinResponse message;
-    *message.mutable_assignment() = assignment;
-    member->second.stream->Send(std::move(message));
+    SendAssignment(*member->second.stream, Rank(static_cast<int32_t>(rank)));
   }
 }
 
+void FreezeServiceImpl::SendAssignment(JoinStream& stream, Rank rank) {
+  const RunHistory& history = coordinator_->history();
+  const RunLength& length = coordinator_->length();
+  const int64_t last_boundary = (length.num_steps - 1) / length.interval_steps;
+  v1::JoinResponse message;
+  v1::Assignment& assignment = *message.mutable_assignment();
+  assignment.set_generation(coordinator_->generation().value());
+  assignment.set_rank(rank.value());
+  *assignment.mutable_plan() = ToProto(history.start_plan);
+  for (const WorkerId& worker : ranks_) assignment.add_members(worker.value());
+  assignment.set_first_step(history.first_step.value());
+  assignment.set_first_boundary(
+      std::min(last_boundary, history.first_step.value() / length.interval_steps));
+  stream.Send(std::move(message));
+}
+
+void FreezeServiceImpl::Publish(const EndGeneration& end) {
+  LogWarning("generation ", end.generation.value(), " ends: ", end.reason);
+  keys_.Open(end.generation + 1);
+  ended_workers_.clear();
+  absent_.clear();
+  waiting_message_.clear();
+  v1::JoinResponse message;
+  message.mutable_end_of_generation()->set_generation(end.generation.value());
+  message.mutable_end_of_generation()->set_reason(end.reason);
+  SendToAll(message);
+  for (auto& [worker, member] : members_) member.announced = false;
+}
+
 void FreezeServiceImpl::Publish(const Verdict& verdict) {
-  ++num_published_;
+  num_published_ = static_cast<size_t>(verdict.boundary.value()) + 1;
   v1::JoinResponse message;
   *message.mutable_verdict() = EncodeVerdict(verdict);
   LogInfo("boundary ", verdict.boundary.value(), " (step ", verdict.step.value(),
@@ -209,27 +255,50 @@ grpc::ServerWriteReactor<v1::JoinResponse>* FreezeServiceImpl::Join(
   return stream.get();  // it owns itself until gRPC is done with it
 }
 
+absl::Status FreezeServiceImpl::MakeRoom(const WorkerId& worker, int64_t incarnation) {
+  if (auto open = members_.find(worker); open != members_.end()) {
+    if (open->second.stream->incarnation() != incarnation) {
+      return absl::AlreadyExistsError(
+          absl::StrCat("a worker with the id ", worker.value(),
+                       " is connected already; give each worker an id of its own"));
+    }
+    open->second.stream->Close(
+        ToGrpcStatus(absl::AbortedError("the worker has opened another stream")));
+    members_.erase(open);
+  }
+  const std::optional<int64_t> known = MemberIncarnation(worker);
+  if (!known || *known == incarnation || ended_workers_.contains(worker)) return absl::OkStatus();
+  Lose(worker, *known, "another process has taken its place");
+  return CheckNotEnded();
+}
+
+std::optional<int64_t> FreezeServiceImpl::MemberIncarnation(const WorkerId& worker) const {
+  return coordinator_->MemberIncarnation(worker);
+}
+
 absl::Status FreezeServiceImpl::AddStream(const std::shared_ptr<JoinStream>& stream,
                                           const v1::JoinRequest& request) {
   SP_RETURN_IF_ERROR(CheckJoin(request));
   SP_RETURN_IF_ERROR(CheckNotEnded());
-  if (members_.contains(stream->worker())) {
-    return absl::AlreadyExistsError(
-        absl::StrCat("a worker with the id ", request.worker_id(),
-                     " is connected already; give each worker an id of its own"));
-  }
-  if (coordinator_->state() != RunState::kWaiting) {
+  const WorkerId& worker = stream->worker();
+  const auto place = std::find(ranks_.begin(), ranks_.end(), worker);
+  if (coordinator_->state() == RunState::kRunning && place == ranks_.end()) {
     return absl::FailedPreconditionError(absl::StrCat(
         "the run has its workers (", absl::StrJoin(ranks_, ", ", absl::StreamFormatter()),
-        "); joining a running run is not possible"));
+        "); it takes no others while they live"));
   }
+  SP_RETURN_IF_ERROR(MakeRoom(worker, request.incarnation()));
   if (members_.size() >= static_cast<size_t>(limits::kWorkersMax)) {
     return absl::ResourceExhaustedError(
         absl::StrCat(limits::kWorkersMax, " workers are connected; that is the limit"));
   }
-  members_[stream->worker()] = {.stream = stream, .announced = false};
-  ended_workers_.erase(stream->worker());
-  LogInfo("worker ", request.worker_id(), " connected from ", request.address());
+  const bool is_running = coordinator_->state() == RunState::kRunning;
+  const bool has_joined = MemberIncarnation(worker) == request.incarnation();
+  members_[worker] = {.stream = stream, .announced = has_joined};
+  absent_.erase(worker);
+  if (!is_running) ended_workers_.erase(worker);
+  LogInfo("worker ", request.worker_id(), request.rejoin() ? " is back from " : " connected from ",
+          request.address());
   v1::JoinResponse message;
   message.mutable_welcome()->set_run_id(options_.run_id);
   message.mutable_welcome()->set_config_toml(options_.config_toml);
@@ -237,10 +306,48 @@ absl::Status FreezeServiceImpl::AddStream(const std::shared_ptr<JoinStream>& str
   message.mutable_welcome()->set_num_cores(options_.num_cores);
   message.mutable_welcome()->set_parameter_service(options_.parameter_service);
   stream->Send(std::move(message));
-  v1::JoinResponse waiting;
-  waiting.mutable_waiting()->set_message(coordinator_->state_message());
-  stream->Send(std::move(waiting));
+  if (is_running && has_joined && !ended_workers_.contains(worker)) {
+    SendGeneration(*stream, Rank(static_cast<int32_t>(place - ranks_.begin())), request);
+    return absl::OkStatus();
+  }
+  v1::JoinResponse more;
+  if (request.rejoin() && !has_joined) {
+    more.mutable_end_of_generation()->set_generation(request.generation());
+    more.mutable_end_of_generation()->set_reason(
+        coordinator_->history().last_fault.empty() ? "the freeze service was started again"
+                                                   : coordinator_->history().last_fault);
+  } else {
+    more.mutable_waiting()->set_message(coordinator_->state_message());
+  }
+  stream->Send(std::move(more));
   return absl::OkStatus();
+}
+
+void FreezeServiceImpl::SendGeneration(JoinStream& stream, Rank rank,
+                                       const v1::JoinRequest& request) {
+  const RunLength& length = coordinator_->length();
+  int64_t next = coordinator_->history().first_step.value() / length.interval_steps;
+  if (request.generation() == coordinator_->generation().value()) {
+    next = std::max(next, request.next_boundary());
+  } else {
+    SendAssignment(stream, rank);
+  }
+  const absl::Span<const Verdict> verdicts = published();
+  // Behind the last step there is no boundary, but the last one's verdict was given anew.
+  next = std::min(next, static_cast<int64_t>(verdicts.size()));
+  for (const Verdict& verdict : verdicts.subspan(static_cast<size_t>(next))) {
+    v1::JoinResponse message;
+    *message.mutable_verdict() = EncodeVerdict(verdict);
+    stream.Send(std::move(message));
+  }
+}
+
+void FreezeServiceImpl::Lose(const WorkerId& worker, int64_t incarnation, const std::string& how) {
+  const absl::Status status =
+      ApplyEvent(WorkerLost{.worker = worker, .incarnation = incarnation, .how = how});
+  if (!status.ok())
+    LogError("the loss of worker ", worker.value(), " was refused: ", status.message());
+  SendWaiting();
 }
 
 void FreezeServiceImpl::OnStreamBroken(JoinStream& stream) {
@@ -249,15 +356,9 @@ void FreezeServiceImpl::OnStreamBroken(JoinStream& stream) {
   if (found == members_.end() || found->second.stream.get() != &stream) return;
   const bool announced = found->second.announced;
   members_.erase(found);
-  if (end_ || ended_workers_.contains(stream.worker())) return;
+  if (end_ || leaving_ || ended_workers_.contains(stream.worker())) return;
   LogWarning("worker ", stream.worker().value(), " is lost: its connection broke");
-  if (!announced) return;
-  const absl::Status status = ApplyEvent(WorkerLost{.worker = stream.worker(),
-                                                    .incarnation = stream.incarnation(),
-                                                    .how = "its connection broke"});
-  if (!status.ok())
-    LogError("the loss of worker ", stream.worker().value(), " was refused: ", status.message());
-  SendWaiting();
+  if (announced) Lose(stream.worker(), stream.incarnation(), "its connection broke");
 }
 
 grpc::Status FreezeServiceImpl::AnnounceLayers(grpc::ServerContext*,
@@ -326,8 +427,9 @@ absl::Status FreezeServiceImpl::TakeEndWorker(const v1::EndWorkerRequest& reques
   }
   auto member = members_.find(worker);
   const bool known = member != members_.end();
-  if (ranks_.empty() && known && !request.error().empty()) {
-    // Failed before the start, maybe before it was announced: nothing depends on it yet.
+  const bool is_waiting = coordinator_->state() == RunState::kWaiting;
+  if (is_waiting && known && !request.error().empty()) {
+    // Between generations, maybe before it was announced: nothing depends on it.
     LogError("worker ", request.worker_id(), " failed before the start: ", request.error());
     const int64_t incarnation = member->second.stream->incarnation();
     if (std::exchange(member->second.announced, false)) {
@@ -344,7 +446,7 @@ absl::Status FreezeServiceImpl::TakeEndWorker(const v1::EndWorkerRequest& reques
     SendWaiting();
     return absl::OkStatus();
   }
-  if (!known && ranks_.empty()) {
+  if (!known && is_waiting) {
     return absl::NotFoundError(absl::StrCat("worker \"", request.worker_id(), "\" has not joined"));
   }
   SP_RETURN_IF_ERROR(CheckMember(request.worker_id(), request.generation()));

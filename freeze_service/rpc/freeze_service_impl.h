@@ -1,6 +1,7 @@
 // The FreezeService over gRPC: decode, validate, lock, Apply, persist, publish.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <map>
 #include <memory>
@@ -45,16 +46,23 @@ class FreezeServiceImpl final
     int32_t num_cores = 0;          // told to the workers
     std::string parameter_service;  // HOST:PORT, told to the workers; "" = no checkpoints
     FaultHook fault_hook;           // for tests
+    bool resume = false;  // go on also with a run that has ended, or whose workers are new
+    RunResumed resumption;  // how it is carried out from now on
+    absl::Duration rejoin_patience = absl::Seconds(15);  // for members after a restart
   };
   /// `coordinator` is the one behind the store's records (RestoreCoordinator): what they tell is
-  /// published already. Workers that had joined a run that has not started must join again.
+  /// published already. Members of a running generation are given rejoin_patience to come back;
+  /// workers that had joined before it announce their layers again.
   /// `clock` must outlive the service.  Errors: those of opening metrics_path and of the store.
   static absl::StatusOr<std::unique_ptr<FreezeServiceImpl>> Create(
       const Options& options, std::unique_ptr<Coordinator> coordinator,
       std::unique_ptr<DecisionStore> store, const Clock* clock);
 
-  /// Ends the run with `reason` unless it has ended.
-  void Stop(const std::string& reason) ABSL_LOCKS_EXCLUDED(mutex_);
+  /// From now on broken streams are no losses: this process is about to end, and the run goes on
+  /// when the service is started again.
+  void Leave() ABSL_LOCKS_EXCLUDED(mutex_);
+  /// Counts members as lost that have not come back in time after a restart. Call it often.
+  void CheckMembers() ABSL_LOCKS_EXCLUDED(mutex_);
   /// True once every stream was told the end of the run.
   bool ended() const ABSL_LOCKS_EXCLUDED(mutex_);
   /// Why the service itself cannot go on; OK = it can.
@@ -71,6 +79,8 @@ class FreezeServiceImpl final
   grpc::Status ReportProgress(grpc::ServerContext* context,
                               const v1::ReportProgressRequest* request,
                               v1::ReportProgressResponse* response) override;
+  grpc::Status ReportFault(grpc::ServerContext* context, const v1::ReportFaultRequest* request,
+                           v1::ReportFaultResponse* response) override;
   grpc::Status EndWorker(grpc::ServerContext* context, const v1::EndWorkerRequest* request,
                          v1::EndWorkerResponse* response) override;
 
@@ -113,6 +123,7 @@ class FreezeServiceImpl final
   absl::Status ApplyEvent(const Event& event) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Publish(const StartGeneration& start) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Publish(const Verdict& verdict) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void Publish(const EndGeneration& end) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Publish(const EndRun& end) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void SendToAll(const v1::JoinResponse& message) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   /// The measured costs so far, for `smartpipe plan`; a failure is only logged.
@@ -122,6 +133,19 @@ class FreezeServiceImpl final
 
   absl::Status AddStream(const std::shared_ptr<JoinStream>& stream, const v1::JoinRequest& request)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  /// Makes room for a worker's new stream: ends its old one, counts its old process as lost.
+  absl::Status MakeRoom(const WorkerId& worker, int64_t incarnation)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  /// All that a member of the running generation may have missed.
+  void SendGeneration(JoinStream& stream, Rank rank, const v1::JoinRequest& request)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void SendAssignment(JoinStream& stream, Rank rank) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void Lose(const WorkerId& worker, int64_t incarnation, const std::string& how)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  /// Incarnation of the worker that the coordinator knows; nothing if it is no member.
+  std::optional<int64_t> MemberIncarnation(const WorkerId& worker) const
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  ProgressLog::Length progress_length() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void OnStreamBroken(JoinStream& stream) ABSL_LOCKS_EXCLUDED(mutex_);
   absl::Status TakeEndWorker(const v1::EndWorkerRequest& request)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
@@ -131,7 +155,8 @@ class FreezeServiceImpl final
   /// The verdicts that are stored and sent; the Coordinator may hold newer ones after a failed
   /// append.
   absl::Span<const Verdict> published() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
-    return absl::MakeConstSpan(coordinator_->verdicts()).first(num_published_);
+    const absl::Span<const Verdict> verdicts = coordinator_->verdicts();
+    return verdicts.first(std::min(verdicts.size(), num_published_));
   }
   /// Verdict in force at `step`; null before the start.
   const Verdict* VerdictAt(Step step) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
@@ -147,11 +172,14 @@ class FreezeServiceImpl final
   const std::unique_ptr<ProgressLog> progress_ ABSL_PT_GUARDED_BY(mutex_);
   size_t num_published_ ABSL_GUARDED_BY(mutex_) = 0;            // verdicts
   std::map<WorkerId, Member> members_ ABSL_GUARDED_BY(mutex_);  // with an open stream
-  std::vector<WorkerId> ranks_ ABSL_GUARDED_BY(mutex_);         // [rank], since the start
+  std::vector<WorkerId> ranks_ ABSL_GUARDED_BY(mutex_);         // [rank] of the newest generation
+  std::map<WorkerId, int64_t> absent_ ABSL_GUARDED_BY(mutex_);  // members that may come back
+  absl::Time absent_until_ ABSL_GUARDED_BY(mutex_) = absl::InfiniteFuture();
   std::map<WorkerId, v1::EndWorkerRequest> ended_workers_ ABSL_GUARDED_BY(mutex_);
   std::string waiting_message_ ABSL_GUARDED_BY(mutex_);  // newest one sent
   std::optional<EndRun> end_ ABSL_GUARDED_BY(mutex_);
   bool stop_requested_ ABSL_GUARDED_BY(mutex_) = false;
+  bool leaving_ ABSL_GUARDED_BY(mutex_) = false;
   absl::Status failure_ ABSL_GUARDED_BY(mutex_);
   bool costs_failed_ ABSL_GUARDED_BY(mutex_) = false;
 };

@@ -56,8 +56,9 @@ absl::Status ProgressLog::ReadBack() {
     const nlohmann::json line = nlohmann::json::parse(text, nullptr, false);
     if (!line.is_object()) continue;
     if (const double step = number_in(line, "step"); step >= static_cast<double>(steps_done_)) {
-      steps_done_ = static_cast<int64_t>(step) + 1;
-      loss_ = number_in(line, "loss");
+      const double epoch = number_in(line, "epoch"), step_s = number_in(line, "step_s");
+      AddStep(static_cast<int64_t>(step), epoch >= 0 ? static_cast<int64_t>(epoch) : 0,
+              number_in(line, "loss"), step_s >= 0 ? step_s : 0);
     }
     const auto found = line.find("evaluation");
     if (found == line.end() || !found->is_object() || !(number_in(*found, "step") >= 0)) continue;
@@ -71,6 +72,13 @@ absl::Status ProgressLog::ReadBack() {
   std::filesystem::resize_file(path_, static_cast<uintmax_t>(num_whole_bytes), error);
   if (!error) return absl::OkStatus();
   return absl::UnavailableError(absl::StrCat("cannot shorten ", path_, ": ", error.message()));
+}
+
+void ProgressLog::AddStep(int64_t step, int64_t epoch, double loss, double step_s) {
+  steps_done_ = step + 1;
+  losses_.push_back({step, epoch, loss});
+  while (losses_.front().epoch < epoch - 1) losses_.pop_front();
+  step_seconds_ += step_s;
 }
 
 bool ProgressLog::IsNew(const v1::Evaluation& evaluation) const {
@@ -120,13 +128,13 @@ absl::Status ProgressLog::Add(const v1::ReportProgressRequest& request, const Le
       static_cast<size_t>(std::clamp<int64_t>(length.interval_steps, 1, kSpeedWindowSteps));
   for (const v1::StepProgress& step : request.steps()) {
     if (step.step() < steps_done_) continue;
-    steps_done_ = step.step() + 1;
-    loss_ = step.loss();
+    const int64_t epoch = step.step() / std::max<int64_t>(1, length.steps_per_epoch);
+    AddStep(step.step(), epoch, step.loss(), step.step_s());
     step_s_.push_back(step.step_s());
     while (step_s_.size() > window) step_s_.pop_front();
     const nlohmann::json line = {
         {"step", step.step()},
-        {"epoch", step.step() / std::max<int64_t>(1, length.steps_per_epoch)},
+        {"epoch", epoch},
         {"loss", NumberOrNull(step.loss())},
         {"step_s", step.step_s()},
         {"samples_per_s", NumberOrNull(static_cast<double>(batch_size_) / step.step_s())},
@@ -155,9 +163,18 @@ void ProgressLog::Write(const std::string& lines) {
   file_.clear();
 }
 
-void ProgressLog::Fill(v1::Run& run) const {
+void ProgressLog::Fill(v1::Run& run, const Length& length) const {
   run.set_step(steps_done_);
-  run.set_loss(loss_);
+  if (!losses_.empty()) run.set_loss(losses_.back().loss);
+  double loss_sum = 0;
+  int64_t num_losses = 0;
+  for (const StepLoss& entry : losses_) {
+    if (entry.step < length.num_steps - length.steps_per_epoch) continue;
+    loss_sum += entry.loss;
+    ++num_losses;
+  }
+  if (num_losses > 0) run.set_train_loss(loss_sum / static_cast<double>(num_losses));
+  run.set_step_seconds(step_seconds_);
   double seconds = 0;
   int64_t num_steps = 0;
   for (auto step_s = step_s_.rbegin(); step_s != step_s_.rend() && seconds < kSpeedWindowS;

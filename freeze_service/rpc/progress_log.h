@@ -43,8 +43,8 @@ class ProgressLog {
                    const std::function<LayerIndex(Step)>& frontier_at);
 
   int64_t steps_done() const { return steps_done_; }
-  /// Sets step, loss, samples_per_second and evaluations.
-  void Fill(v1::Run& run) const;
+  /// Sets step, loss, samples_per_second, evaluations, train_loss and step_seconds.
+  void Fill(v1::Run& run, const Length& length) const;
   /// Why metrics.jsonl misses lines; empty = it does not.
   const std::string& problem() const { return problem_; }
 
@@ -56,13 +56,21 @@ class ProgressLog {
   /// Takes over what the file tells, and cuts off a last part of a line.
   absl::Status ReadBack();
   void Write(const std::string& lines);
+  /// Takes over one step.
+  void AddStep(int64_t step, int64_t epoch, double loss, double step_s);
+
+  struct StepLoss {
+    int64_t step = 0, epoch = 0;
+    double loss = 0;
+  };
 
   const std::string path_;
   const int64_t batch_size_;
   std::ofstream file_;
   std::string problem_;
   int64_t steps_done_ = 0;
-  double loss_ = 0;
+  std::deque<StepLoss> losses_;  // of the newest epoch and the one before
+  double step_seconds_ = 0;
   std::deque<double> step_s_;  // of the newest steps
   std::vector<v1::Evaluation> evaluations_;
 };

@@ -6,9 +6,11 @@
 #include <filesystem>
 #include <fstream>
 #include <memory>
+#include <optional>
 #include <utility>
 
 #include "absl/status/statusor.h"
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "freeze_service/rpc/codec.h"
@@ -47,10 +49,20 @@ absl::Status WaitForEnd(FreezeServiceImpl& service, const sigset_t& stop_signals
   while (service.failure().ok() && absl::Now() < last) {
     const timespec period = {.tv_sec = 0, .tv_nsec = 100'000'000};
     if (sigtimedwait(&stop_signals, nullptr, &period) > 0) break;
+    service.CheckMembers();
     if (service.ended()) last = std::min(last, absl::Now() + absl::Seconds(linger_s));
   }
-  service.Stop("the service was told to stop");
+  service.Leave();
   return service.failure();
+}
+
+// "" and "auto" name no step.
+absl::StatusOr<std::optional<Step>> ParseResume(const std::string& resume) {
+  if (resume.empty() || resume == "auto") return std::nullopt;
+  int64_t step = 0;
+  if (absl::SimpleAtoi(resume, &step) && step >= 0 && step <= limits::kStepsMax) return Step(step);
+  return absl::InvalidArgumentError(
+      absl::StrCat("--resume is \"", resume, "\"; give auto or the step of a checkpoint"));
 }
 
 }  // namespace
@@ -64,11 +76,16 @@ absl::Status Serve(const ServeOptions& options, const sigset_t& stop_signals) {
   }
   SP_ASSIGN_OR_RETURN(FaultHook fault_hook, ParseFaultPoint(options.die_at));
   const RunSettings settings = {.config_toml = ToToml(config), .num_cores = options.num_cores};
-  SP_ASSIGN_OR_RETURN(const CoordinatorOptions coordinator_options,
-                      MakeCoordinatorOptions(settings));
-  SP_ASSIGN_OR_RETURN(OpenedDecisionStore opened, OpenDecisionStore(run_dir, settings));
+  SP_ASSIGN_OR_RETURN(const std::optional<Step> resume_step, ParseResume(options.resume));
+  SP_ASSIGN_OR_RETURN(const CoordinatorOptions now, MakeCoordinatorOptions(settings));
+  SP_ASSIGN_OR_RETURN(
+      OpenedDecisionStore opened,
+      OpenDecisionStore(run_dir, settings,
+                        options.resume.empty() ? Resuming::kNo : Resuming::kYes));
   if (!opened.repair.empty()) LogWarning(opened.repair);
-  SP_ASSIGN_OR_RETURN(auto coordinator, RestoreCoordinator(coordinator_options, *opened.store));
+  SP_ASSIGN_OR_RETURN(const CoordinatorOptions at_start,
+                      MakeCoordinatorOptions(opened.first_settings));
+  SP_ASSIGN_OR_RETURN(auto coordinator, RestoreCoordinator(at_start, *opened.store));
   const SystemClock clock;
   const FreezeServiceImpl::Options service_options{.run_id = run_dir.filename(),
                                                    .config_toml = settings.config_toml,
@@ -78,7 +95,9 @@ absl::Status Serve(const ServeOptions& options, const sigset_t& stop_signals) {
                                                    .batch_size = config.train.batch_size,
                                                    .num_cores = options.num_cores,
                                                    .parameter_service = options.parameter_service,
-                                                   .fault_hook = std::move(fault_hook)};
+                                                   .fault_hook = std::move(fault_hook),
+                                                   .resume = !options.resume.empty(),
+                                                   .resumption = {now, resume_step}};
   SP_ASSIGN_OR_RETURN(auto service,
                       FreezeServiceImpl::Create(service_options, std::move(coordinator),
                                                 std::move(opened.store), &clock));

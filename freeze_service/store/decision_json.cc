@@ -28,6 +28,7 @@ Json WorkersJson(const std::vector<WorkerId>& workers) {
 void AddFields(const StartGeneration& start, Json* json) {
   (*json)["type"] = "start_generation";
   (*json)["generation"] = start.generation.value();
+  (*json)["step"] = start.step.value();
   (*json)["members"] = WorkersJson(start.members);
   (*json)["plan_epoch"] = start.plan.plan_epoch.value();
   (*json)["frontier"] = start.plan.frontier.value();
@@ -46,6 +47,7 @@ void AddFields(const Verdict& verdict, Json* json) {
   (*json)["boundary"] = verdict.boundary.value();
   (*json)["step"] = verdict.step.value();
   (*json)["verdict"] = verdict.plan.has_value() ? "plan" : "keep";
+  if (verdict.stop) (*json)["stop"] = true;
   (*json)["plan_epoch"] = verdict.plan_epoch.value();
   (*json)["frontier"] = verdict.frontier.value();
   (*json)["cuts"] = CutsJson(verdict.cuts);
@@ -56,6 +58,12 @@ void AddFields(const Verdict& verdict, Json* json) {
   (*json)["even_step_s"] = verdict.even_step_s;
   (*json)["eta"] = verdict.eta;  // NaN is written as null
   (*json)["reason"] = verdict.reason;
+}
+
+void AddFields(const EndGeneration& end, Json* json) {
+  (*json)["type"] = "end_generation";
+  (*json)["generation"] = end.generation.value();
+  (*json)["reason"] = end.reason;
 }
 
 void AddFields(const EndRun& end, Json* json) {

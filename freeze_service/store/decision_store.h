@@ -45,6 +45,7 @@ std::unique_ptr<DecisionStore> MakeMemoryDecisionStore();
 
 struct OpenedDecisionStore {
   std::unique_ptr<DecisionStore> store;
+  RunSettings first_settings;  // those that the first record follows from
   std::string repair;  // what was damaged and what was done about it; empty = nothing
 };
 
@@ -53,15 +54,17 @@ struct OpenedDecisionStore {
 /// whole ones go into a new database, the damaged files stay as decisions.db.damaged.
 /// RUN/decisions.jsonl is a copy of the decisions for people and scripts, brought up to date here;
 /// it also is the witness of records that the database has lost without a trace.
+/// Settings that differ from the newest recorded ones where `resuming` allows it are recorded, too.
 /// Errors: NOT_FOUND for a missing folder, FAILED_PRECONDITION when another process serves the run,
 /// or with other settings than recorded, or by another version's format; DATA_LOSS when nothing can
 /// be saved.  Cost: reads the whole log, about 0.5 s for 100,000 records.
 absl::StatusOr<OpenedDecisionStore> OpenDecisionStore(const std::string& run_dir,
-                                                      const RunSettings& settings);
+                                                      const RunSettings& settings,
+                                                      Resuming resuming = Resuming::kNo);
 
 struct RecordedRun {
   std::unique_ptr<const DecisionStore> store;  // the whole records
-  RunSettings settings;
+  RunSettings settings;                        // those that the first record follows from
   std::string damage;  // what ends the whole records early; empty = nothing
 };
 

@@ -16,17 +16,19 @@
 namespace smartpipe {
 namespace {
 
-constexpr uint8_t kVersion = 2;
+constexpr uint8_t kVersion = 3;
 
 // The bytes of kinds are the positions in the variants: these orders are part of the format.
 template <size_t kIndex, typename Variant, typename T>
 inline constexpr bool kIsAt = std::is_same_v<std::variant_alternative_t<kIndex, Variant>, T>;
-static_assert(std::variant_size_v<Event> == 6 && kIsAt<0, Event, WorkerJoined> &&
+static_assert(std::variant_size_v<Event> == 8 && kIsAt<0, Event, WorkerJoined> &&
               kIsAt<1, Event, IntervalReported> && kIsAt<2, Event, WorkerLost> &&
               kIsAt<3, Event, WorkerFailed> && kIsAt<4, Event, WorkerFinished> &&
-              kIsAt<5, Event, StopRequested>);
-static_assert(std::variant_size_v<Decision> == 3 && kIsAt<0, Decision, StartGeneration> &&
-              kIsAt<1, Decision, Verdict> && kIsAt<2, Decision, EndRun>);
+              kIsAt<5, Event, StopRequested> && kIsAt<6, Event, FaultReported> &&
+              kIsAt<7, Event, RunResumed>);
+static_assert(std::variant_size_v<Decision> == 4 && kIsAt<0, Decision, StartGeneration> &&
+              kIsAt<1, Decision, Verdict> && kIsAt<2, Decision, EndRun> &&
+              kIsAt<3, Decision, EndGeneration>);
 
 // ---- Fields -------------------------------------------------------------------------------------
 // Each(value, f) calls f with all fields of a struct, in order; for both directions. The structured
@@ -56,8 +58,14 @@ void Each(Same<RunLength> auto& value, auto&& f) {
   f(num_steps, steps_per_epoch, interval_steps);
 }
 void Each(Same<WorkerJoined> auto& value, auto&& f) {
-  auto& [worker, incarnation, length, layers] = value;
-  f(worker, incarnation, length, layers);
+  auto& [worker, incarnation, length, layers, checkpoints] = value;
+  f(worker, incarnation, length, layers, checkpoints);
+}
+void Each(Same<ExecutionOptions> auto& value, auto&& f) {
+  auto& [num_stages, stages_per_worker, schedule, run_ahead, num_cores, cuts, rebalance_enabled,
+         rebalance_min_gain] = value;
+  f(num_stages, stages_per_worker, schedule, run_ahead, num_cores, cuts, rebalance_enabled,
+    rebalance_min_gain);
 }
 void Each(Same<IntervalReported> auto& value, auto&& f) {
   auto& [worker, generation, plan_epoch, interval, statistics, costs, step_s, verdict_wait_s,
@@ -76,17 +84,25 @@ void Each(Same<WorkerFailed> auto& value, auto&& f) {
 }
 void Each(Same<WorkerFigures> auto& value, auto&& f) {
   auto& [train_s, verdict_wait_s, switch_s, report_s, checkpoint_s, checkpoint_bytes_written,
-         checkpoint_bytes_shared, weights_sha256, train_loss] = value;
+         checkpoint_bytes_shared, weights_sha256] = value;
   f(train_s, verdict_wait_s, switch_s, report_s, checkpoint_s, checkpoint_bytes_written,
-    checkpoint_bytes_shared, weights_sha256, train_loss);
+    checkpoint_bytes_shared, weights_sha256);
 }
 void Each(Same<WorkerFinished> auto& value, auto&& f) {
   auto& [worker, generation, result] = value;
   f(worker, generation, result);
 }
 void Each(Same<StopRequested> auto& value, auto&& f) {
-  auto& [why] = value;
-  f(why);
+  auto& [why, at_boundary] = value;
+  f(why, at_boundary);
+}
+void Each(Same<FaultReported> auto& value, auto&& f) {
+  auto& [worker, generation, message] = value;
+  f(worker, generation, message);
+}
+void Each(Same<RunResumed> auto& value, auto&& f) {
+  auto& [execution, step] = value;
+  f(execution, step);
 }
 void Each(Same<Plan> auto& value, auto&& f) {
   auto& [plan_epoch, effective_step, frontier, cuts, placement, schedule, credits] = value;
@@ -97,18 +113,27 @@ void Each(Same<LayerMove> auto& value, auto&& f) {
   f(layer, from_stage, to_stage);
 }
 void Each(Same<StartGeneration> auto& value, auto&& f) {
-  auto& [generation, members, plan] = value;
-  f(generation, members, plan);
+  auto& [generation, members, plan, step] = value;
+  f(generation, members, plan, step);
 }
 void Each(Same<Verdict> auto& value, auto&& f) {
-  auto& [boundary, step, plan, reason, frontier, cuts, plan_epoch, moves, moved_bytes,
-         predicted_old_step_s, predicted_step_s, even_step_s, eta] = value;
-  f(boundary, step, plan, reason, frontier, cuts, plan_epoch, moves, moved_bytes,
-    predicted_old_step_s, predicted_step_s, even_step_s, eta);
+  auto& [boundary, step, plan, reason, frontier_reason, stop, frontier, cuts, plan_epoch, moves,
+         moved_bytes, predicted_old_step_s, predicted_step_s, even_step_s, eta] = value;
+  f(boundary, step, plan, reason, frontier_reason, stop, frontier, cuts, plan_epoch, moves,
+    moved_bytes, predicted_old_step_s, predicted_step_s, even_step_s, eta);
 }
 void Each(Same<EndRun> auto& value, auto&& f) {
   auto& [success, reason] = value;
   f(success, reason);
+}
+void Each(Same<EndGeneration> auto& value, auto&& f) {
+  auto& [generation, reason] = value;
+  f(generation, reason);
+}
+void Each(Same<RunHistory> auto& value, auto&& f) {
+  auto& [first_step, start_plan, num_recoveries, last_fault, resumed_from, restart_times_us] =
+      value;
+  f(first_step, start_plan, num_recoveries, last_fault, resumed_from, restart_times_us);
 }
 void Each(Same<WorkerProgress> auto& value, auto&& f) {
   auto& [next_interval, result] = value;
@@ -121,9 +146,10 @@ void Each(Same<Evidence> auto& value, auto&& f) {
     link_latency_s);
 }
 void Each(Same<CoordinatorState> auto& value, auto&& f) {
-  auto& [run_state, end_reason, generation, members, progress, evidence, num_proposals, reports] =
-      value;
-  f(run_state, end_reason, generation, members, progress, evidence, num_proposals, reports);
+  auto& [run_state, end_reason, generation, execution, length, history, is_resuming, resume_step,
+         stop_reason, earlier_verdicts, members, progress, plan, evidence, num_proposals, reports] = value;
+  f(run_state, end_reason, generation, execution, length, history, is_resuming, resume_step, stop_reason,
+    earlier_verdicts, members, progress, plan, evidence, num_proposals, reports);
 }
 
 // ---- Writing ------------------------------------------------------------------------------------

@@ -1,5 +1,6 @@
 #include "freeze_service/store/restore.h"
 
+#include <algorithm>
 #include <optional>
 #include <string>
 #include <utility>
@@ -16,9 +17,11 @@ absl::StatusOr<std::unique_ptr<Coordinator>> RestoreCoordinator(const Coordinato
                                                                 const DecisionStore& store) {
   std::optional<StoredSnapshot> snapshot = store.ReadSnapshot();
   const int64_t num_proven = snapshot.has_value() ? snapshot->num_records : 0;
-  std::vector<Verdict> verdicts;
+  std::vector<Verdict> verdicts;  // [boundary] the newest one
+  size_t num_verdicts = 0;        // that are in force
   std::unique_ptr<Coordinator> coordinator;
   const auto start = [&]() -> absl::Status {
+    verdicts.resize(num_verdicts);
     if (snapshot.has_value()) {
       SP_ASSIGN_OR_RETURN(coordinator, Coordinator::Restore(options, std::move(snapshot->state),
                                                             std::move(verdicts)));
@@ -30,7 +33,12 @@ absl::StatusOr<std::unique_ptr<Coordinator>> RestoreCoordinator(const Coordinato
   SP_RETURN_IF_ERROR(store.Read(0, [&](const EventRecord& record) -> absl::Status {
     if (record.sequence < num_proven) {
       for (const Decision& decision : record.decisions) {
-        if (const auto* verdict = std::get_if<Verdict>(&decision)) verdicts.push_back(*verdict);
+        const auto* verdict = std::get_if<Verdict>(&decision);
+        if (verdict == nullptr) continue;
+        // A later generation gives some anew, and may begin before or behind the one before it.
+        num_verdicts = static_cast<size_t>(verdict->boundary.value()) + 1;
+        verdicts.resize(std::max(verdicts.size(), num_verdicts));
+        verdicts[num_verdicts - 1] = *verdict;
       }
       return absl::OkStatus();
     }

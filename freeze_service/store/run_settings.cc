@@ -21,10 +21,20 @@ std::vector<std::string> KeyLines(absl::string_view toml) {
     if (absl::StartsWith(line, "[")) {
       table = line.substr(1, line.find(']') - 1);
     } else {
-      lines.push_back(absl::StrCat(table, ".", line));
+      lines.push_back(absl::StrCat(table, table.empty() ? "" : ".", line));
     }
   }
   return lines;
+}
+
+// How a run is carried out, and where: it changes no result.
+bool MayDifferOnResume(absl::string_view line) {
+  for (const absl::string_view prefix :
+       {"pipeline.", "rebalance.", "worker.", "service.address ", "parameter_service.address ",
+        "tls.", "log.", "--cores "}) {
+    if (absl::StartsWith(line, prefix)) return true;
+  }
+  return false;
 }
 
 }  // namespace
@@ -53,16 +63,21 @@ absl::StatusOr<CoordinatorOptions> MakeCoordinatorOptions(const RunSettings& set
   for (const auto& [step, frontier] : config.freeze.schedule) {
     options.policy.schedule.emplace_back(Step(step), LayerIndex(static_cast<int32_t>(frontier)));
   }
+  options.recovery = {.enabled = config.recovery.enabled,
+                      .max_restarts = static_cast<int32_t>(config.recovery.max_restarts)};
   options.rebalance_enabled = config.rebalance.enabled;
   options.rebalance_min_gain = config.rebalance.min_gain;
   return options;
 }
 
-std::string DifferenceOf(const RunSettings& recorded, const RunSettings& now) {
-  std::vector<std::string> before = KeyLines(recorded.config_toml);
-  std::vector<std::string> after = KeyLines(now.config_toml);
-  before.push_back(absl::StrCat("--cores ", recorded.num_cores));
-  after.push_back(absl::StrCat("--cores ", now.num_cores));
+std::string DifferenceOf(const RunSettings& recorded, const RunSettings& now, Resuming resuming) {
+  const auto lines_of = [resuming](const RunSettings& settings) {
+    std::vector<std::string> lines = KeyLines(settings.config_toml);
+    lines.push_back(absl::StrCat("--cores ", settings.num_cores));
+    if (resuming == Resuming::kYes) std::erase_if(lines, MayDifferOnResume);
+    return lines;
+  };
+  const std::vector<std::string> before = lines_of(recorded), after = lines_of(now);
   const auto [a, b] = std::mismatch(before.begin(), before.end(), after.begin(), after.end());
   if (a == before.end() && b == after.end()) return "";
   return absl::StrCat(a == before.end() ? "nothing" : *a, " was recorded, now it is ",

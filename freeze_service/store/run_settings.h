@@ -19,8 +19,14 @@ struct RunSettings {
 /// The core's view of them.  Errors: INVALID_ARGUMENT naming the key.  Threads: pure.
 absl::StatusOr<CoordinatorOptions> MakeCoordinatorOptions(const RunSettings& settings);
 
-/// The first setting that differs: "pipeline.stages = 2 was recorded, now it is pipeline.stages =
-/// 4"; empty when all are equal.
-std::string DifferenceOf(const RunSettings& recorded, const RunSettings& now);
+/// What a difference between two settings means.
+enum class Resuming {
+  kNo,   // each one counts
+  kYes,  // pipeline.*, rebalance.*, worker.*, addresses, tls.*, log keys and --cores may differ
+};
+
+/// The first setting that differs and counts: "pipeline.stages = 2 was recorded, now it is
+/// pipeline.stages = 4"; empty when there is none.
+std::string DifferenceOf(const RunSettings& recorded, const RunSettings& now, Resuming resuming);
 
 }  // namespace smartpipe

@@ -69,36 +69,51 @@ absl::Status Rename(const std::string& from, const std::string& to) {
 
 // ---- Tables -------------------------------------------------------------------------------------
 
-absl::Status PutSettings(SqliteDatabase& database, const RunSettings& settings) {
-  const std::string digest = RowDigest(settings.num_cores, 0, settings.config_toml);
+// The settings of a run, oldest first: the first row is that of its start, each resumption may add
+// one.
+using AllSettings = std::vector<RunSettings>;
+
+absl::Status PutSettings(SqliteDatabase& database, int64_t id, const RunSettings& settings) {
+  const std::string digest = RowDigest(settings.num_cores, id, settings.config_toml);
   SP_ASSIGN_OR_RETURN(const auto insert,
-                      database.Prepare("INSERT INTO settings VALUES (0, ?, ?, ?)"));
-  insert->Bind(0, settings.num_cores);
-  insert->Bind(1, settings.config_toml);
-  insert->Bind(2, digest);
+                      database.Prepare("INSERT INTO settings VALUES (?, ?, ?, ?)"));
+  insert->Bind(0, id);
+  insert->Bind(1, settings.num_cores);
+  insert->Bind(2, settings.config_toml);
+  insert->Bind(3, digest);
   return insert->Step().status();
 }
 
-absl::Status CreateTables(SqliteDatabase& database, const RunSettings& settings) {
+absl::Status CreateTables(SqliteDatabase& database, const AllSettings& settings) {
   SP_RETURN_IF_ERROR(database.Run(absl::StrCat("BEGIN IMMEDIATE;", kTables)));
-  SP_RETURN_IF_ERROR(PutSettings(database, settings));
+  for (size_t id = 0; id < settings.size(); ++id) {
+    SP_RETURN_IF_ERROR(PutSettings(database, static_cast<int64_t>(id), settings[id]));
+  }
   return database.Run(absl::StrCat("PRAGMA user_version = ", kVersion, "; COMMIT"));
 }
 
-absl::StatusOr<RunSettings> ReadSettings(SqliteDatabase& database, const std::string& path) {
+absl::StatusOr<AllSettings> ReadSettings(SqliteDatabase& database, const std::string& path) {
   SP_ASSIGN_OR_RETURN(const std::string version, database.Ask("PRAGMA user_version"));
   if (version != kVersion) {
     return absl::FailedPreconditionError(absl::StrCat(path, " has format ", version,
                                                       "; this program reads ", kVersion,
                                                       ": use the program that wrote it"));
   }
-  SP_ASSIGN_OR_RETURN(const auto select,
-                      database.Prepare("SELECT num_cores, config_toml, digest FROM settings"));
-  SP_ASSIGN_OR_RETURN(const bool has_row, select->Step());
-  if (!has_row || RowDigest(select->Integer(0), 0, select->Bytes(1)) != select->Bytes(2))
-    return absl::DataLossError(absl::StrCat(path, ": the run's settings are not whole"));
-  return RunSettings{.config_toml = std::string(select->Bytes(1)),
-                     .num_cores = static_cast<int32_t>(select->Integer(0))};
+  SP_ASSIGN_OR_RETURN(
+      const auto select,
+      database.Prepare("SELECT id, num_cores, config_toml, digest FROM settings ORDER BY id"));
+  AllSettings settings;
+  while (true) {
+    SP_ASSIGN_OR_RETURN(const bool has_row, select->Step());
+    if (!has_row && !settings.empty()) return settings;
+    const auto id = static_cast<int64_t>(settings.size());
+    if (!has_row || select->Integer(0) != id ||
+        RowDigest(select->Integer(1), id, select->Bytes(2)) != select->Bytes(3)) {
+      return absl::DataLossError(absl::StrCat(path, ": the run's settings are not whole"));
+    }
+    settings.push_back({.config_toml = std::string(select->Bytes(2)),
+                        .num_cores = static_cast<int32_t>(select->Integer(1))});
+  }
 }
 
 struct WholeRecords {
@@ -175,7 +190,7 @@ absl::Status TakeRepaired(const std::string& path) {
 }
 
 // Copies the first `num_records` records.
-absl::Status WriteRepaired(SqliteDatabase& damaged, const RunSettings& settings,
+absl::Status WriteRepaired(SqliteDatabase& damaged, const AllSettings& settings,
                            int64_t num_records, const std::string& path) {
   const std::string temporary = RepairedPath(path) + ".tmp";
   std::error_code ignored;
@@ -303,56 +318,67 @@ bool IsDamage(const absl::Status& status) {
 
 struct Opened {
   std::unique_ptr<SqliteDatabase> database;
+  RunSettings first_settings;
   int64_t num_records = 0;
   std::string repair;
 };
 
 // Errors: also DATA_LOSS, saying what is damaged.
-absl::StatusOr<Opened> OpenWhole(const std::string& path, const RunSettings& settings) {
+absl::StatusOr<Opened> OpenWhole(const std::string& path, const RunSettings& settings,
+                                 Resuming resuming) {
   SP_ASSIGN_OR_RETURN(auto database, OpenForWriting(path));
   SP_ASSIGN_OR_RETURN(const std::string num_tables,
                       database->Ask("SELECT count(*) FROM sqlite_schema"));
-  if (num_tables == "0") SP_RETURN_IF_ERROR(CreateTables(*database, settings));
-  SP_ASSIGN_OR_RETURN(const RunSettings recorded, ReadSettings(*database, path));
-  if (recorded != settings) {
+  if (num_tables == "0") SP_RETURN_IF_ERROR(CreateTables(*database, {settings}));
+  SP_ASSIGN_OR_RETURN(const AllSettings recorded, ReadSettings(*database, path));
+  if (const std::string difference = DifferenceOf(recorded.back(), settings, resuming);
+      !difference.empty()) {
     return absl::FailedPreconditionError(
-        absl::StrCat("the run was recorded with other settings: ", DifferenceOf(recorded, settings),
+        absl::StrCat("the run was recorded with other settings: ", difference,
                      "; give those, or start a new run in another folder"));
+  }
+  if (recorded.back() != settings) {
+    SP_RETURN_IF_ERROR(PutSettings(*database, static_cast<int64_t>(recorded.size()), settings));
   }
   const WholeRecords whole = CountWholeRecords(*database);
   if (!whole.damage.empty()) return absl::DataLossError(absl::StrCat(path, ": ", whole.damage));
   SP_ASSIGN_OR_RETURN(const std::string check, database->Ask("PRAGMA quick_check(1)"));
   if (check != "ok") return absl::DataLossError(absl::StrCat(path, ": ", check));
-  return Opened{std::move(database), whole.count, ""};
+  return Opened{std::move(database), recorded.front(), whole.count, ""};
+}
+
+absl::StatusOr<int64_t> SaveWholeRecords(const std::string& path, const RunSettings& settings,
+                                         const absl::Status& damage) {
+  SP_ASSIGN_OR_RETURN(const auto damaged, SqliteDatabase::Open(path, Mode::kSalvage));
+  const int64_t num_records = CountWholeRecords(*damaged).count;
+  const absl::StatusOr<AllSettings> recorded = ReadSettings(*damaged, path);
+  // Without its settings a log is as good as none, unless its records prove the given ones.
+  if (num_records == 0 && IsDamage(recorded.status())) {
+    return absl::DataLossError(absl::StrCat(
+        "the log of the run's decisions is damaged beyond repair (", damage.message(),
+        "); put back a copy of ", path, ", or start a new run in another folder"));
+  }
+  SP_RETURN_IF_ERROR(WriteRepaired(
+      *damaged, recorded.ok() ? *recorded : AllSettings{settings}, num_records, path));
+  return num_records;
 }
 
 // `damage`: what OpenWhole said.
 absl::StatusOr<Opened> Repair(const std::string& path, const RunSettings& settings,
-                              const absl::Status& damage) {
-  int64_t num_records = 0;
-  {
-    SP_ASSIGN_OR_RETURN(const auto damaged, SqliteDatabase::Open(path, Mode::kSalvage));
-    num_records = CountWholeRecords(*damaged).count;
-    // Without its settings a log is as good as none, unless its records prove the given ones.
-    if (const auto recorded = ReadSettings(*damaged, path);
-        num_records == 0 && IsDamage(recorded.status())) {
-      return absl::DataLossError(absl::StrCat(
-          "the log of the run's decisions is damaged beyond repair (", damage.message(),
-          "); put back a copy of ", path, ", or start a new run in another folder"));
-    }
-    SP_RETURN_IF_ERROR(WriteRepaired(*damaged, settings, num_records, path));
-  }
+                              Resuming resuming, const absl::Status& damage) {
+  SP_ASSIGN_OR_RETURN(const int64_t num_records, SaveWholeRecords(path, settings, damage));
   SP_RETURN_IF_ERROR(TakeRepaired(path));
-  SP_ASSIGN_OR_RETURN(auto database, OpenForWriting(path));
-  return Opened{std::move(database), num_records,
-                absl::StrCat(damage.message(), "; the log goes on behind its ", num_records,
-                             " whole records, the damaged file is ", path, ".damaged")};
+  SP_ASSIGN_OR_RETURN(Opened opened, OpenWhole(path, settings, resuming));
+  opened.repair = absl::StrCat(damage.message(), "; the log goes on behind its ", num_records,
+                               " whole records, the damaged file is ", path, ".damaged");
+  return opened;
 }
 
-absl::StatusOr<Opened> OpenAndRepair(const std::string& path, const RunSettings& settings) {
+absl::StatusOr<Opened> OpenAndRepair(const std::string& path, const RunSettings& settings,
+                                     Resuming resuming) {
   SP_RETURN_IF_ERROR(TakeRepaired(path));
-  absl::StatusOr<Opened> opened = OpenWhole(path, settings);
-  if (IsDamage(opened.status())) return Repair(path, settings, opened.status());
+  absl::StatusOr<Opened> opened = OpenWhole(path, settings, resuming);
+  if (IsDamage(opened.status())) return Repair(path, settings, resuming, opened.status());
   return opened;
 }
 
@@ -383,9 +409,10 @@ absl::StatusOr<std::unique_ptr<DecisionLines>> CatchUp(const std::string& path,
 }  // namespace
 
 absl::StatusOr<OpenedDecisionStore> OpenDecisionStore(const std::string& run_dir,
-                                                      const RunSettings& settings) {
+                                                      const RunSettings& settings,
+                                                      Resuming resuming) {
   SP_ASSIGN_OR_RETURN(const int folder_fd, LockFolder(run_dir));
-  absl::StatusOr<Opened> opened = OpenAndRepair(run_dir + "/decisions.db", settings);
+  absl::StatusOr<Opened> opened = OpenAndRepair(run_dir + "/decisions.db", settings, resuming);
   if (!opened.ok()) {
     close(folder_fd);
     return opened.status();
@@ -397,7 +424,8 @@ absl::StatusOr<OpenedDecisionStore> OpenDecisionStore(const std::string& run_dir
       CatchUp(run_dir + "/decisions.jsonl", *store, &repair);
   store->MakeWritable(folder_fd, lines.ok() ? *std::move(lines) : nullptr);
   SP_RETURN_IF_ERROR(lines.status());
-  return OpenedDecisionStore{std::move(store), std::move(repair)};
+  return OpenedDecisionStore{std::move(store), std::move(opened->first_settings),
+                             std::move(repair)};
 }
 
 absl::StatusOr<RecordedRun> OpenRecordedRun(const std::string& run_dir) {
@@ -405,11 +433,10 @@ absl::StatusOr<RecordedRun> OpenRecordedRun(const std::string& run_dir) {
   if (access(path.c_str(), R_OK) != 0)
     return absl::ErrnoToStatus(errno, absl::StrCat("cannot read ", path));
   SP_ASSIGN_OR_RETURN(auto database, SqliteDatabase::Open(path, Mode::kReadOnly));
-  SP_ASSIGN_OR_RETURN(RunSettings settings, ReadSettings(*database, path));
+  SP_ASSIGN_OR_RETURN(const AllSettings settings, ReadSettings(*database, path));
   const WholeRecords whole = CountWholeRecords(*database);
   return RecordedRun{std::make_unique<SqliteDecisionStore>(std::move(database), whole.count),
-                     std::move(settings),
-                     whole.damage.empty() ? "" : absl::StrCat(path, ": ", whole.damage)};
+                     settings.front(), whole.damage.empty() ? "" : absl::StrCat(path, ": ", whole.damage)};
 }
 
 }  // namespace smartpipe

@@ -21,6 +21,7 @@ inline constexpr int64_t kKeyValueBytesMax = int64_t{64} << 20;  // keys and val
 inline constexpr int64_t kNameBytesMax = 63;
 inline constexpr int64_t kReasonBytesMax = 2048;
 inline constexpr int64_t kDecisionPageMax = 1000;
+inline constexpr int kCheckpointsAnnouncedMax = 1000;
 inline constexpr double kSecondsMax = 1e6;                    // one measured time
 inline constexpr int64_t kTensorBytesMax = int64_t{1} << 44;  // one layer's, or one switch's
 // The layer store.

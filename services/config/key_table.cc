@@ -17,6 +17,7 @@ const std::vector<std::string> kModelNames = {"convnet", "resnet18", "blocknet"}
 const std::vector<std::string> kDatasetNames = {"fashion_mnist", "synthetic"};
 const std::vector<std::string> kOptimizerNames = {"sgd", "adamw"};
 const std::vector<std::string> kStatisticNames = {"norm", "vector", "corrected"};
+const std::vector<std::string> kServiceLossNames = {"wait"};
 
 namespace {
 
@@ -25,6 +26,7 @@ constexpr int64_t kBatchSizeMax = 1'048'576;
 constexpr int64_t kSamplesMax = 1'000'000'000;
 constexpr int64_t kThreadsMax = 256;
 constexpr int64_t kCheckpointsMax = 10'000;
+constexpr int64_t kRestartsMax = 1'000'000;
 constexpr int64_t kHitsMax = 16;  // as many intervals as the policies remember
 
 std::vector<KeySpec> MakeKeyTable() {
@@ -32,7 +34,14 @@ std::vector<KeySpec> MakeKeyTable() {
   return {
       {"decision_timeout_s", [](C& c) { return &c.decision_timeout_s; },
        RealRange{.min = 0, .max = 86'400, .min_open = true},
-       "seconds a worker waits at a boundary for its verdict before it gives up"},
+       "seconds a worker waits at a boundary for its verdict, or for a freeze service that is gone, "
+       "before it gives up"},
+      {"watchdog_s", [](C& c) { return &c.watchdog_s; }, RealRange{.min = 0, .max = 86'400},
+       "seconds without a step after which a worker writes down what it waits for and all workers "
+       "go on from the last checkpoint; must be longer than an evaluation takes; 0 = never"},
+      {"on_service_loss", [](C& c) { return &c.on_service_loss; }, Choice{&kServiceLossNames},
+       "wait: workers without a freeze service train up to the next boundary and wait there, at "
+       "most decision_timeout_s"},
 
       {"train.epochs", [](C& c) { return &c.train.epochs; }, IntRange{1, kEpochsMax},
        "passes over the training set"},
@@ -134,6 +143,17 @@ std::vector<KeySpec> MakeKeyTable() {
       {"checkpoint.keep_last", [](C& c) { return &c.checkpoint.keep_last; },
        IntRange{1, kCheckpointsMax},
        "newest complete checkpoints that are kept; older ones are deleted unless they are pinned"},
+
+      {"recovery.enabled", [](C& c) { return &c.recovery.enabled; }, AnyValue{},
+       "a worker or a service that is killed is started again and the run goes on from the last "
+       "checkpoint; false: the run ends"},
+      {"recovery.max_restarts", [](C& c) { return &c.recovery.max_restarts; },
+       IntRange{0, kRestartsMax}, "times that this may happen within an hour; once more ends the run"},
+
+      {"service.address", [](C& c) { return &c.service.address; }, AnyValue{},
+       "HOST:PORT where the freeze service listens; empty = a free port of 127.0.0.1"},
+      {"parameter_service.address", [](C& c) { return &c.parameter_service.address; }, AnyValue{},
+       "HOST:PORT where the parameter service listens; empty = a free port of 127.0.0.1"},
   };
 }
 

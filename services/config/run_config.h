@@ -86,6 +86,15 @@ struct CheckpointConfig {
   int64_t keep_last = 3;
 };
 
+struct RecoveryConfig {
+  bool enabled = true;
+  int64_t max_restarts = 10;  // within an hour
+};
+
+struct AddressConfig {
+  std::string address;  // HOST:PORT; empty = a free port of this machine
+};
+
 struct RunConfig {
   TrainConfig train;
   OptimConfig optim;
@@ -97,7 +106,12 @@ struct RunConfig {
   DataConfig data;
   WorkerConfig worker;
   CheckpointConfig checkpoint;
-  double decision_timeout_s = 60;  // how long a worker waits at a boundary for its verdict
+  RecoveryConfig recovery;
+  AddressConfig service;
+  AddressConfig parameter_service;
+  double decision_timeout_s = 60;  // how long a worker waits for a verdict or a lost service
+  double watchdog_s = 300;         // without a step; 0 = no watchdog
+  std::string on_service_loss = "wait";
 };
 
 /// Where a message about the config points.
@@ -143,7 +157,7 @@ std::vector<ConfigKey> ConfigKeys();
 
 /// Known values of the closed sets; the config refuses anything else with the nearest of these.
 extern const std::vector<std::string> kPolicyNames, kScheduleNames, kModelNames, kDatasetNames,
-    kOptimizerNames, kStatisticNames;
+    kOptimizerNames, kStatisticNames, kServiceLossNames;
 
 /// Numbers derived from a config and the size of the training set, the same in every process.
 struct RunShape {

@@ -5,7 +5,7 @@
 
 namespace smartpipe {
 
-/// Blocks SIGTERM and SIGINT and returns them, for sigwait and its like. Call it before any thread
+/// Blocks SIGTERM and SIGINT, unless the parent ignores them, and returns them, for sigwait and its like. Call it before any thread
 /// starts, so that no other thread receives them.
 sigset_t BlockStopSignals();
 

@@ -24,7 +24,8 @@ limit_test = 100
 
 }  // namespace
 
-TrainRun::TrainRun(const std::vector<std::string>& sets, const std::string& run_dir)
+TrainRun::TrainRun(const std::vector<std::string>& sets, const std::string& run_dir,
+                   const std::string& resume)
     : run_dir_(run_dir.empty() ? dir_.File("run") : run_dir) {
   WriteFile(dir_.File("config.toml"), kConfig);
   std::vector<std::string> argv = {Binary("smartpipe"),
@@ -34,6 +35,7 @@ TrainRun::TrainRun(const std::vector<std::string>& sets, const std::string& run_
                                    run_dir_,
                                    "--summary",
                                    dir_.File("summary.json")};
+  if (!resume.empty()) argv.insert(argv.end(), {"--resume", resume});
   for (const std::string& set : sets) {
     argv.push_back("--set");
     argv.push_back(set);

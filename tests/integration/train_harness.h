@@ -15,7 +15,9 @@ namespace smartpipe::testutil {
 class TrainRun {
  public:
   /// `sets`: --set words on top of the defaults. `run_dir`: "" = in an own temporary folder.
-  explicit TrainRun(const std::vector<std::string>& sets, const std::string& run_dir = "");
+  /// `resume`: as --resume; "" = not given.
+  explicit TrainRun(const std::vector<std::string>& sets, const std::string& run_dir = "",
+                    const std::string& resume = "");
   Process& process() { return *process_; }
   /// Waits up to two minutes and returns the exit code; -1 when it still runs.
   int Wait();

@@ -75,6 +75,10 @@ void CheckpointUploader::Work() {
 void CheckpointUploader::Store(const WorkerCheckpoint& checkpoint) {
   const std::string what =
       absl::StrCat("the checkpoint of step ", checkpoint.step.value(), " is not complete: ");
+  if (const absl::Status reported = options_.wait_reported(); !reported.ok()) {
+    LogInfo(what, reported.message());
+    return;
+  }
   bool complete = false;
   for (const CheckpointLayer& layer : checkpoint.layers) {
     const absl::StatusOr<PutOutcome> put = StoreLayer(checkpoint.step, layer);

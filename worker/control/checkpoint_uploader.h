@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
 #include <optional>
@@ -45,6 +46,10 @@ class CheckpointUploader final : public CheckpointSink {
     int32_t num_layers = 1;  // of the model
     int64_t keep_last = 1;   // >= 1
     int attempts_max = 8;    // of a call while the service is unavailable
+    /// Called on the uploader's thread before a checkpoint is stored: waits until the freeze
+    /// service has all reports of the steps before it, which nobody would run again. An error gives
+    /// the checkpoint up.
+    std::function<absl::Status()> wait_reported = [] { return absl::OkStatus(); };
   };
   explicit CheckpointUploader(const Options& options);
   /// Gives up what is not stored.

@@ -21,6 +21,7 @@
 #include "smartpipe/v1/freeze_service.grpc.pb.h"
 #include "worker/control/encode.h"
 #include "worker/control/grpc_key_value_store.h"
+#include "worker/control/join_client.h"
 
 namespace smartpipe {
 namespace {
@@ -28,8 +29,6 @@ namespace {
 using Stub = v1::FreezeService::Stub;
 
 constexpr absl::Duration kCallTimeout = absl::Seconds(5);
-// A service that has answered nothing for this long is gone.
-constexpr absl::Duration kGoneAfter = absl::Seconds(3);
 constexpr absl::Duration kRetryPeriod = absl::Milliseconds(100);
 // A refused call may be the first sign of a run that ends; its reason is then on the stream.
 constexpr absl::Duration kEndGrace = absl::Seconds(1);
@@ -60,20 +59,21 @@ class ControlSessionImpl final : public ControlSession {
         incarnation_(absl::ToUnixMicros(absl::Now())),
         channel_(std::move(channel)),
         stub_(v1::FreezeService::NewStub(channel_)),
-        decision_timeout_(options.decision_timeout) {
-    v1::JoinRequest request;
-    request.set_worker_id(options_.worker.value());
-    request.set_incarnation(incarnation_);
-    request.set_address(HostAndProcess());
-    join_ = stub_->Join(&join_context_, request);
-    reader_ = std::thread([this] { ReadLoop(); });
+        decision_timeout_(options.decision_timeout),
+        join_(channel_,
+              {.request = [this] { return MakeJoinRequest(); },
+               .on_message = [this](const v1::JoinResponse& message) { return Handle(message); },
+               .on_break = [this](const std::string& how) { OnBreak(how); },
+               .on_end = [this](const absl::Status& why) { OnStreamEnd(why); },
+               .patience = [this] { return patience(); }}) {
     sender_ = std::thread([this] { SendLoop(); });
+    join_.Start();
   }
   ~ControlSessionImpl() override;
 
   absl::StatusOr<RunWelcome> WaitWelcome() override;
-  absl::Status AnnounceLayers(const std::vector<LayerDescription>& layers,
-                              const RunShape& shape) override;
+  absl::Status AnnounceLayers(const std::vector<LayerDescription>& layers, const RunShape& shape,
+                              const std::vector<Step>& checkpoints) override;
   absl::StatusOr<WorkerAssignment> WaitAssignment() override;
   absl::StatusOr<WorkerVerdict> WaitVerdict(IntervalIndex boundary,
                                             absl::Duration timeout) override;
@@ -83,7 +83,13 @@ class ControlSessionImpl final : public ControlSession {
   void Report(IntervalReportInfo report) override;
   void ReportStep(const StepProgressInfo& progress) override;
   void ReportEvaluation(const EvaluationInfo& evaluation) override;
+  absl::Status WaitReported() override;
   absl::Status Finish(const WorkerResult& result) override;
+  absl::Status LeaveGeneration(const absl::Status& why) override;
+  bool generation_over() override {
+    Lock lock(&mutex_);
+    return over_.has_value() && !ended_;
+  }
   void Fail(const absl::Status& why) override;
   absl::Status WaitEnd(absl::Duration timeout) override;
   void OnEnd(std::function<void(const absl::Status& why)> callback) override;
@@ -96,8 +102,12 @@ class ControlSessionImpl final : public ControlSession {
  private:
   using Lock = absl::MutexLock;
 
-  void ReadLoop();
+  v1::JoinRequest MakeJoinRequest() ABSL_LOCKS_EXCLUDED(mutex_);
   absl::Status Handle(const v1::JoinResponse& message) ABSL_LOCKS_EXCLUDED(mutex_);
+  void OnBreak(const std::string& how) ABSL_LOCKS_EXCLUDED(mutex_);
+  void OnStreamEnd(const absl::Status& why) ABSL_LOCKS_EXCLUDED(mutex_);
+  absl::Status KeepAssignment(const v1::Assignment& proto) ABSL_LOCKS_EXCLUDED(mutex_);
+  void EndGeneration(const v1::EndOfGeneration& end) ABSL_LOCKS_EXCLUDED(mutex_);
   absl::Status KeepVerdict(const v1::Verdict& proto) ABSL_LOCKS_EXCLUDED(mutex_);
   void ReadClock(const v1::ReportIntervalResponse& response, int64_t sent_ns, int64_t answered_ns)
       ABSL_LOCKS_EXCLUDED(mutex_);
@@ -114,39 +124,57 @@ class ControlSessionImpl final : public ControlSession {
   template <typename Method, typename Request, typename Response>
   absl::Status CallOnce(Method method, const Request& request, Response* response,
                         absl::Duration timeout) ABSL_LOCKS_EXCLUDED(mutex_);
-  /// Repeats it while the service is unavailable, at most kGoneAfter; then the service counts as
-  /// gone.
+  /// Repeats it while the service is unavailable, until patience() is over; then the service counts
+  /// as gone. ABORTED when the generation ends meanwhile.
   template <typename Method, typename Request, typename Response>
   absl::Status Call(Method method, const Request& request, Response* response)
       ABSL_LOCKS_EXCLUDED(mutex_);
 
+  absl::Duration patience() ABSL_LOCKS_EXCLUDED(mutex_) {
+    Lock lock(&mutex_);
+    return decision_timeout_;
+  }
   bool HasProgress() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
     return !steps_.empty() || !evaluations_.empty();
   }
+  /// True when the generation is over within `timeout`.
+  bool AwaitOver(absl::Duration timeout) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   bool HasUrgent() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
-    return ended_ || !reports_.empty() || (flush_ && HasProgress());
+    return ended_ || !reports_.empty() || (num_flushing_ > 0 && HasProgress());
   }
   bool HasWork() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
     return HasUrgent() || HasProgress();
   }
+  /// No more is to be done for the generation.
+  bool Over() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return ended_ || over_.has_value(); }
+  /// Why, once it is over.
+  absl::Status WhyOver() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    return ended_ ? end_error_ : absl::AbortedError(absl::StrCat("the generation ended: ", *over_));
+  }
   bool Flushed() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
-    return ended_ || (reports_.empty() && !HasProgress() && !sending_);
+    return Over() || (reports_.empty() && !HasProgress() && !sending_);
+  }
+  void DropQueued() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    reports_.clear();
+    steps_.clear();
+    evaluations_.clear();
   }
 
   const Options options_;
   const int64_t incarnation_;
   const std::shared_ptr<grpc::Channel> channel_;
   const std::unique_ptr<Stub> stub_;
-  grpc::ClientContext join_context_;
-  std::unique_ptr<grpc::ClientReader<v1::JoinResponse>> join_;
 
   absl::Mutex mutex_;
   absl::Duration decision_timeout_ ABSL_GUARDED_BY(mutex_);
   // Heard.
   std::optional<RunWelcome> welcome_ ABSL_GUARDED_BY(mutex_);
-  std::optional<WorkerAssignment> assignment_ ABSL_GUARDED_BY(mutex_);
+  std::optional<WorkerAssignment> assignment_ ABSL_GUARDED_BY(mutex_);  // the newest
+  // Why its generation, or the wait for one, is over; nothing = it is not.
+  std::optional<std::string> over_ ABSL_GUARDED_BY(mutex_);
   std::map<IntervalIndex, WorkerVerdict> verdicts_
       ABSL_GUARDED_BY(mutex_);                          // from the newest asked for on
+  Generation last_generation_ ABSL_GUARDED_BY(mutex_);  // that WaitAssignment returned
   IntervalIndex next_verdict_ ABSL_GUARDED_BY(mutex_);  // expected next on the stream
   IntervalIndex newest_asked_ ABSL_GUARDED_BY(mutex_);
   // To say.
@@ -154,7 +182,7 @@ class ControlSessionImpl final : public ControlSession {
   std::deque<StepProgressInfo> steps_ ABSL_GUARDED_BY(mutex_);
   std::deque<EvaluationInfo> evaluations_ ABSL_GUARDED_BY(mutex_);
   absl::Time next_progress_ ABSL_GUARDED_BY(mutex_) = absl::InfinitePast();
-  bool flush_ ABSL_GUARDED_BY(mutex_) = false;
+  int num_flushing_ ABSL_GUARDED_BY(mutex_) = 0;  // calls that wait for all to be sent
   bool sending_ ABSL_GUARDED_BY(mutex_) = false;
   // The end.
   absl::Status refused_ ABSL_GUARDED_BY(mutex_);  // why a report was refused, if one was
@@ -166,7 +194,8 @@ class ControlSessionImpl final : public ControlSession {
   std::set<grpc::ClientContext*> pending_ ABSL_GUARDED_BY(mutex_);
   std::vector<std::weak_ptr<GrpcKeyValueStore>> stores_ ABSL_GUARDED_BY(mutex_);
 
-  std::thread reader_, sender_;
+  std::thread sender_;
+  JoinClient join_;  // last: its callbacks use all of the above
 };
 
 ControlSessionImpl::~ControlSessionImpl() {
@@ -176,8 +205,6 @@ ControlSessionImpl::~ControlSessionImpl() {
   }
   const absl::Status closed = absl::CancelledError("the control session was closed");
   End(closed, closed);
-  join_context_.TryCancel();
-  reader_.join();
   sender_.join();
 }
 
@@ -213,11 +240,11 @@ void ControlSessionImpl::OnEnd(std::function<void(const absl::Status& why)> call
   absl::Status why;
   {
     Lock lock(&mutex_);
-    if (!ended_) {
+    if (!Over()) {
       on_end_ = std::move(callback);
       return;
     }
-    why = end_;
+    why = ended_ ? end_ : WhyOver();
   }
   callback(why);
 }
@@ -231,27 +258,46 @@ absl::Status ControlSessionImpl::WaitEnd(absl::Duration timeout) {
 
 // ---- The stream ---------------------------------------------------------------------------------
 
-void ControlSessionImpl::ReadLoop() {
-  v1::JoinResponse message;
-  while (join_->Read(&message)) {
-    const absl::Status handled = Handle(message);
-    if (handled.ok()) continue;
-    End(handled, handled);
-    join_context_.TryCancel();
+v1::JoinRequest ControlSessionImpl::MakeJoinRequest() {
+  v1::JoinRequest request;
+  request.set_worker_id(options_.worker.value());
+  request.set_incarnation(incarnation_);
+  request.set_address(HostAndProcess());
+  Lock lock(&mutex_);
+  request.set_rejoin(welcome_.has_value());
+  if (!assignment_) return request;
+  request.set_generation(assignment_->generation.value());
+  request.set_next_boundary(next_verdict_.value());
+  return request;
+}
+
+void ControlSessionImpl::OnBreak(const std::string& how) {
+  std::vector<std::weak_ptr<GrpcKeyValueStore>> stores;
+  {
+    Lock lock(&mutex_);
+    if (ended_) return;
+    stores = std::exchange(stores_, {});
+    LogWarning(Gone(how).message(), "; trying again for ", absl::FormatDuration(decision_timeout_));
   }
-  const absl::Status status = FromGrpcStatus(join_->Finish());
-  const bool refused = absl::IsAlreadyExists(status) || absl::IsInvalidArgument(status) ||
-                       absl::IsFailedPrecondition(status) || absl::IsResourceExhausted(status) ||
-                       absl::IsUnimplemented(status);
-  const absl::Status why = refused ? Annotate(status, "the freeze service refused this worker")
-                                   : Gone(status.ok() ? "it closed the stream" : status.message());
-  End(why, why);  // ignored after an EndOfRun
+  // Their keys are gone with it.
+  for (const std::weak_ptr<GrpcKeyValueStore>& weak : stores) {
+    if (std::shared_ptr<GrpcKeyValueStore> store = weak.lock()) store->CancelBecause(Gone(how));
+  }
+}
+
+void ControlSessionImpl::OnStreamEnd(const absl::Status& why) {
+  const absl::Status error = absl::IsUnavailable(why) ? Gone(why.message()) : why;
+  End(error, error);  // ignored after an EndOfRun
 }
 
 absl::Status ControlSessionImpl::Handle(const v1::JoinResponse& message) {
   switch (message.event_case()) {
     case v1::JoinResponse::kWelcome: {
       Lock lock(&mutex_);
+      if (welcome_.has_value()) {
+        LogInfo("connected to the freeze service again");
+        return absl::OkStatus();
+      }
       welcome_ = RunWelcome{.run_id = message.welcome().run_id(),
                             .config_toml = message.welcome().config_toml(),
                             .run_dir = message.welcome().run_dir(),
@@ -262,19 +308,18 @@ absl::Status ControlSessionImpl::Handle(const v1::JoinResponse& message) {
     case v1::JoinResponse::kWaiting:
       LogInfo(message.waiting().message());
       return absl::OkStatus();
-    case v1::JoinResponse::kAssignment: {
-      absl::StatusOr<WorkerAssignment> assignment = DecodeAssignment(message.assignment());
-      if (!assignment.ok()) return absl::InternalError(assignment.status().message());
-      Lock lock(&mutex_);
-      assignment_ = *std::move(assignment);
-      return absl::OkStatus();
-    }
+    case v1::JoinResponse::kAssignment:
+      return KeepAssignment(message.assignment());
     case v1::JoinResponse::kVerdict:
       return KeepVerdict(message.verdict());
+    case v1::JoinResponse::kEndOfGeneration:
+      EndGeneration(message.end_of_generation());
+      return absl::OkStatus();
     case v1::JoinResponse::kEndOfRun: {
       const absl::Status error =
           absl::AbortedError(absl::StrCat("the run ended: ", message.end_of_run().reason()));
       End(message.end_of_run().success() ? absl::OkStatus() : error, error);
+      join_.Stop();
       return absl::OkStatus();
     }
     case v1::JoinResponse::EVENT_NOT_SET:
@@ -283,12 +328,45 @@ absl::Status ControlSessionImpl::Handle(const v1::JoinResponse& message) {
   return absl::OkStatus();
 }
 
+absl::Status ControlSessionImpl::KeepAssignment(const v1::Assignment& proto) {
+  absl::StatusOr<WorkerAssignment> assignment = DecodeAssignment(proto);
+  if (!assignment.ok()) return assignment.status();
+  Lock lock(&mutex_);
+  if (assignment_ && assignment->generation <= assignment_->generation) return absl::OkStatus();
+  next_verdict_ = newest_asked_ = assignment->first_boundary;
+  verdicts_.clear();
+  assignment_ = *std::move(assignment);
+  return absl::OkStatus();
+}
+
+void ControlSessionImpl::EndGeneration(const v1::EndOfGeneration& end) {
+  std::function<void(const absl::Status&)> on_end;
+  std::vector<std::weak_ptr<GrpcKeyValueStore>> stores;
+  absl::Status why;
+  {
+    Lock lock(&mutex_);
+    if (Over()) return;
+    over_ = end.reason();
+    why = WhyOver();
+    DropQueued();
+    on_end = std::exchange(on_end_, nullptr);
+    on_clock_ = nullptr;
+    stores = std::exchange(stores_, {});
+  }
+  LogInfo("generation ", end.generation(), " is over: ", end.reason());
+  for (const std::weak_ptr<GrpcKeyValueStore>& weak : stores) {
+    if (std::shared_ptr<GrpcKeyValueStore> store = weak.lock()) store->CancelBecause(why);
+  }
+  if (on_end) on_end(why);
+}
+
 absl::Status ControlSessionImpl::KeepVerdict(const v1::Verdict& proto) {
   absl::StatusOr<WorkerVerdict> verdict = DecodeWorkerVerdict(proto);
-  if (!verdict.ok()) return absl::InternalError(verdict.status().message());
+  if (!verdict.ok()) return verdict.status();
   Lock lock(&mutex_);
+  if (over_.has_value() || verdict->boundary < next_verdict_) return absl::OkStatus();
   if (verdict->boundary != next_verdict_) {
-    return absl::InternalError(absl::StrCat("the freeze service sent the verdict of boundary ",
+    return absl::InternalError(absl::StrCat("it sent the verdict of boundary ",
                                             proto.boundary(), " instead of ",
                                             next_verdict_.value()));
   }
@@ -309,10 +387,11 @@ absl::StatusOr<RunWelcome> ControlSessionImpl::WaitWelcome() {
 absl::StatusOr<WorkerAssignment> ControlSessionImpl::WaitAssignment() {
   Lock lock(&mutex_);
   auto ready = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
-    return ended_ || assignment_.has_value();
+    return Over() || (assignment_.has_value() && assignment_->generation > last_generation_);
   };
   mutex_.Await(absl::Condition(&ready));
-  if (ended_) return end_error_;
+  if (Over()) return WhyOver();
+  last_generation_ = assignment_->generation;
   return *assignment_;
 }
 
@@ -327,10 +406,10 @@ absl::StatusOr<WorkerVerdict> ControlSessionImpl::WaitVerdict(IntervalIndex boun
   newest_asked_ = boundary;
   verdicts_.erase(verdicts_.begin(), verdicts_.lower_bound(boundary));
   auto ready = [this, boundary]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
-    return ended_ || verdicts_.contains(boundary);
+    return Over() || verdicts_.contains(boundary);
   };
   const bool in_time = mutex_.AwaitWithTimeout(absl::Condition(&ready), timeout);
-  if (ended_) return end_error_;
+  if (Over()) return WhyOver();
   if (in_time) return verdicts_.at(boundary);
   return absl::DeadlineExceededError(absl::StrCat(
       "the freeze service at ", options_.service_address, " gave no verdict for boundary ",
@@ -379,7 +458,7 @@ absl::Status ControlSessionImpl::CallOnce(Method method, const Request& request,
 
 template <typename Method, typename Request, typename Response>
 absl::Status ControlSessionImpl::Call(Method method, const Request& request, Response* response) {
-  const absl::Time gone = absl::Now() + kGoneAfter;
+  const absl::Time gone = absl::Now() + patience();
   while (true) {
     const absl::Status status = CallOnce(method, request, response, kCallTimeout);
     if (status.ok()) return status;
@@ -389,38 +468,78 @@ absl::Status ControlSessionImpl::Call(Method method, const Request& request, Res
       End(why, why);
     }
     Lock lock(&mutex_);
-    if (retry) mutex_.AwaitWithTimeout(absl::Condition(&ended_), kRetryPeriod);
-    if (absl::IsFailedPrecondition(status))
-      mutex_.AwaitWithTimeout(absl::Condition(&ended_), kEndGrace);
-    if (ended_) return end_error_;
+    if (retry) AwaitOver(kRetryPeriod);
+    if (absl::IsFailedPrecondition(status)) AwaitOver(kEndGrace);
+    if (Over()) return WhyOver();
     if (!retry) return status;
   }
 }
 
+bool ControlSessionImpl::AwaitOver(absl::Duration timeout) {
+  return mutex_.AwaitWithTimeout(absl::Condition(this, &ControlSessionImpl::Over), timeout);
+}
+
 absl::Status ControlSessionImpl::AnnounceLayers(const std::vector<LayerDescription>& layers,
-                                                const RunShape& shape) {
+                                                const RunShape& shape,
+                                                const std::vector<Step>& checkpoints) {
   v1::AnnounceLayersRequest request = EncodeLayers(layers, shape);
   request.set_worker_id(options_.worker.value());
   request.set_incarnation(incarnation_);
+  for (const Step step : checkpoints) request.add_checkpoints(step.value());
+  {
+    Lock lock(&mutex_);
+    over_.reset();
+  }
   v1::AnnounceLayersResponse response;
   return Annotate(Call(&Stub::AnnounceLayers, request, &response), "announcing the model's layers");
+}
+
+absl::Status ControlSessionImpl::WaitReported() {
+  Lock lock(&mutex_);
+  ++num_flushing_;
+  mutex_.Await(absl::Condition(this, &ControlSessionImpl::Flushed));
+  --num_flushing_;
+  return Over() ? WhyOver() : absl::OkStatus();
 }
 
 absl::Status ControlSessionImpl::Finish(const WorkerResult& result) {
   v1::EndWorkerRequest request = EncodeResult(result);
   request.set_worker_id(options_.worker.value());
+  SP_RETURN_IF_ERROR(WaitReported());
   {
     Lock lock(&mutex_);
-    flush_ = true;
-    mutex_.Await(absl::Condition(this, &ControlSessionImpl::Flushed));
-    if (ended_) return end_error_;
     if (assignment_) request.set_generation(assignment_->generation.value());
   }
   v1::EndWorkerResponse response;
   const absl::Status status = Call(&Stub::EndWorker, request, &response);
   Lock lock(&mutex_);
-  // The end of a run that all workers finished may overtake the answer to our own last word.
-  return ended_ && end_.ok() ? absl::OkStatus() : status;
+  // Until the run is over this worker may be needed again.
+  if (status.ok()) mutex_.Await(absl::Condition(this, &ControlSessionImpl::Over));
+  if (ended_ && (status.ok() || end_.ok())) return absl::OkStatus();
+  return Over() ? WhyOver() : status;
+}
+
+absl::Status ControlSessionImpl::LeaveGeneration(const absl::Status& why) {
+  v1::ReportFaultRequest request;
+  request.set_worker_id(options_.worker.value());
+  request.set_message(EncodeFailure(why));
+  bool over = false;
+  {
+    Lock lock(&mutex_);
+    DropQueued();
+    over = AwaitOver(kEchoGrace);
+    if (assignment_) request.set_generation(assignment_->generation.value());
+  }
+  if (!over) {
+    LogWarning("this worker cannot go on: ", why.message());
+    v1::ReportFaultResponse response;
+    const absl::Status status = Call(&Stub::ReportFault, request, &response);
+    Lock lock(&mutex_);
+    if (status.ok()) AwaitOver(decision_timeout_);
+    if (!Over()) return status.ok() ? why : status;
+  }
+  Lock lock(&mutex_);
+  return ended_ ? end_error_ : absl::OkStatus();
 }
 
 void ControlSessionImpl::Fail(const absl::Status& why) {
@@ -429,10 +548,8 @@ void ControlSessionImpl::Fail(const absl::Status& why) {
   request.set_error(EncodeFailure(why));
   {
     Lock lock(&mutex_);
-    reports_.clear();
-    steps_.clear();
-    evaluations_.clear();
-    if (MayBeEcho(why)) mutex_.AwaitWithTimeout(absl::Condition(&ended_), kEchoGrace);
+    DropQueued();
+    if (MayBeEcho(why)) AwaitOver(kEchoGrace);
     if (ended_) return;
     if (assignment_) request.set_generation(assignment_->generation.value());
   }
@@ -444,8 +561,8 @@ void ControlSessionImpl::Fail(const absl::Status& why) {
 std::shared_ptr<KeyValueStore> ControlSessionImpl::MakeKeyValueStore(Generation generation) {
   auto store = std::make_shared<GrpcKeyValueStore>(channel_, options_.service_address, generation);
   Lock lock(&mutex_);
-  if (ended_) {
-    store->CancelBecause(end_error_);
+  if (Over()) {
+    store->CancelBecause(WhyOver());
   } else {
     stores_.push_back(store);
   }
@@ -457,28 +574,28 @@ std::shared_ptr<KeyValueStore> ControlSessionImpl::MakeKeyValueStore(Generation 
 void ControlSessionImpl::Report(IntervalReportInfo report) {
   Lock lock(&mutex_);
   auto room = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
-    return ended_ || reports_.size() < kReportsQueuedMax;
+    return Over() || reports_.size() < kReportsQueuedMax;
   };
   mutex_.Await(absl::Condition(&room));
-  if (!ended_) reports_.push_back(std::move(report));
+  if (!Over()) reports_.push_back(std::move(report));
 }
 
 void ControlSessionImpl::ReportStep(const StepProgressInfo& progress) {
   Lock lock(&mutex_);
   auto room = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
-    return ended_ || steps_.size() < kStepsQueuedMax;
+    return Over() || steps_.size() < kStepsQueuedMax;
   };
   mutex_.Await(absl::Condition(&room));
-  if (!ended_) steps_.push_back(progress);
+  if (!Over()) steps_.push_back(progress);
 }
 
 void ControlSessionImpl::ReportEvaluation(const EvaluationInfo& evaluation) {
   Lock lock(&mutex_);
   auto room = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
-    return ended_ || evaluations_.size() < kEvaluationsQueuedMax;
+    return Over() || evaluations_.size() < kEvaluationsQueuedMax;
   };
   mutex_.Await(absl::Condition(&room));
-  if (!ended_) evaluations_.push_back(evaluation);
+  if (!Over()) evaluations_.push_back(evaluation);
 }
 
 v1::ReportProgressRequest ControlSessionImpl::TakeProgress() {
@@ -529,7 +646,8 @@ void ControlSessionImpl::SendLoop() {
         report->set_worker_id(options_.worker.value());
         reports_.pop_front();
       }
-      if (HasProgress() && (flush_ || absl::Now() >= next_progress_)) progress = TakeProgress();
+      if (HasProgress() && (num_flushing_ > 0 || absl::Now() >= next_progress_))
+        progress = TakeProgress();
       sending_ = true;
     }
     absl::Status status;
@@ -542,14 +660,16 @@ void ControlSessionImpl::SendLoop() {
     }
     if (status.ok() && progress)
       status = Call(&Stub::ReportProgress, *progress, &progress_response);
-    if (!status.ok()) {
+    bool refused = false;
+    {
+      Lock lock(&mutex_);
+      refused = !status.ok() && !Over();  // else nobody wants them any more
+      if (refused) refused_ = Annotate(status, "the freeze service refused a report");
+    }
+    if (refused) {
       const absl::Status why = Annotate(status, "the freeze service refused a report");
-      {
-        Lock lock(&mutex_);
-        if (!ended_) refused_ = why;
-      }
-      Fail(why);      // nobody can tell the service later
-      End(why, why);  // ignored if the end is the reason
+      Fail(why);  // nobody can tell the service later
+      End(why, why);
     }
     Lock lock(&mutex_);
     sending_ = false;

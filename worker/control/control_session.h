@@ -22,17 +22,24 @@ namespace smartpipe {
 /// Owns everything gRPC of a worker, on threads of its own; the compute thread only meets it in
 /// bounded queues and waits with a deadline.
 ///
-/// Order of use: Start, WaitWelcome, AnnounceLayers, WaitAssignment, then for each boundary
-/// WaitVerdict and Report, at last Finish or Fail. Destroying the session without Finish counts as
-/// this worker's loss.
+/// Order of use: Start, WaitWelcome; for each generation AnnounceLayers, WaitAssignment, then for
+/// each boundary WaitVerdict and Report, at last Finish, or LeaveGeneration when it cannot go on.
+/// Fail when this worker has failed by itself. Destroying the session without Finish counts as this
+/// worker's loss.
 ///
-/// The end: as soon as the run ends, the service is gone or it refuses a message of ours, every
+/// A service that is gone is waited for, decision_timeout long: calls and reports are repeated, the
+/// stream is opened again, and the generation goes on.
+///
+/// The end of a generation: another worker was lost. Every wait and call of it returns ABORTED "the
+/// generation ended: ...", key-value stores likewise, what was not reported is dropped, and
+/// generation_over() is true until the next AnnounceLayers.
+///
+/// The end: as soon as the run ends, the service stays away or it refuses a message of ours, every
 /// wait and every later call returns why, and so does every key-value store made here:
 ///
 /// - ABORTED: the run ended, "the run ended: w1 is lost: its connection broke"; inside OnEnd it is
 ///   OK when all workers finished.
-/// - UNAVAILABLE: "the freeze service at 127.0.0.1:1234 is gone: ...", at once when the connection
-///   breaks, within 6 s when the machine or process stands still.
+/// - UNAVAILABLE: "the freeze service at 127.0.0.1:1234 is gone: ...".
 /// - Other codes: a refusal, with the service's own sentence.
 ///
 /// Threads: all methods from any thread.  Test: tests/component/control/control_session_test.cc
@@ -52,10 +59,12 @@ class ControlSession : public ControlPlane {
   /// Waits for the config.  Errors: why the service refused this worker (ALREADY_EXISTS,
   /// INVALID_ARGUMENT), the end.
   virtual absl::StatusOr<RunWelcome> WaitWelcome() = 0;
-  /// Says what the model looks like and how long the run is. `shape` comes from MakeRunShape.
+  /// Ready for the next generation: says what the model looks like, how long the run is, and of
+  /// which steps there are complete checkpoints, ascending. `shape` comes from MakeRunShape.
   /// Errors: INVALID_ARGUMENT when it differs from what the other workers said; the end.
   virtual absl::Status AnnounceLayers(const std::vector<LayerDescription>& layers,
-                                      const RunShape& shape) = 0;
+                                      const RunShape& shape,
+                                      const std::vector<Step>& checkpoints) = 0;
   /// Waits, without a time limit, until all wanted workers are there; logs what the service waits
   /// for.
   virtual absl::StatusOr<WorkerAssignment> WaitAssignment() = 0;
@@ -78,9 +87,17 @@ class ControlSession : public ControlPlane {
   void ReportStep(const StepProgressInfo& progress) override = 0;
   void ReportEvaluation(const EvaluationInfo& evaluation) override = 0;
 
-  /// Sends everything queued, then tells that this worker has finished. After OK the session may be
-  /// destroyed.
+  /// Waits until everything that was queued before is with the service, which keeps it.
+  virtual absl::Status WaitReported() = 0;
+  /// Sends everything queued, tells that this worker has done its steps, and waits for the end of
+  /// the run, since it may be needed again. OK: the run is over.
   virtual absl::Status Finish(const WorkerResult& result) = 0;
+  /// After a transfer failed or nothing came of a wait: returns OK when the generation is over,
+  /// telling the service `why` if it does not know yet. Then AnnounceLayers may be called.  Errors:
+  /// the end.
+  virtual absl::Status LeaveGeneration(const absl::Status& why) = 0;
+  /// True when the generation is over but the run is not.
+  virtual bool generation_over() = 0;
   /// Tells that this worker failed; best effort, at most 2 s. What is queued is dropped.
   virtual void Fail(const absl::Status& why) = 0;
 
@@ -88,12 +105,12 @@ class ControlSession : public ControlPlane {
   /// Errors: DEADLINE_EXCEEDED; the end.
   virtual absl::Status WaitEnd(absl::Duration timeout) = 0;
   /// `callback` is called exactly once, with why (OK = all workers finished): on a control thread
-  /// when the end comes, or at once on this thread if it has come already. It must not block and
-  /// not destroy the session; one callback.
+  /// when the generation or the run ends, or at once on this thread if it has already. It must not
+  /// block and not destroy the session; one callback for each generation.
   virtual void OnEnd(std::function<void(const absl::Status& why)> callback) = 0;
 
   /// `callback` is called on a control thread for each reading of the service's clock, one per
-  /// report, while the session lives. It must not block; one callback, before the first report.
+  /// report, while the generation lasts. It must not block; one callback, before the first report.
   virtual void OnClock(std::function<void(const ClockReading&)> callback) = 0;
 
   /// Rendezvous store of one generation. It may outlive the session, which cancels it at the end.

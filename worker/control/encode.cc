@@ -20,6 +20,12 @@ absl::StatusOr<WorkerAssignment> DecodeAssignment(const v1::Assignment& proto) {
   assignment.rank = Rank(proto.rank());
   for (const std::string& member : proto.members()) assignment.members.push_back(WorkerId(member));
   SP_ASSIGN_OR_RETURN(assignment.plan, FromProto(proto.plan()));
+  if (proto.first_step() < 0 || proto.first_boundary() < 0) {
+    return absl::InvalidArgumentError(absl::StrCat("assignment: first step ", proto.first_step(),
+                                                   ", first boundary ", proto.first_boundary()));
+  }
+  assignment.first_step = Step(proto.first_step());
+  assignment.first_boundary = IntervalIndex(proto.first_boundary());
   return assignment;
 }
 
@@ -28,6 +34,7 @@ absl::StatusOr<WorkerVerdict> DecodeWorkerVerdict(const v1::Verdict& proto) {
   verdict.boundary = IntervalIndex(proto.boundary());
   verdict.step = Step(proto.step());
   verdict.reason = proto.reason();
+  verdict.stop = proto.stop();
   if (proto.has_plan()) {
     SP_ASSIGN_OR_RETURN(verdict.plan, FromProto(proto.plan()));
   }
@@ -104,7 +111,6 @@ v1::EndWorkerRequest EncodeResult(const WorkerResult& result) {
   request.set_checkpoint_bytes_written(result.checkpoint_bytes_written);
   request.set_checkpoint_bytes_shared(result.checkpoint_bytes_shared);
   request.set_weights_sha256(result.weights_sha256);
-  request.set_train_loss(result.train_loss);
   return request;
 }
 

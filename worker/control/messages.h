@@ -30,7 +30,9 @@ struct WorkerAssignment {
   Generation generation;
   Rank rank;                      // of this worker
   std::vector<WorkerId> members;  // [rank]
-  Plan plan;                      // plan of boundary 0
+  Plan plan;                      // in force at first_step
+  Step first_step = {};           // 0, or that of the checkpoint to go on from
+  IntervalIndex first_boundary = {};  // of the first verdict that will come; at most first_step's
 };
 
 /// The service's word for one boundary.
@@ -39,6 +41,7 @@ struct WorkerVerdict {
   Step step;                                // where it takes effect
   std::optional<Plan> plan = std::nullopt;  // nothing = keep
   std::string reason = {};                  // shown verbatim
+  bool stop = false;                        // no step is run from here on
 };
 
 // ---- Said ---------------------------------------------------------------------------------------
@@ -94,7 +97,7 @@ struct EvaluationInfo {
   double seconds = 0;
 };
 
-/// What a worker leaves behind when it has done all its steps.
+/// What a worker leaves behind when it has done all steps of its generation.
 struct WorkerResult {
   double train_s = 0;         // first step's start to last step's end, without evaluation
   double verdict_wait_s = 0;  // sums over the run
@@ -104,7 +107,6 @@ struct WorkerResult {
   int64_t checkpoint_bytes_written = 0;  // new to the store
   int64_t checkpoint_bytes_shared = 0;   // the store had them
   std::string weights_sha256 = {};       // last stage only
-  double train_loss = 0;                 // last stage only: mean over the last epoch's steps
 };
 
 }  // namespace smartpipe

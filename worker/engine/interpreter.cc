@@ -237,6 +237,7 @@ absl::StatusOr<std::optional<double>> Interpreter::RunStep(Step step, bool probe
     SP_RETURN_IF_ERROR(ExpectMessages(program, Op::kRecvForward));
   }
   for (const Instruction& instruction : program_) {
+    SetPosition(instruction);
     if (absl::Status status = Execute(instruction); !status.ok()) {
       return Annotate(status,
                       absl::StrCat("step ", step.value(), ", instruction ", Format(instruction)));
@@ -251,6 +252,14 @@ absl::StatusOr<std::optional<double>> Interpreter::RunStep(Step step, bool probe
   }
   if (!is_last()) return std::nullopt;
   return loss_;
+}
+
+void Interpreter::SetPosition(const Instruction& instruction) {
+  if (context_.position == nullptr) return;
+  const bool upstream = instruction.op == Op::kForward || instruction.op == Op::kSendBackward;
+  const int neighbour = instruction.stage.value() + (upstream ? -1 : 1);
+  const bool inside = neighbour >= 0 && neighbour < plan_.num_stages();
+  context_.position->Set(step_, instruction, inside ? rank_of(neighbour) : -1);
 }
 
 void Interpreter::Mark(const Instruction& instruction) {

@@ -22,6 +22,7 @@
 #include "worker/data/sampler.h"
 #include "worker/engine/layer_runner.h"
 #include "worker/engine/mailbox.h"
+#include "worker/engine/position.h"
 #include "worker/model/model.h"
 
 namespace smartpipe {
@@ -35,6 +36,7 @@ struct EngineContext {
   std::vector<NamedTensor> start_weights;         // of model.weights; empty = keyed initialisation
   std::vector<std::vector<int64_t>> edge_shapes;  // [num_layers + 1] shape of one sample
   TraceWriter* trace = nullptr;                   // null = nothing is recorded
+  Position* position = nullptr;                   // null = nobody watches
 };
 
 /// A trainable layer with its start weights, ready to run; also what profiling uses.
@@ -129,6 +131,8 @@ class Interpreter {
   absl::Status Execute(const Instruction& instruction);
   /// Records what was done since the last mark.
   void Mark(const Instruction& instruction);
+  /// Tells whoever watches.
+  void SetPosition(const Instruction& instruction);
   absl::Status Forward(StageState& stage, const Instruction& instruction);
   absl::Status Backward(StageState& stage, const Instruction& instruction);
   absl::StatusOr<at::Tensor> ForwardInput(StageState& stage, const Instruction& instruction);

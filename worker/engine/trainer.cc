@@ -24,32 +24,51 @@ class TrainLoop {
   absl::StatusOr<WorkerResult> Run() {
     SP_ASSIGN_OR_RETURN(interpreter_,
                         Interpreter::Create(options_.context, options_.assignment.plan));
+    Step step = options_.assignment.first_step;
+    SetPosition(step, "loading the checkpoint");
+    if (step > Step(0)) SP_RETURN_IF_ERROR(LoadCheckpoint(step));
+    SetPosition(step, "measuring the link to the next worker");
     SP_ASSIGN_OR_RETURN(link_, MeasureLink(transport()));
+    SetPosition(step, "waiting for the other workers to start");
     SP_RETURN_IF_ERROR(Barrier(transport()));
     Stopwatch train_watch;
     step_watch_.Restart();
-    for (Step step(0); step.value() < options_.shape.num_steps; ++step) {
-      if (step.value() % options_.shape.interval_steps == 0) SP_RETURN_IF_ERROR(PassBoundary(step));
+    for (; step.value() < options_.shape.num_steps; ++step) {
+      if (step.value() % options_.shape.interval_steps == 0) {
+        SP_ASSIGN_OR_RETURN(const bool stop, PassBoundary(step));
+        if (stop) break;
+      }
       SP_RETURN_IF_ERROR(RunStep(step));
       const Step done = step + 1;
       if (done.value() % options_.shape.interval_steps == 0) ReportInterval(done);
+      if (EvaluationDue(done)) {
+        SP_RETURN_IF_ERROR(interpreter_->Drain());
+        SP_RETURN_IF_ERROR(
+            Barrier(transport()));  // every rank has ended its step: training time stops here
+        result_.train_s += train_watch.seconds();
+        SP_RETURN_IF_ERROR(Evaluate(done));
+        SP_RETURN_IF_ERROR(Barrier(transport()));
+        train_watch.Restart();
+        step_watch_.Restart();
+      }
       if (CheckpointDue(done)) TakeCheckpoint(done);
-      if (!EvaluationDue(done)) continue;
-      SP_RETURN_IF_ERROR(interpreter_->Drain());
-      SP_RETURN_IF_ERROR(
-          Barrier(transport()));  // every rank has ended its step: training time stops here
-      result_.train_s += train_watch.seconds();
-      SP_RETURN_IF_ERROR(Evaluate(done));
-      SP_RETURN_IF_ERROR(Barrier(transport()));
-      train_watch.Restart();
-      step_watch_.Restart();
     }
-    SP_RETURN_IF_ERROR(WriteWeights());
+    if (step.value() == options_.shape.num_steps) {
+      SP_RETURN_IF_ERROR(WriteWeights());
+    } else {
+      SP_RETURN_IF_ERROR(interpreter_->Drain());
+      SP_RETURN_IF_ERROR(Barrier(transport()));
+      result_.train_s += train_watch.seconds();
+    }
     return result_;
   }
 
  private:
   Transport& transport() { return *options_.context.transport; }
+
+  void SetPosition(Step step, absl::string_view what) {
+    if (options_.context.position != nullptr) options_.context.position->Set(step, what);
+  }
 
   // What `watch` has measured; `step` is the next one to run.
   void Record(const char* name, Step step, const Stopwatch& watch) {
@@ -67,16 +86,45 @@ class TrainLoop {
                                                done.value() % options_.shape.checkpoint_steps == 0);
   }
 
-  absl::Status PassBoundary(Step step) {
+  absl::Status LoadCheckpoint(Step step) {
+    if (options_.source == nullptr) {
+      return absl::FailedPreconditionError(absl::StrCat(
+          "the generation starts at step ", step.value(), ", but the run has no checkpoints"));
+    }
+    Stopwatch watch;
+    for (const auto& [index, runner] : interpreter_->layers()) {
+      SP_ASSIGN_OR_RETURN(const std::string bytes, options_.source->Get(step, index));
+      const absl::Status loaded = LoadLayer(bytes, *runner);
+      if (loaded.ok()) continue;
+      // Bytes that are not a layer's may be another's next time.
+      return absl::UnavailableError(absl::StrCat("the checkpoint of step ", step.value(), ", layer ",
+                                                 index.value(), ": ", loaded.message()));
+    }
+    Record("load", step, watch);
+    return absl::OkStatus();
+  }
+
+  static absl::Status LoadLayer(const std::string& bytes, LayerRunner& runner) {
+    SP_ASSIGN_OR_RETURN(const std::vector<NamedTensor> state, UnpackTensors(bytes));
+    return runner.LoadState(state, runner.frozen());
+  }
+
+  // True when the run stops here.
+  absl::StatusOr<bool> PassBoundary(Step step) {
     const IntervalIndex boundary(step.value() / options_.shape.interval_steps);
     Stopwatch watch;
+    SetPosition(step, "waiting for the verdict of its boundary");
     SP_ASSIGN_OR_RETURN(WorkerVerdict verdict, control_.WaitVerdict(boundary));
+    SetPosition(step, "a switch of plans");
     Record("verdict_wait", step, watch);
     report_ = {.link_bytes_per_s = link_.bytes_per_s, .link_latency_s = link_.latency_s};
     report_.verdict_wait_s = watch.Restart();
     result_.verdict_wait_s += report_.verdict_wait_s;
-    if (!verdict.plan || verdict.plan->plan_epoch == interpreter_->plan().plan_epoch)
-      return absl::OkStatus();
+    if (verdict.stop) {
+      if (step != last_checkpoint_ && options_.checkpoints != nullptr) TakeCheckpoint(step);
+      return true;
+    }
+    if (!verdict.plan || verdict.plan->plan_epoch == interpreter_->plan().plan_epoch) return false;
     absl::StatusOr<SwitchCost> cost = interpreter_->SwitchPlan(*verdict.plan);
     if (!cost.ok())
       return Annotate(cost.status(), absl::StrCat("plan switch at step ", step.value()));
@@ -85,7 +133,7 @@ class TrainLoop {
     report_.switch_moved_bytes = cost->moved_bytes;
     result_.switch_s += watch.seconds();
     step_watch_.Restart();
-    return absl::OkStatus();
+    return false;
   }
 
   // The plan in force from `step` on if it is known already and nothing comes before that step.
@@ -95,7 +143,7 @@ class TrainLoop {
     if (step.value() % options_.shape.interval_steps != 0) return plan;
     const std::optional<WorkerVerdict> verdict =
         control_.PeekVerdict(IntervalIndex(step.value() / options_.shape.interval_steps));
-    if (!verdict) return std::nullopt;
+    if (!verdict || verdict->stop) return std::nullopt;
     return verdict->plan ? *verdict->plan : plan;
   }
 
@@ -108,12 +156,6 @@ class TrainLoop {
     step_s_.push_back(step_s);
     if (!loss) return absl::OkStatus();
     control_.ReportStep({.step = step, .loss = *loss, .step_s = step_s});
-    const int64_t last_epoch_begin = options_.shape.num_steps - options_.shape.steps_per_epoch;
-    if (step.value() >= last_epoch_begin) {
-      last_epoch_loss_sum_ += *loss;
-      ++num_last_epoch_steps_;
-      result_.train_loss = last_epoch_loss_sum_ / static_cast<double>(num_last_epoch_steps_);
-    }
     return absl::OkStatus();
   }
 
@@ -148,6 +190,7 @@ class TrainLoop {
   // Nothing need be drained: a rank that runs ahead does so with frozen layers only.
   void TakeCheckpoint(Step done) {
     Stopwatch watch;
+    SetPosition(done, "the checkpoint");
     const std::set<LayerIndex> stored = options_.checkpoints->WaitReady();
     WorkerCheckpoint checkpoint{.step = done, .layers = {}};
     for (const auto& [index, runner] : interpreter_->layers()) {
@@ -161,6 +204,7 @@ class TrainLoop {
       layer.owner = std::move(packed);
     }
     options_.checkpoints->Put(std::move(checkpoint));
+    last_checkpoint_ = done;
     result_.checkpoint_s += watch.seconds();
     Record("checkpoint", done, watch);
     step_watch_.Restart();
@@ -168,6 +212,7 @@ class TrainLoop {
 
   absl::Status Evaluate(Step done) {
     Stopwatch watch;
+    SetPosition(done, "the evaluation");
     SP_ASSIGN_OR_RETURN(std::optional<TestScore> score, interpreter_->Evaluate());
     Record("evaluate", done, watch);
     if (score) {
@@ -180,6 +225,7 @@ class TrainLoop {
   }
 
   absl::Status WriteWeights() {
+    SetPosition(Step(options_.shape.num_steps), "gathering the weights");
     WeightsDigest digest;
     std::vector<NamedTensor> all;
     SP_RETURN_IF_ERROR(interpreter_->Gather([&](LayerIndex, std::vector<NamedTensor> tensors) {
@@ -203,8 +249,7 @@ class TrainLoop {
   LinkSpeed link_;
   Stopwatch step_watch_;
   std::vector<double> step_s_;
-  double last_epoch_loss_sum_ = 0;
-  int64_t num_last_epoch_steps_ = 0;
+  Step last_checkpoint_{-1};
 };
 
 }  // namespace

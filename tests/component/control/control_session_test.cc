@@ -53,7 +53,7 @@ struct TwoWorkers {
       : w0(Connect(address, "w0")), w1(Connect(address, "w1")) {
     for (ControlSession* session : {w0.get(), w1.get()}) {
       EXPECT_TRUE(session->WaitWelcome().ok());
-      const absl::Status announced = session->AnnounceLayers(Layers(), kShape);
+      const absl::Status announced = session->AnnounceLayers(Layers(), kShape, {});
       EXPECT_TRUE(announced.ok()) << announced;
     }
     EXPECT_TRUE(w0->WaitAssignment().ok());
@@ -94,7 +94,7 @@ absl::Status PlayWorker(ControlSession& session, int rank) {
   if (rank == 1)
     session.ReportEvaluation({.step = Step(40), .accuracy = 0.9, .loss = 0.3, .seconds = 1});
   return session.Finish(
-      {.train_s = 4, .weights_sha256 = rank == 1 ? std::string(64, 'a') : "", .train_loss = 1.0});
+      {.train_s = 4, .weights_sha256 = rank == 1 ? std::string(64, 'a') : ""});
 }
 
 TEST(ControlSession, LivesThroughAWholeRun) {
@@ -105,8 +105,8 @@ TEST(ControlSession, LivesThroughAWholeRun) {
   ASSERT_TRUE(welcome.ok());
   EXPECT_EQ(welcome->run_id, "test");
   EXPECT_TRUE(ParseRunConfig(welcome->config_toml, "welcome").ok());
-  ASSERT_TRUE(w0->AnnounceLayers(Layers(), kShape).ok());
-  ASSERT_TRUE(w1->AnnounceLayers(Layers(), kShape).ok());
+  ASSERT_TRUE(w0->AnnounceLayers(Layers(), kShape, {}).ok());
+  ASSERT_TRUE(w1->AnnounceLayers(Layers(), kShape, {}).ok());
   absl::StatusOr<WorkerAssignment> assignment = w1->WaitAssignment();
   ASSERT_TRUE(assignment.ok());
   EXPECT_EQ(assignment->generation, Generation(1));
@@ -208,7 +208,7 @@ TEST(ControlSession, AnIdInUseIsRefused) {
   EXPECT_EQ(refused.code(), StatusCode::kAlreadyExists);
   EXPECT_THAT(std::string(refused.message()),
               HasSubstr("refused this worker: a worker with the id w0 is connected"));
-  EXPECT_TRUE(first->AnnounceLayers(Layers(), kShape).ok());
+  EXPECT_TRUE(first->AnnounceLayers(Layers(), kShape, {}).ok());
 }
 
 TEST(ControlSession, ADifferentModelIsRefusedAndTheSessionGoesOn) {
@@ -216,13 +216,13 @@ TEST(ControlSession, ADifferentModelIsRefusedAndTheSessionGoesOn) {
   std::unique_ptr<ControlSession> w0 = Connect(harness.address(), "w0"),
                                   w1 = Connect(harness.address(), "w1");
   ASSERT_TRUE(w0->WaitWelcome().ok() && w1->WaitWelcome().ok());
-  ASSERT_TRUE(w0->AnnounceLayers(Layers(), kShape).ok());
+  ASSERT_TRUE(w0->AnnounceLayers(Layers(), kShape, {}).ok());
   std::vector<LayerDescription> other = Layers();
   other[3].name = "classifier";
-  const absl::Status refused = w1->AnnounceLayers(other, kShape);
+  const absl::Status refused = w1->AnnounceLayers(other, kShape, {});
   EXPECT_EQ(refused.code(), StatusCode::kInvalidArgument);
   EXPECT_THAT(std::string(refused.message()), HasSubstr("classifier"));
-  EXPECT_TRUE(w1->AnnounceLayers(Layers(), kShape).ok());
+  EXPECT_TRUE(w1->AnnounceLayers(Layers(), kShape, {}).ok());
   EXPECT_TRUE(w1->WaitAssignment().ok());
 }
 
@@ -244,7 +244,7 @@ TEST(ControlSession, ARefusedReportEndsTheSessionWithTheReason) {
   ASSERT_EQ(harness.GetRun().ended_workers_size(), 1);
 }
 
-TEST(ControlSession, AnotherWorkersLossEndsEverythingAtOnce) {
+TEST(ControlSession, AnotherWorkersLossEndsTheGenerationAtOnce) {
   ServiceHarness harness;
   TwoWorkers workers(harness.address());
   std::shared_ptr<KeyValueStore> store = workers.w0->MakeKeyValueStore(Generation(1));
@@ -252,18 +252,54 @@ TEST(ControlSession, AnotherWorkersLossEndsEverythingAtOnce) {
   std::thread waiter([&] { pending = store->Get("never", absl::Minutes(5)).status(); });
   const absl::Time start = absl::Now();
   workers.w1.reset();  // without Finish: lost
-  const absl::Status end = workers.w0->WaitEnd(kSoon);
+  const absl::Status end = workers.w0->WaitVerdict(IntervalIndex(3), kSoon).status();
   waiter.join();
   EXPECT_LT(absl::Now() - start, absl::Seconds(2));
   EXPECT_EQ(end.code(), StatusCode::kAborted);
-  EXPECT_THAT(std::string(end.message()), HasSubstr("the run ended: "));
+  EXPECT_THAT(std::string(end.message()), HasSubstr("the generation ended: "));
   EXPECT_THAT(std::string(end.message()), HasSubstr("w1"));
   EXPECT_THAT(pending.ToString(), HasSubstr("w1"));
-  EXPECT_EQ(workers.w0->WaitVerdict(IntervalIndex(0), kSoon).status(), end);
   EXPECT_EQ(workers.w0->Finish({}), end);
+  EXPECT_TRUE(workers.w0->generation_over());
+  EXPECT_TRUE(workers.w0->LeaveGeneration(end).ok());
   bool called = false;
   workers.w0->OnEnd([&](const absl::Status& why) { called = why == end; });
   EXPECT_TRUE(called);
+
+  // The next one, with another process in the place of the lost one.
+  const std::unique_ptr<ControlSession> w1 = Connect(harness.address(), "w1");
+  ASSERT_TRUE(w1->WaitWelcome().ok());
+  for (ControlSession* session : {workers.w0.get(), w1.get()})
+    ASSERT_TRUE(session->AnnounceLayers(Layers(), kShape, {}).ok());
+  const absl::StatusOr<WorkerAssignment> assignment = workers.w0->WaitAssignment();
+  ASSERT_TRUE(assignment.ok()) << assignment.status();
+  EXPECT_EQ(assignment->generation, Generation(2));
+  EXPECT_EQ(assignment->first_step, Step(0));
+  EXPECT_FALSE(workers.w0->generation_over());
+  EXPECT_TRUE(workers.w0->WaitVerdict(IntervalIndex(1), kSoon).ok());
+}
+
+TEST(ControlSession, WithoutRecoveryAnotherWorkersLossEndsTheRun) {
+  ServiceHarness harness({.config = absl::StrCat(kTestConfig, "[recovery]\nenabled = false\n")});
+  TwoWorkers workers(harness.address());
+  workers.w1.reset();
+  const absl::Status end = workers.w0->WaitEnd(kSoon);
+  EXPECT_EQ(end.code(), StatusCode::kAborted);
+  EXPECT_THAT(std::string(end.message()), HasSubstr("the run ended: "));
+  EXPECT_THAT(std::string(end.message()), HasSubstr("w1"));
+  EXPECT_EQ(workers.w0->Finish({}), end);
+}
+
+TEST(ControlSession, AFaultEndsTheGenerationForAll) {
+  ServiceHarness harness;
+  TwoWorkers workers(harness.address());
+  EXPECT_TRUE(workers.w0->LeaveGeneration(absl::UnavailableError("rank 1 is gone: \xff")).ok());
+  const absl::Status end = workers.w1->WaitVerdict(IntervalIndex(3), kSoon).status();
+  EXPECT_EQ(end.code(), StatusCode::kAborted);
+  EXPECT_THAT(std::string(end.message()), HasSubstr("cannot go on: rank 1 is gone: ?"));
+  // Whoever is late is told the same.
+  EXPECT_TRUE(workers.w1->LeaveGeneration(absl::UnavailableError("rank 0 is gone")).ok());
+  EXPECT_EQ(harness.GetRun().num_recoveries(), 1);
 }
 
 TEST(ControlSession, AFailureIsToldInItsOwnWords) {
@@ -274,7 +310,7 @@ TEST(ControlSession, AFailureIsToldInItsOwnWords) {
 }
 
 TEST(ControlSession, AnEchoOfAnotherWorkersDeathIsNotTakenForTheCause) {
-  ServiceHarness harness;
+  ServiceHarness harness({.config = absl::StrCat(kTestConfig, "[recovery]\nenabled = false\n")});
   TwoWorkers workers(harness.address());
   std::thread echo(
       [&] { workers.w0->Fail(absl::UnavailableError("rank 1 closed the connection")); });
@@ -297,15 +333,24 @@ class ServiceProcess {
  public:
   ServiceProcess() {
     testutil::WriteFile(dir_.File("run.toml"), kTestConfig);
-    process_ = std::make_unique<testutil::Process>(std::vector<std::string>{
-        testutil::Binary("freeze_service"), "--config", dir_.File("run.toml"), "--run-dir",
-        dir_.path(), "--listen", "127.0.0.1:0", "--ready-fd", "1"});
-    address_ = absl::StrCat("127.0.0.1:", testutil::AnnouncedPort(*process_));
+    Start("127.0.0.1:0");
   }
   const std::string& address() const { return address_; }
   void Signal(int signal) { process_->Signal(signal); }
+  /// On the same port.
+  void StartAgain(int signal) {
+    process_->Signal(signal);
+    EXPECT_TRUE(process_->Wait(kSoon).has_value());
+    Start(address_);
+  }
 
  private:
+  void Start(const std::string& listen) {
+    process_ = std::make_unique<testutil::Process>(std::vector<std::string>{
+        testutil::Binary("freeze_service"), "--config", dir_.File("run.toml"), "--run-dir",
+        dir_.path(), "--listen", listen, "--ready-fd", "1"});
+    address_ = absl::StrCat("127.0.0.1:", testutil::AnnouncedPort(*process_));
+  }
   testutil::TempDir dir_;
   std::unique_ptr<testutil::Process> process_;
   std::string address_;
@@ -315,6 +360,8 @@ class ServiceProcess {
 void LoseService(int signal, absl::Duration at_most) {
   ServiceProcess service;
   TwoWorkers workers(service.address());
+  for (ControlSession* session : {workers.w0.get(), workers.w1.get()})
+    session->set_decision_timeout(absl::Seconds(1));
   std::shared_ptr<KeyValueStore> store = workers.w0->MakeKeyValueStore(Generation(1));
   absl::Notification ended;
   workers.w0->OnEnd([&](const absl::Status&) { ended.Notify(); });
@@ -338,19 +385,30 @@ void LoseService(int signal, absl::Duration at_most) {
   }
 }
 
-TEST(ControlSession, AKilledServiceIsNoticedAtOnce) { LoseService(SIGKILL, absl::Seconds(2)); }
-
-TEST(ControlSession, AServiceThatStandsStillIsNoticedByKeepalive) {
-  LoseService(SIGSTOP, absl::Seconds(8));
+TEST(ControlSession, AKilledServiceIsWaitedForAndThenGone) {
+  LoseService(SIGKILL, absl::Seconds(4));
 }
 
-TEST(ControlSession, AServiceThatIsToldToStopSaysSo) {
-  ServiceProcess service;
-  TwoWorkers workers(service.address());
-  service.Signal(SIGTERM);
-  const absl::Status end = workers.w0->WaitEnd(kSoon);
-  EXPECT_EQ(end.code(), StatusCode::kAborted);
-  EXPECT_THAT(std::string(end.message()), HasSubstr("the service was told to stop"));
+TEST(ControlSession, AServiceThatStandsStillIsNoticedByKeepalive) {
+  LoseService(SIGSTOP, absl::Seconds(12));
+}
+
+TEST(ControlSession, ARunGoesOnOverAServiceThatIsKilledOrToldToStop) {
+  for (const int signal : {SIGKILL, SIGTERM}) {
+    ServiceProcess service;
+    TwoWorkers workers(service.address());
+    workers.w0->Report(MakeReport(0, 0, PlanEpoch(0), 0));
+    ASSERT_TRUE(workers.w0->WaitReported().ok());
+    service.StartAgain(signal);
+    workers.w1->Report(MakeReport(1, 0, PlanEpoch(0), 0));
+    for (ControlSession* session : {workers.w0.get(), workers.w1.get()}) {
+      const absl::StatusOr<WorkerVerdict> verdict = session->WaitVerdict(IntervalIndex(2), kSoon);
+      ASSERT_TRUE(verdict.ok()) << verdict.status();
+      ASSERT_TRUE(verdict->plan.has_value());
+      EXPECT_EQ(verdict->plan->frontier, LayerIndex(1));
+      EXPECT_FALSE(session->generation_over());
+    }
+  }
 }
 
 }  // namespace

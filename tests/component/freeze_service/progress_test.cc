@@ -52,13 +52,13 @@ TEST(ProgressLog, GoesOnBehindTheLastWholeLine) {
   {
     const auto log = ProgressLog::Create(path, 64).value();
     ASSERT_TRUE(log->Add(request, kLength, FrontierAt).ok());
-    log->Fill(before);
+    log->Fill(before, kLength);
   }
   const std::string text = testutil::ReadFile(path);
   testutil::WriteFile(path, text + "{\"step\": 6, \"lo");  // killed while it wrote
   const auto log = ProgressLog::Create(path, 64).value();
   EXPECT_EQ(testutil::ReadFile(path), text);
-  log->Fill(after);
+  log->Fill(after, kLength);
   before.clear_samples_per_second();  // of the newest steps only
   EXPECT_EQ(after.SerializeAsString(), before.SerializeAsString());
   ASSERT_TRUE(log->Add(request, kLength, FrontierAt).ok());  // repeated by the worker
@@ -107,11 +107,11 @@ TEST(ProgressLog, TooManyEvaluationsAreRefusedBeforeAnythingIsTaken) {
 TEST(ProgressLog, ShowsTheSpeedOfTheNewestTwoSeconds) {
   std::unique_ptr<ProgressLog> log = ProgressLog::Create("", 10).value();
   v1::Run run;
-  log->Fill(run);
+  log->Fill(run, kLength);
   EXPECT_EQ(run.samples_per_second(), 0);
   ASSERT_TRUE(log->Add(Steps(0, 20, 5.0), kLength, FrontierAt).ok());
   ASSERT_TRUE(log->Add(Steps(20, 26, 0.5), kLength, FrontierAt).ok());
-  log->Fill(run);
+  log->Fill(run, kLength);
   EXPECT_EQ(run.step(), 26);
   EXPECT_DOUBLE_EQ(run.samples_per_second(), 20);
 }

@@ -137,18 +137,87 @@ TEST_P(RunLife, AWorkerThatLeavesBeforeTheStartIsOnlyRemoved) {
   EXPECT_EQ(harness_.GetRun().state(), v1::RUN_STATE_RUNNING);
 }
 
-TEST_P(RunLife, ALostWorkerEndsTheRunAtOnceAndIsNamed) {
+TEST_P(RunLife, ALostWorkerEndsTheGenerationAtOnceAndIsNamed) {
   StartedRun run(Channel());
   const absl::Time start = absl::Now();
   run.w1.Break();
-  const v1::EndOfRun end = run.w0.WaitEndOfRun();
+  const v1::EndOfGeneration end =
+      run.w0.NextBut(v1::JoinResponse::kVerdict).end_of_generation();
   EXPECT_LT(absl::Now() - start, absl::Seconds(1));
-  EXPECT_FALSE(end.success());
+  EXPECT_EQ(end.generation(), 1);
   EXPECT_THAT(end.reason(), HasSubstr("w1"));
   EXPECT_THAT(end.reason(), HasSubstr("its connection broke"));
-  EXPECT_TRUE(run.w0.EndOfStream().ok());
-  EXPECT_EQ(harness_.GetRun().state(), v1::RUN_STATE_FAILED);
-  EXPECT_EQ(harness_.GetRun().message(), end.reason());
+  EXPECT_EQ(harness_.GetRun().state(), v1::RUN_STATE_WAITING);
+  EXPECT_EQ(harness_.GetRun().last_fault(), end.reason());
+  EXPECT_EQ(harness_.GetRun().num_recoveries(), 1);
+  // What comes late from the old generation is refused and changes nothing.
+  EXPECT_EQ(run.w0.EndWorker("").code(), absl::StatusCode::kNotFound);
+
+  FakeWorker w1(Channel(), "w1", 2);
+  ASSERT_TRUE(w1.Welcomed());
+  ASSERT_TRUE(w1.Announce().ok());
+  v1::AnnounceLayersRequest again = MakeAnnouncement("w0");
+  again.add_checkpoints(12);  // w1 does not have it
+  ASSERT_TRUE(run.w0.Announce(again).ok());
+  const v1::Assignment assignment = w1.NextBut(v1::JoinResponse::kWaiting).assignment();
+  EXPECT_EQ(assignment.generation(), 2);
+  EXPECT_EQ(assignment.rank(), 1);
+  EXPECT_EQ(assignment.first_step(), 0);
+  EXPECT_EQ(assignment.plan().plan_epoch(), 1);
+  EXPECT_EQ(w1.Next().verdict().boundary(), 0);
+}
+
+TEST_P(RunLife, AWorkerThatConnectsAgainHearsWhatItLacks) {
+  StartedRun run(Channel());
+  EXPECT_EQ(run.w0.Next().verdict().boundary(), 0);
+  v1::JoinRequest request;
+  request.set_worker_id("w0");
+  request.set_incarnation(1);
+  request.set_rejoin(true);
+  request.set_generation(1);
+  request.set_next_boundary(1);
+  const auto stub = v1::FreezeService::NewStub(Channel());
+  grpc::ClientContext context;
+  context.set_deadline(std::chrono::system_clock::now() + std::chrono::seconds(30));
+  const auto stream = stub->Join(&context, request);
+  v1::JoinResponse message;
+  ASSERT_TRUE(stream->Read(&message) && message.has_welcome());
+  ASSERT_TRUE(stream->Read(&message));
+  EXPECT_EQ(message.verdict().boundary(), 1) << message.DebugString();
+  EXPECT_EQ(harness_.GetRun().state(), v1::RUN_STATE_RUNNING);  // its old stream is no loss
+  context.TryCancel();
+}
+
+TEST_P(RunLife, AnotherProcessInTheMembersPlaceEndsTheGeneration) {
+  StartedRun run(Channel());
+  FakeWorker twin(Channel(), "w0", 2);  // while the first one lives
+  EXPECT_EQ(twin.EndOfStream().error_code(), grpc::StatusCode::ALREADY_EXISTS);
+  EXPECT_EQ(harness_.GetRun().state(), v1::RUN_STATE_RUNNING);
+  FakeWorker stranger(Channel(), "w7");
+  EXPECT_EQ(stranger.EndOfStream().error_code(), grpc::StatusCode::FAILED_PRECONDITION);
+}
+
+TEST_P(RunLife, AFaultIsCheckedAndEndsTheGeneration) {
+  StartedRun run(Channel());
+  const auto report = [&](const std::string& worker, int64_t generation, const std::string& words) {
+    v1::ReportFaultRequest request;
+    request.set_worker_id(worker);
+    request.set_generation(generation);
+    request.set_message(words);
+    v1::ReportFaultResponse response;
+    return CallStub(run.w0.stub(), &v1::FreezeService::Stub::ReportFault, request, &response)
+        .error_code();
+  };
+  EXPECT_EQ(report("w0", 1, ""), grpc::StatusCode::INVALID_ARGUMENT);
+  EXPECT_EQ(report("W 0", 1, "x"), grpc::StatusCode::INVALID_ARGUMENT);
+  EXPECT_EQ(report("w7", 1, "x"), grpc::StatusCode::NOT_FOUND);
+  EXPECT_EQ(report("w0", 2, "x"), grpc::StatusCode::FAILED_PRECONDITION);
+  EXPECT_EQ(report("w0", 1, std::string(10'000, 'x')), grpc::StatusCode::RESOURCE_EXHAUSTED);
+  EXPECT_EQ(harness_.GetRun().state(), v1::RUN_STATE_RUNNING);
+  EXPECT_EQ(report("w0", 1, "rank 1 closed the connection"), grpc::StatusCode::OK);
+  EXPECT_EQ(report("w1", 1, "rank 0 closed the connection"), grpc::StatusCode::FAILED_PRECONDITION);
+  EXPECT_EQ(run.w1.NextBut(v1::JoinResponse::kVerdict).end_of_generation().generation(), 1);
+  EXPECT_EQ(harness_.GetRun().num_recoveries(), 1);
 }
 
 TEST_P(RunLife, AFailedWorkerEndsTheRunWithItsOwnWords) {

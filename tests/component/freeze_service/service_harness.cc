@@ -34,20 +34,22 @@ ServiceHarness::ServiceHarness(HarnessOptions options) {
   const RunSettings settings = {.config_toml = ToToml(*config), .num_cores = 3};
   std::unique_ptr<DecisionStore> store = std::move(options.store);
   if (store == nullptr) store = OpenDecisionStore(dir_.path(), settings).value().store;
-  auto coordinator = RestoreCoordinator(MakeCoordinatorOptions(settings).value(), *store).value();
+  const CoordinatorOptions coordinator_options = MakeCoordinatorOptions(settings).value();
+  auto coordinator = RestoreCoordinator(coordinator_options, *store).value();
   service_ = FreezeServiceImpl::Create({.run_id = "test",
                                         .config_toml = settings.config_toml,
                                         .run_dir = dir_.path(),
                                         .metrics_path = File("metrics.jsonl"),
                                         .batch_size = config->train.batch_size,
-                                        .num_cores = settings.num_cores},
+                                        .num_cores = settings.num_cores,
+                                        .resumption = {coordinator_options, std::nullopt}},
                                        std::move(coordinator), std::move(store), &clock_)
                  .value();
   server_ = StartServer({}, {{FreezeServiceImpl::kName, service_.get()}}).value();
 }
 
 ServiceHarness::~ServiceHarness() {
-  service_->Stop("the test is over");
+  service_->Leave();
   Kill();
 }
 

@@ -88,7 +88,7 @@ class RunMonitorTest : public testing::Test {
     last->set_checkpoint_s(0.125);
     last->set_checkpoint_bytes_written(500);
     last->set_weights_sha256("ab");
-    last->set_train_loss(0.25);
+    run_.set_train_loss(0.25);
   }
 
   char* text_ = nullptr;

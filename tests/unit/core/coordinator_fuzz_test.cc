@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <map>
 #include <random>
 
 #include "absl/strings/str_cat.h"
@@ -67,6 +68,8 @@ class Fuzzer {
       frontier += static_cast<int32_t>(dice_.Below(3));
       policy.schedule.emplace_back(Step(2 * i * length_.interval_steps), LayerIndex(frontier));
     }
+    options_.recovery.max_restarts = static_cast<int32_t>(dice_.Below(6));
+    first_options_ = options_;
     coordinator_ = *Coordinator::Create(options_);
   }
 
@@ -100,12 +103,26 @@ class Fuzzer {
       return WorkerLost{RandomWorker(), waiting || dice_.OneIn(40) ? 1 : 7, "its connection broke"};
     }
     if (roll < 97) return WorkerFailed{RandomWorker(), Generation(dice_.OneIn(20) ? 1 : 5), "boom"};
-    if (roll < 99) return WorkerFinished{RandomWorker(), RandomGeneration()};
+    if (roll < 98) return WorkerFinished{RandomWorker(), RandomGeneration()};
+    if (dice_.OneIn(8)) return FaultReported{RandomWorker(), RandomGeneration(), "rank 1 is gone"};
+    if (dice_.OneIn(20)) return StopRequested{"enough", true};
+    if (dice_.OneIn(ended_ ? 4 : 40)) return RandomResumption();
     return dice_.OneIn(10) ? Event(StopRequested{"enough"}) : Event(RandomJoin());
   }
 
+  RunResumed RandomResumption() {
+    RunResumed resumed{.execution = options_, .step = {}};
+    resumed.execution.num_stages = static_cast<int32_t>(1 + dice_.Below(std::min(4, num_layers_)));
+    resumed.execution.cuts.clear();
+    if (dice_.OneIn(3)) resumed.step = Step(dice_.Below(30));
+    return resumed;
+  }
+
   WorkerJoined RandomJoin() {
-    WorkerJoined joined = {RandomWorker(), 1, length_, layers_};
+    WorkerJoined joined = {RandomWorker(), 1, length_, layers_, {}};
+    for (int64_t step = 0; step < length_.num_steps && step < 60; step += 1 + dice_.Below(9)) {
+      joined.checkpoints.push_back(Step(step));
+    }
     if (dice_.OneIn(10)) joined.incarnation = 2;
     if (dice_.OneIn(20)) joined.length.num_steps += 1;
     if (dice_.OneIn(20)) joined.layers.pop_back();
@@ -188,6 +205,10 @@ class Fuzzer {
       return;
     }
     if (const auto* report = std::get_if<IntervalReported>(&event)) CountReport(*report, before);
+    if (const auto* resumed = std::get_if<RunResumed>(&event)) {
+      static_cast<ExecutionOptions&>(options_) = resumed->execution;
+      ended_ = false;
+    }
     ASSERT_NO_FATAL_FAILURE(CheckDecisions(*result, num_verdicts_before));
     ASSERT_NO_FATAL_FAILURE(CheckState());
   }
@@ -220,6 +241,13 @@ class Fuzzer {
   void CheckDecisions(const std::vector<Decision>& decisions, size_t num_verdicts_before) {
     size_t boundary = num_verdicts_before;
     for (const Decision& decision : decisions) {
+      if (const auto* start = std::get_if<StartGeneration>(&decision)) {
+        first_boundary_ = FirstBoundary(start->step);
+        boundary = static_cast<size_t>(first_boundary_);
+        reports_.clear();
+        next_interval_.assign(start->members.size(), start->step.value() / length_.interval_steps);
+        ASSERT_EQ(start->members.size(), static_cast<size_t>(options_.num_stages));
+      }
       if (std::holds_alternative<EndRun>(decision)) {
         ASSERT_FALSE(ended_) << "a run ends once";
         ended_ = true;
@@ -227,8 +255,16 @@ class Fuzzer {
       const auto* verdict = std::get_if<Verdict>(&decision);
       if (verdict == nullptr) continue;
       ASSERT_EQ(verdict->boundary.value(), static_cast<int64_t>(boundary++));
+      // Whatever is lost, a boundary's frontier is decided once.
+      const auto [decided, is_new] = frontiers_.emplace(verdict->boundary, verdict->frontier);
+      ASSERT_EQ(decided->second, verdict->frontier) << "boundary " << verdict->boundary;
     }
     ASSERT_EQ(boundary, coordinator_->verdicts().size()) << "each verdict is published once";
+  }
+
+  int64_t FirstBoundary(Step step) const {
+    return std::min(step.value() / length_.interval_steps,
+                    (length_.num_steps - 1) / length_.interval_steps);
   }
 
   // One verdict per boundary in order, epochs rise by one, the frontier never falls, each layer has
@@ -241,11 +277,17 @@ class Fuzzer {
     if (!next_interval_.empty()) {
       num_complete = *std::min_element(next_interval_.begin(), next_interval_.end());
     }
-    if (!verdicts.empty()) {
+    if (coordinator_->state() == RunState::kRunning) {
       ASSERT_EQ(static_cast<int64_t>(verdicts.size()), std::min(num_boundaries, 2 + num_complete));
     }
-    for (size_t b = 0; b < verdicts.size(); ++b) {
-      ASSERT_NO_FATAL_FAILURE(CheckVerdict(verdicts[b], b == 0 ? nullptr : &verdicts[b - 1]));
+    for (size_t b = 1; b < verdicts.size(); ++b) {
+      ASSERT_GE(verdicts[b].frontier, verdicts[b - 1].frontier);
+    }
+    // Older ones had other members.
+    if (coordinator_->state() != RunState::kRunning) return;
+    for (size_t b = first_boundary_; b < verdicts.size(); ++b) {
+      const bool is_first = b == static_cast<size_t>(first_boundary_);
+      ASSERT_NO_FATAL_FAILURE(CheckVerdict(verdicts[b], is_first ? nullptr : &verdicts[b - 1]));
     }
     ASSERT_GE(coordinator_->SpeedupLimitOfRun(), 1);
     ASSERT_TRUE(std::isfinite(coordinator_->SpeedupLimitOfRun()));
@@ -267,7 +309,8 @@ class Fuzzer {
     for (int count : owners) ASSERT_EQ(count, 1);
     if (verdict.plan.has_value()) {
       ASSERT_TRUE(ValidatePlan(*verdict.plan, num_layers_).ok());
-      ASSERT_EQ(verdict.plan->effective_step, verdict.step);
+      const Step first_step = coordinator_->history().first_step;
+      ASSERT_EQ(verdict.plan->effective_step, before == nullptr ? first_step : verdict.step);
       ASSERT_EQ(verdict.plan->cuts, verdict.cuts);
       ASSERT_EQ(verdict.plan->frontier, verdict.frontier);
       ASSERT_EQ(verdict.plan->plan_epoch, verdict.plan_epoch);
@@ -287,7 +330,7 @@ class Fuzzer {
   }
 
   void CheckReplay() {
-    auto again = *Coordinator::Create(options_);
+    auto again = *Coordinator::Create(first_options_);
     std::string text;
     for (const Event& event : events_) {
       absl::StrAppend(&text, testutil::Text(again->Apply(event, absl::UnixEpoch()), num_layers_),
@@ -298,8 +341,10 @@ class Fuzzer {
   }
 
   Dice dice_;
-  CoordinatorOptions options_;
+  CoordinatorOptions first_options_, options_;
   RunLength length_;
+  int64_t first_boundary_ = 0;                    // of the newest generation
+  std::map<IntervalIndex, LayerIndex> frontiers_;  // as decided first
   int32_t num_layers_ = 0;
   std::vector<LayerInfo> layers_;
   std::unique_ptr<Coordinator> coordinator_;

@@ -15,14 +15,19 @@ std::string Text(const StartGeneration& start, int32_t num_layers) {
                       absl::StrJoin(start.members, " ", absl::StreamFormatter()), ": epoch ",
                       start.plan.plan_epoch.value(), " ",
                       FormatCuts(start.plan.cuts, num_layers, start.plan.frontier), " ",
-                      start.plan.schedule, " credits ", absl::StrJoin(start.plan.credits, ","));
+                      start.plan.schedule, " credits ", absl::StrJoin(start.plan.credits, ","),
+                      start.step > Step(0) ? absl::StrCat(" from step ", start.step.value()) : "");
 }
 
 std::string Text(const Verdict& verdict, int32_t num_layers) {
   return absl::StrCat(
       "boundary ", verdict.boundary.value(), " step ", verdict.step.value(), " ",
-      verdict.plan.has_value() ? "PLAN" : "keep", " epoch ", verdict.plan_epoch.value(), " ",
+      verdict.stop ? "STOP " : "", verdict.plan.has_value() ? "PLAN" : "keep", " epoch ", verdict.plan_epoch.value(), " ",
       FormatCuts(verdict.cuts, num_layers, verdict.frontier), "\n  ", verdict.reason);
+}
+
+std::string Text(const EndGeneration& end, int32_t) {
+  return absl::StrCat("end generation ", end.generation.value(), ": ", end.reason);
 }
 
 std::string Text(const EndRun& end, int32_t) {

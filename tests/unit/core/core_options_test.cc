@@ -79,8 +79,14 @@ TEST(CoordinatorRestore, RefusesASnapshotThatDoesNotFit) {
   stranger.members.push_back({.worker = WorkerId("Not an id")});
   EXPECT_EQ(Coordinator::Restore({}, stranger, {}).status().code(),
             absl::StatusCode::kInvalidArgument);
-  EXPECT_EQ(Coordinator::Restore({.num_stages = 0}, {}, {}).status().code(),
+  CoordinatorOptions no_stage;
+  no_stage.num_stages = 0;
+  EXPECT_EQ(Coordinator::Restore(no_stage, {}, {}).status().code(),
             absl::StatusCode::kInvalidArgument);
+  CoordinatorState decided;
+  decided.plan.emplace();
+  EXPECT_EQ(Coordinator::Restore({}, decided, {}).status().message(),
+            "the snapshot's plan does not fit the verdicts");
 }
 
 }  // namespace

@@ -49,6 +49,8 @@ CoordinatorOptions MakeOptions(const ScenarioCommand& command) {
   options.statistic = command.Arg("statistic", "norm");
   options.rebalance_enabled = command.Arg("rebalance", "on") == "on";
   options.rebalance_min_gain = command.DoubleArg("min_gain", 0.03);
+  options.recovery.enabled = command.Arg("recovery", "on") == "on";
+  options.recovery.max_restarts = static_cast<int32_t>(command.IntArg("restarts", 10));
   for (const std::string& cut : ListArg(command, "cuts")) {
     options.cuts.push_back(LayerIndex(Whole(cut)));
   }
@@ -114,8 +116,11 @@ std::string CorePlayer::Play(const ScenarioCommand& command) {
     return Apply(WorkerLost{worker, command.IntArg("incarnation", 1), Words(command, 1)});
   }
   if (name == "fail") return Apply(WorkerFailed{worker, generation, Words(command, 1)});
+  if (name == "fault") return Apply(FaultReported{worker, generation, Words(command, 1)});
   if (name == "finish") return Apply(WorkerFinished{worker, generation});
-  if (name == "stop") return Apply(StopRequested{Words(command, 0)});
+  if (name == "stop")
+    return Apply(StopRequested{Words(command, 0), command.Arg("at") == "boundary"});
+  if (name == "resume") return Resume(command);
   if (name == "state") return State();
   ADD_FAILURE() << "line " << command.line << ": no command `" << name << "`";
   return "";
@@ -132,6 +137,20 @@ std::string CorePlayer::Run(const ScenarioCommand& command) {
   if (!coordinator.ok()) return std::string(coordinator.status().message());
   coordinator_ = *std::move(coordinator);
   return coordinator_->state_message();
+}
+
+std::string CorePlayer::Resume(const ScenarioCommand& command) {
+  options_.num_stages = static_cast<int32_t>(command.IntArg("stages", options_.num_stages));
+  options_.schedule = command.Arg("schedule", options_.schedule);
+  options_.rebalance_enabled =
+      command.Arg("rebalance", options_.rebalance_enabled ? "on" : "off") == "on";
+  options_.cuts.clear();
+  for (const std::string& cut : ListArg(command, "cuts")) {
+    options_.cuts.push_back(LayerIndex(Whole(cut)));
+  }
+  RunResumed resumed{.execution = options_, .step = {}};
+  if (const int64_t step = command.IntArg("step", -1); step >= 0) resumed.step = Step(step);
+  return Apply(resumed);
 }
 
 std::string CorePlayer::ChangeLayer(const ScenarioCommand& command) {
@@ -155,6 +174,9 @@ std::string CorePlayer::Join(const ScenarioCommand& command, const std::string& 
   const double speed = command.DoubleArg("speed", 1);
   for (LayerInfo& layer : joined.layers) layer.cost.forward_s *= speed;
   if (const int64_t i = command.IntArg("rename", -1); i >= 0) joined.layers[i].name = "other";
+  for (const std::string& step : ListArg(command, "checkpoints")) {
+    joined.checkpoints.push_back(Step(Whole(step)));
+  }
   if (const int64_t bytes = command.IntArg("state", -1); bytes >= 0) {
     joined.layers[0].cost.state_bytes = bytes;
   }

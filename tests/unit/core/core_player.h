@@ -2,19 +2,22 @@
 //
 //   run KEY=VALUE...    a new run. Config: stages microbatches schedule cuts statistic policy tau
 //                       lambda warmup hits min_trainable fixed plan (step:frontier,...) rebalance
-//                       min_gain. Length: steps epoch interval. Model: layers (a number).
+//                       min_gain recovery restarts. Length: steps epoch interval. Model: layers (a number).
 //   layer I f=MS d=MS w=MS state=BYTES name=N
 //                       changes a layer from now on, in joins and in reports
 //   join ID [incarnation=N] [steps=N] [layers=N] [speed=X] [rename=I] [state=BYTES of layer 0]
-//   ready               joins w0, w1, ... until the run starts
+//        [checkpoints=STEP,STEP,...]
+//   ready               joins w0, w1, ... until the run starts, options as join
 //   report ID interval=I [eta=E,E,...] [generation=G] [epoch=E] [spoil=WHAT]
 //          [drain_ms=MS move_ms=MS moved_bytes=N]
 //                       eta: one per layer of the model, also nan and inf; missing ones are 1
 //   report all ...      the same from every worker
 //   lost ID [incarnation=N] WORDS
 //   fail ID [generation=G] WORDS
+//   fault ID [generation=G] WORDS
 //   finish ID [generation=G]
-//   stop WORDS
+//   stop [at=boundary] WORDS
+//   resume [step=S] [stages=N] [schedule=NAME] [rebalance=on|off] [cuts=...]
 //   state               what people can ask for
 //
 // Each command that the core refuses is checked to have left the state as it was.
@@ -35,6 +38,7 @@ class CorePlayer {
 
  private:
   std::string Run(const ScenarioCommand& command);
+  std::string Resume(const ScenarioCommand& command);
   std::string ChangeLayer(const ScenarioCommand& command);
   std::string Join(const ScenarioCommand& command, const std::string& id);
   std::string Ready(const ScenarioCommand& command);

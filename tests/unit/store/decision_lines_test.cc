@@ -48,8 +48,12 @@ TEST(DecisionJson, StartAndEnd) {
   start.plan.schedule = "1f1b";
   EXPECT_EQ(DecisionJson(0, absl::UnixEpoch(), start),
             R"({"sequence":0,"time":"1970-01-01T00:00:00.000000Z","type":"start_generation",)"
-            R"("generation":1,"members":["w0","w1"],"plan_epoch":0,"frontier":0,"cuts":[4],)"
+            R"("generation":1,"step":0,"members":["w0","w1"],"plan_epoch":0,"frontier":0,"cuts":[4],)"
             R"("schedule":"1f1b"})");
+  EXPECT_EQ(
+      DecisionJson(2, absl::UnixEpoch(), EndGeneration{Generation(1), "w1 was lost"}),
+      R"({"sequence":2,"time":"1970-01-01T00:00:00.000000Z","type":"end_generation","generation":1,)"
+      R"("reason":"w1 was lost"})");
   EXPECT_EQ(
       DecisionJson(1, absl::UnixEpoch(), EndRun{false, "worker \"w1\" was lost\n"}),
       R"({"sequence":1,"time":"1970-01-01T00:00:00.000000Z","type":"end_run","success":false,)"

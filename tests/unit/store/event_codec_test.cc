@@ -21,18 +21,18 @@ constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
 TEST(EventCodec, BytesOfEachKind) {
   const auto hex = [](const Event& event) { return absl::BytesToHexString(EncodeEvent(event)); };
   EXPECT_EQ(hex(WorkerLost{WorkerId("w0"), 258, "x"}),
-            "0202"              // version, kind
+            "0302"              // version, kind
             "020000007730"      // "w0"
             "0201000000000000"  // 258
             "0100000078");      // "x"
-  EXPECT_EQ(hex(StopRequested{""}), "020500000000");
+  EXPECT_EQ(hex(StopRequested{"", true}), "03050000000001");
   EXPECT_EQ(hex(WorkerFailed{WorkerId("w1"), Generation(1), "m"}),
-            "0203"
+            "0303"
             "020000007731"
             "0100000000000000"
             "010000006d");
   EXPECT_EQ(absl::BytesToHexString(EncodeDecisions({EndRun{true, "a"}})),
-            "02"
+            "03"
             "01000000"
             "02"
             "01"
@@ -81,12 +81,12 @@ TEST(EventCodec, RefusesWhatItDoesNotWrite) {
   EXPECT_THAT(std::string(DecodeEvent(good + "x").status().message()),
               HasSubstr("bytes are left over"));
   std::string kind = good;
-  kind[1] = 6;
+  kind[1] = 8;
   EXPECT_TRUE(absl::IsDataLoss(DecodeEvent(kind).status()));
   std::string version = good;
-  version[0] = 3;
+  version[0] = 4;
   EXPECT_EQ(DecodeEvent(version).status().code(), absl::StatusCode::kFailedPrecondition);
-  EXPECT_THAT(std::string(DecodeEvent(version).status().message()), HasSubstr("version 3"));
+  EXPECT_THAT(std::string(DecodeEvent(version).status().message()), HasSubstr("version 4"));
 }
 
 }  // namespace
