@@ -81,6 +81,7 @@ IntervalReported MakeReport(const Coordinator& coordinator, const std::vector<Wo
   const int64_t newest = static_cast<int64_t>(coordinator.verdicts().size()) - 1;
   const Verdict& verdict = coordinator.verdicts()[std::clamp<int64_t>(interval.value(), 0, newest)];
   report.plan_epoch = verdict.plan_epoch;
+  if (rank.value() > static_cast<int32_t>(verdict.cuts.size())) return report;  // fewer stages then
   const LayerRange stage =
       StageLayers(verdict.cuts, static_cast<int32_t>(costs.size()), StageIndex(rank.value()));
   for (LayerIndex layer = stage.first_layer; layer < stage.end_layer; ++layer) {
