@@ -146,17 +146,21 @@ absl::StatusOr<std::vector<NamedTensor>> UnpackTensors(const at::Tensor& packed)
     return absl::InvalidArgumentError("packed tensors are a tensor of bytes with one dimension");
   }
   const at::Tensor values = RowMajor(packed);
-  Reader reader(BytesOf(values));
+  return UnpackTensors(BytesOf(values));
+}
+
+absl::StatusOr<std::vector<NamedTensor>> UnpackTensors(absl::string_view packed) {
+  Reader reader(packed);
   const auto magic = reader.Bytes(kPackMagic.size());
   const auto payload_bytes = reader.Integer();
   const auto digest = reader.Bytes(kSha256Bytes);
-  if (!digest || *magic != kPackMagic || *payload_bytes != values.nbytes() - kPackHeaderBytes) {
+  if (!digest || *magic != kPackMagic || *payload_bytes != packed.size() - kPackHeaderBytes) {
     return absl::InvalidArgumentError(
-        absl::StrCat("packed tensors are torn: ", values.nbytes(), " bytes, expected ",
+        absl::StrCat("packed tensors are torn: ", packed.size(), " bytes, expected ",
                      payload_bytes ? kPackHeaderBytes + *payload_bytes : kPackHeaderBytes,
                      " that start with ", kPackMagic));
   }
-  if (Sha256(BytesOf(values).substr(kPackHeaderBytes)) != *digest) {
+  if (Sha256(packed.substr(kPackHeaderBytes)) != *digest) {
     return absl::DataLossError("packed tensors do not fit their sha256: bytes changed on the way");
   }
   std::vector<NamedTensor> tensors;

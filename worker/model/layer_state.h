@@ -8,6 +8,7 @@
 #include "ATen/core/Tensor.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
 #include "services/base/content_digest.h"
 #include "services/base/ids.h"
 #include "worker/model/layer.h"
@@ -35,6 +36,7 @@ class WeightsDigest {
 /// a torn pack).
 at::Tensor PackTensors(const std::vector<NamedTensor>& tensors);
 absl::StatusOr<std::vector<NamedTensor>> UnpackTensors(const at::Tensor& packed);
+absl::StatusOr<std::vector<NamedTensor>> UnpackTensors(absl::string_view packed);
 
 /// Weights files: safetensors. Written to a temporary name, synced, renamed. Errors name the path
 /// and the cause.
