@@ -40,8 +40,8 @@ CLI::App* AddExportCommand(CLI::App& app, ExportArguments& arguments) {
       ->type_name("N");
   command->add_flag("--json", arguments.json, "print one JSON object");
   command->footer(
-      "Works while the run goes on, and after it failed. The file has the form of RUN/\n"
-      "model.safetensors, which holds the weights of the last step once a run is finished.\n"
+      "Works while the run goes on, and after it failed. The file has the form of\n"
+      "RUN/model.safetensors, which a finished run has of its last step.\n"
       "`smartpipe checkpoints RUN` lists the steps.\n\n"
       "Example: smartpipe export runs/fixed --step 1000 -o step1000.safetensors\n\n"
       "Exit codes: 0 done, 1 it failed, or there is no complete checkpoint yet, 2 no such run or\n"
