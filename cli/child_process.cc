@@ -102,7 +102,10 @@ ChildProcesses::~ChildProcesses() {
 }
 
 absl::Status ChildProcesses::Start(const ChildSpec& spec) {
-  const int log_fd = open(spec.log_path.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
+  const int log_fd =
+      spec.log_path.empty()
+          ? fcntl(STDERR_FILENO, F_DUPFD_CLOEXEC, STDERR_FILENO + 1)
+          : open(spec.log_path.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
   if (log_fd < 0)
     return absl::ErrnoToStatus(errno, absl::StrCat("cannot open the log file ", spec.log_path));
   int error_pipe[2];  // closed by a successful exec, else it carries the reason

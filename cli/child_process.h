@@ -17,7 +17,7 @@ namespace smartpipe {
 struct ChildSpec {
   std::string name;               // for people: "w0"
   std::vector<std::string> argv;  // argv[0] is the program's path
-  std::string log_path;           // stdout and stderr are appended to it
+  std::string log_path;           // stdout and stderr are appended to it; "" = both to our stderr
   int inherited_fd = -1;          // stays open in the child under the same number; -1 = none
 };
 

@@ -12,7 +12,9 @@
 #include "cli/checkpoints_command.h"
 #include "cli/commands.h"
 #include "cli/complaint.h"
+#include "cli/eval_command.h"
 #include "cli/explain_command.h"
+#include "cli/export_command.h"
 #include "cli/plan_command.h"
 #include "cli/render.h"
 #include "cli/replay_command.h"
@@ -32,6 +34,8 @@ constexpr char kExamples[] = R"(Examples:
   smartpipe timeline runs/fixed --svg pipeline.svg --perfetto pipeline.json
   smartpipe replay runs/fixed
   smartpipe checkpoints runs/fixed
+  smartpipe export runs/fixed -o model.safetensors
+  smartpipe eval runs/fixed
   smartpipe config check my.toml
   smartpipe config show my.toml
   smartpipe config keys freeze
@@ -192,6 +196,10 @@ int main(int argc, char** argv) {
   CLI::App* replay = smartpipe::AddReplayCommand(app, replay_arguments);
   smartpipe::CheckpointsArguments checkpoints_arguments;
   CLI::App* checkpoints = smartpipe::AddCheckpointsCommand(app, checkpoints_arguments);
+  smartpipe::ExportArguments export_arguments;
+  CLI::App* exported = smartpipe::AddExportCommand(app, export_arguments);
+  smartpipe::EvalArguments eval_arguments;
+  CLI::App* evaluated = smartpipe::AddEvalCommand(app, eval_arguments);
   CLI::App* config = app.add_subcommand("config", "check and explain config files");
   config->require_subcommand(1);
   CLI::App* check = config->add_subcommand("check", "say what is wrong: line, key and cure");
@@ -239,6 +247,8 @@ int main(int argc, char** argv) {
     if (explain->parsed()) return smartpipe::ExplainCommand(explain_arguments);
     if (replay->parsed()) return smartpipe::ReplayCommand(replay_arguments);
     if (checkpoints->parsed()) return smartpipe::CheckpointsCommand(checkpoints_arguments);
+    if (exported->parsed()) return smartpipe::ExportCommand(export_arguments);
+    if (evaluated->parsed()) return smartpipe::EvalCommand(eval_arguments);
     if (check->parsed())
       return smartpipe::ConfigCheckCommand(arguments.config_path, arguments.sets);
     if (show->parsed()) return smartpipe::ConfigShowCommand(arguments.config_path, arguments.sets);

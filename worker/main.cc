@@ -7,13 +7,16 @@
 #include "services/obs/log.h"
 #include "services/rpc/address.h"
 #include "worker/stage_worker.h"
+#include "worker/weights_main.h"
 
 int main(int argc, char** argv) {
+  if (argc > 1 && smartpipe::IsWeightsJob(argv[1])) return smartpipe::WeightsMain(argc, argv);
   smartpipe::StageWorkerOptions options;
   std::string worker_id, log_level = "info";
   CLI::App app(
       "One stage worker: joins the run of a FreezeService and trains the stage that it is given.\n"
-      "Exit code: 0 all steps done, 1 the run failed, other: wrong usage.",
+      "Exit code: 0 all steps done, 1 the run failed, other: wrong usage.\n"
+      "`stage_worker export` and `stage_worker eval` work on stored weights instead.",
       "stage_worker");
   app.set_version_flag("--version", "stage_worker " SMARTPIPE_VERSION);
   app.add_option("--service", options.service_address, "HOST:PORT of the FreezeService")

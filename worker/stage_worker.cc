@@ -1,10 +1,7 @@
 #include "worker/stage_worker.h"
 
 #include <algorithm>
-#include <exception>
-#include <functional>
 #include <memory>
-#include <new>
 #include <set>
 #include <thread>
 #include <utility>
@@ -19,7 +16,8 @@
 #include "services/obs/trace_file.h"
 #include "services/parameter_service/layer_store.h"
 #include "services/rpc/channel.h"
-#include "worker/comm/channel.h"
+#include "worker/built_model.h"
+#include "worker/catch_exceptions.h"
 #include "worker/comm/transport.h"
 #include "worker/control/checkpoint_reader.h"
 #include "worker/control/checkpoint_uploader.h"
@@ -29,7 +27,6 @@
 #include "worker/engine/profile.h"
 #include "worker/engine/trainer.h"
 #include "worker/model/layer_state.h"
-#include "worker/model/model.h"
 #include "worker/watchdog.h"
 
 namespace smartpipe {
@@ -38,18 +35,8 @@ namespace {
 constexpr absl::Duration kTransferTimeoutMin = absl::Minutes(10);
 // For what is still to be stored of the last checkpoint.
 constexpr absl::Duration kUploadPatience = absl::Minutes(2);
-
-/// The one edge where Torch's exceptions become a status.
-absl::Status CatchExceptions(const std::function<absl::Status()>& run) {
-  try {
-    return run();
-  } catch (const std::bad_alloc&) {
-    return absl::ResourceExhaustedError(
-        "out of memory; use a smaller train.batch_size, more train.microbatches or more stages");
-  } catch (const std::exception& error) {
-    return absl::InternalError(FirstLine(error));
-  }
-}
+constexpr char kOutOfMemoryCure[] =
+    "use a smaller train.batch_size, more train.microbatches or more stages";
 
 /// What a worker builds from the config before it knows its stage.
 struct Workbench {
@@ -87,24 +74,16 @@ absl::Status BuildWorkbench(const RunWelcome& welcome, Workbench& bench) {
   SP_ASSIGN_OR_RETURN(bench.config, ParseRunConfig(welcome.config_toml, "the run's config"));
   const RunConfig& config = bench.config;
   SetUpComputing(config.worker.threads);
-  SP_ASSIGN_OR_RETURN(bench.dataset, OpenDataset(config));
+  SP_ASSIGN_OR_RETURN(BuiltModel built, BuildModel(config));
+  bench.dataset = std::move(built.dataset);
+  bench.model = std::move(built.model);
+  bench.context = built.context;
   SP_ASSIGN_OR_RETURN(bench.shape, MakeRunShape(config, bench.dataset->size(Split::kTrain)));
-  SP_ASSIGN_OR_RETURN(bench.model, MakeModel(config.model.name, bench.dataset->sample_shape(),
-                                             bench.dataset->num_classes()));
-  std::vector<std::unique_ptr<Layer>> layers;
-  for (LayerIndex layer(0); layer.value() < bench.model->num_layers(); ++layer) {
-    layers.push_back(bench.model->MakeLayer(layer, config.train.seed));
-  }
-  bench.context = {.config = &config,
-                   .model = bench.model.get(),
-                   .dataset = bench.dataset.get(),
-                   .transport = nullptr,
-                   .start_weights = {},
-                   .edge_shapes = EdgeShapes(layers, bench.dataset->sample_shape())};
   if (!config.model.weights.empty()) {
     SP_ASSIGN_OR_RETURN(bench.context.start_weights, ReadSafetensors(config.model.weights));
-    SP_RETURN_IF_ERROR(Annotate(CheckStartWeights(config, layers, bench.context.start_weights),
-                                config.model.weights));
+    SP_RETURN_IF_ERROR(
+        Annotate(CheckStartWeights(config, built.layers, bench.context.start_weights),
+                 config.model.weights));
   }
   SP_ASSIGN_OR_RETURN(const std::vector<LayerCost> costs, ProfileLayers(bench.context));
   for (LayerIndex layer(0); layer.value() < bench.model->num_layers(); ++layer) {
@@ -312,7 +291,8 @@ absl::Status RunStageWorker(const StageWorkerOptions& options) {
   SP_ASSIGN_OR_RETURN(const std::unique_ptr<ControlSession> session,
                       ControlSession::Start(
                           {.service_address = options.service_address, .worker = options.worker}));
-  const absl::Status ended = CatchExceptions([&] { return RunSession(options, *session); });
+  const absl::Status ended =
+      CatchExceptions(kOutOfMemoryCure, [&] { return RunSession(options, *session); });
   if (!ended.ok()) session->Fail(ended);
   return ended;
 }

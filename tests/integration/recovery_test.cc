@@ -18,15 +18,15 @@ using ::testing::Gt;
 using ::testing::HasSubstr;
 using testutil::TrainRun;
 
-constexpr int64_t kSteps = 256;
+constexpr int64_t kSteps = 128;
 
-/// Two epochs of 128 steps, boundaries each 16 steps, checkpoints each 24, some in the middle of an
+/// Two epochs of 64 steps, boundaries each 8 steps, checkpoints each 12, some in the middle of an
 /// interval. Layers freeze by their statistics, so a lost or doubled report would show.
 std::vector<std::string> Sets(const std::vector<std::string>& more) {
-  std::vector<std::string> sets = {"train.epochs=2",           "data.limit_train=2048",
+  std::vector<std::string> sets = {"train.epochs=2",           "data.limit_train=1024",
                                    "freeze.policy=smartpipe",  "freeze.tau=0.3",
                                    "freeze.warmup_intervals=1", "freeze.lambda_max=0.3",
-                                   "freeze.interval_steps=16", "checkpoint.every_steps=24"};
+                                   "freeze.interval_steps=8", "checkpoint.every_steps=12"};
   sets.insert(sets.end(), more.begin(), more.end());
   return sets;
 }
@@ -70,7 +70,7 @@ void ExpectSameResult(TrainRun& run) {
   }
   ASSERT_EQ(static_cast<int64_t>(steps.size()), kSteps);
   for (int64_t step = 0; step < kSteps; ++step) ASSERT_EQ(steps[step], step);
-  EXPECT_EQ(evaluations, (std::vector<int64_t>{128, 256}));
+  EXPECT_EQ(evaluations, (std::vector<int64_t>{64, 128}));
   testutil::Process replay({testutil::Binary("smartpipe"), "replay", run.run_dir()});
   EXPECT_EQ(replay.Wait(absl::Seconds(60)), 0) << replay.output();
 }
@@ -84,7 +84,7 @@ void KillAfter(TrainRun& run, int64_t num_steps, const std::string& child, int s
 
 TEST(RecoveryTest, AKilledWorkerIsReplacedAndTheRunGoesOn) {
   for (const auto& [worker, num_steps] :
-       {std::pair("w0", 3), std::pair("w1", 60), std::pair("w0", 150)}) {
+       {std::pair("w0", 3), std::pair("w1", 30), std::pair("w0", 80)}) {
     TrainRun run(Sets({}));
     KillAfter(run, num_steps, absl::StrCat("--worker-id ", worker));
     ExpectSameResult(run);
@@ -96,7 +96,7 @@ TEST(RecoveryTest, AKilledWorkerIsReplacedAndTheRunGoesOn) {
 }
 
 TEST(RecoveryTest, AKilledFreezeServiceIsStartedAgainAndNothingIsTrainedTwice) {
-  for (const int64_t num_steps : {1, 90}) {
+  for (const int64_t num_steps : {1, 45}) {
     TrainRun run(Sets({}));
     KillAfter(run, num_steps, "freeze_service");
     ExpectSameResult(run);
@@ -106,24 +106,34 @@ TEST(RecoveryTest, AKilledFreezeServiceIsStartedAgainAndNothingIsTrainedTwice) {
 
 TEST(RecoveryTest, AKilledParameterServiceIsStartedAgain) {
   TrainRun run(Sets({}));
-  KillAfter(run, 60, "parameter_service");
+  KillAfter(run, 30, "parameter_service");
   ExpectSameResult(run);
   EXPECT_EQ(run.Summary()["recoveries"], 0);
 }
 
 TEST(RecoveryTest, AWorkerThatStandsStillIsReplaced) {
   TrainRun run(Sets({}));
-  KillAfter(run, 60, "--worker-id w1", SIGSTOP);
+  KillAfter(run, 30, "--worker-id w1", SIGSTOP);
   ExpectSameResult(run);
   EXPECT_EQ(run.Summary()["recoveries"], 1);
   EXPECT_THAT(run.process().output(), HasSubstr("w1 does not answer"));
 }
 
+TEST(RecoveryTest, AWatchdogSaysWhatItWaitsForAndTheRunGoesOn) {
+  TrainRun run(Sets({"watchdog_s=2.0"}));
+  KillAfter(run, 30, "--worker-id w1", SIGSTOP);
+  ExpectSameResult(run);
+  EXPECT_THAT(run.process().output(), HasSubstr("watchdog: nothing has moved for 2s"));
+  const std::string dump = testutil::ReadFile(run.run_dir() + "/dumps/w0-generation-1.txt");
+  EXPECT_THAT(dump, HasSubstr("worker w0, generation 1, rank 0 of 2"));
+  EXPECT_THAT(dump, HasSubstr("(w1)")) << "it names whom it waits for";
+}
+
 TEST(RecoveryTest, OneLossAfterAnother) {
   TrainRun run(Sets({"pipeline.stages=3"}));
-  KillAfter(run, 30, "--worker-id w2");
-  KillAfter(run, 100, "freeze_service");
-  KillAfter(run, 130, "--worker-id w0");
+  KillAfter(run, 15, "--worker-id w2");
+  KillAfter(run, 50, "freeze_service");
+  KillAfter(run, 70, "--worker-id w0");
   ExpectSameResult(run);
   EXPECT_EQ(run.Summary()["recoveries"], 2);
 }
@@ -142,7 +152,7 @@ TEST(ResumeTest, AfterEverythingWasKilledWithAnotherNumberOfStages) {
   testutil::TempDir dir;
   {
     TrainRun run(Sets({}), dir.File("run"));
-    ASSERT_TRUE(run.WaitForSteps(140)) << run.process().output();
+    ASSERT_TRUE(run.WaitForSteps(70)) << run.process().output();
     run.process().Signal(SIGKILL);  // the kernel kills its children
     EXPECT_TRUE(run.process().Wait(absl::Seconds(10)).has_value());
   }
@@ -162,13 +172,13 @@ TEST(ResumeTest, CtrlCStopsBehindACheckpoint) {
   int64_t stopped_at = 0;
   {
     TrainRun run(Sets({}), dir.File("run"));
-    ASSERT_TRUE(run.WaitForSteps(50)) << run.process().output();
+    ASSERT_TRUE(run.WaitForSteps(25)) << run.process().output();
     kill(-run.process().pid(), SIGINT);
     EXPECT_EQ(run.Wait(), 130) << run.process().output();
     EXPECT_THAT(run.process().output(), HasSubstr("Stopping at the next boundary"));
     EXPECT_THAT(run.process().output(), HasSubstr("The newest checkpoint is of step"));
     stopped_at = static_cast<int64_t>(run.Lines("metrics.jsonl").size());
-    EXPECT_EQ(stopped_at % 16, 0);
+    EXPECT_EQ(stopped_at % 8, 0);
   }
   TrainRun run(Sets({"pipeline.stages=1"}), dir.File("run"), "auto");
   ExpectSameResult(run);
@@ -181,13 +191,13 @@ TEST(ResumeTest, FromAGivenStepAndOnlyFromOneThatIsThere) {
     TrainRun run(Sets({"checkpoint.keep_last=100"}), dir.File("run"));
     EXPECT_EQ(run.Wait(), 0) << run.process().output();
   }
-  TrainRun nowhere(Sets({"checkpoint.keep_last=100"}), dir.File("run"), "25");
+  TrainRun nowhere(Sets({"checkpoint.keep_last=100"}), dir.File("run"), "13");
   EXPECT_EQ(nowhere.Wait(), 2);
   EXPECT_THAT(nowhere.process().output(), HasSubstr("no complete checkpoint of that step"));
-  EXPECT_THAT(nowhere.process().output(), HasSubstr("24, 48, 72"));
-  TrainRun run(Sets({"checkpoint.keep_last=100", "pipeline.stages=3"}), dir.File("run"), "72");
+  EXPECT_THAT(nowhere.process().output(), HasSubstr("12, 24, 36"));
+  TrainRun run(Sets({"checkpoint.keep_last=100", "pipeline.stages=3"}), dir.File("run"), "36");
   ExpectSameResult(run);
-  EXPECT_EQ(run.Summary()["resumed_from_step"], 72);
+  EXPECT_EQ(run.Summary()["resumed_from_step"], 36);
 }
 
 TEST(ResumeTest, MistakesAreNamedAndNothingIsStarted) {

@@ -69,8 +69,8 @@ struct TransportOptions {
 /// ignores SIGPIPE.
 absl::StatusOr<std::unique_ptr<Transport>> MakeGlooTransport(const TransportOptions& options);
 
-/// Ranks as threads of one process, for tests: copies through memory, rendezvous or buffered, with
-/// scripted faults.
+/// Ranks as threads of one process, for tests, and the group of a rank alone: copies through
+/// memory, rendezvous or buffered, with scripted faults.
 class LoopbackHub {
  public:
   struct Fault {

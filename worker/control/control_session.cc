@@ -186,6 +186,7 @@ class ControlSessionImpl final : public ControlSession {
   bool sending_ ABSL_GUARDED_BY(mutex_) = false;
   // The end.
   absl::Status refused_ ABSL_GUARDED_BY(mutex_);  // why a report was refused, if one was
+  bool finishing_ ABSL_GUARDED_BY(mutex_) = false;  // Finish says this worker's last word
   bool ended_ ABSL_GUARDED_BY(mutex_) = false;
   absl::Status end_ ABSL_GUARDED_BY(mutex_);        // OK = all workers finished
   absl::Status end_error_ ABSL_GUARDED_BY(mutex_);  // never OK after the end
@@ -225,9 +226,9 @@ void ControlSessionImpl::End(const absl::Status& why, const absl::Status& error)
     told = end_;
     on_end = std::exchange(on_end_, nullptr);
     stores = std::exchange(stores_, {});
-    // After success the answers of our own last calls are still on their way.
+    // The answers of our own last calls are still on their way when all workers finished, or stopped.
     for (grpc::ClientContext* context : pending_) {
-      if (!end_.ok()) context->TryCancel();
+      if (!end_.ok() && !finishing_) context->TryCancel();
     }
   }
   for (const std::weak_ptr<GrpcKeyValueStore>& weak : stores) {
@@ -508,11 +509,13 @@ absl::Status ControlSessionImpl::Finish(const WorkerResult& result) {
   SP_RETURN_IF_ERROR(WaitReported());
   {
     Lock lock(&mutex_);
+    finishing_ = true;
     if (assignment_) request.set_generation(assignment_->generation.value());
   }
   v1::EndWorkerResponse response;
   const absl::Status status = Call(&Stub::EndWorker, request, &response);
   Lock lock(&mutex_);
+  finishing_ = false;
   // Until the run is over this worker may be needed again.
   if (status.ok()) mutex_.Await(absl::Condition(this, &ControlSessionImpl::Over));
   if (ended_ && (status.ok() || end_.ok())) return absl::OkStatus();

@@ -38,6 +38,13 @@ std::vector<at::Tensor> Gradients(const at::Tensor& output, const std::vector<at
 
 }  // namespace
 
+std::vector<NamedTensor> WeightsOf(std::vector<NamedTensor> state) {
+  std::erase_if(state, [](const NamedTensor& named) {
+    return named.name.starts_with(kOptimizerPrefix) || named.name.starts_with(kStatisticPrefix);
+  });
+  return state;
+}
+
 absl::StatusOr<std::unique_ptr<LayerRunner>> LayerRunner::Create(LayerIndex index,
                                                                  std::unique_ptr<Layer> layer,
                                                                  const Options& options) {

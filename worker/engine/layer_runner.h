@@ -21,6 +21,9 @@
 
 namespace smartpipe {
 
+/// Of a LayerRunner's State what a weights file holds: parameters and buffers, in their order.
+std::vector<NamedTensor> WeightsOf(std::vector<NamedTensor> state);
+
 /// Proof that nothing is computed below the frontier; counted over the layer's life on this worker.
 struct LayerCounters {
   int64_t num_graphs = 0;            // forwards that recorded an autograd graph
