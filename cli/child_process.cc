@@ -149,9 +149,8 @@ size_t ChildProcesses::num_running() const {
 }
 
 bool ChildProcesses::IsRunning(const std::string& name) const {
-  return std::any_of(children_.begin(), children_.end(), [&name](const Child& child) {
-    return child.running && child.name == name;
-  });
+  return std::any_of(children_.begin(), children_.end(),
+                     [&name](const Child& child) { return child.running && child.name == name; });
 }
 
 void ChildProcesses::Kill(const std::string& name) {

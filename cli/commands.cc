@@ -110,8 +110,8 @@ int TrainCommand(const TrainArguments& arguments) {
   if (!resume.ok()) return Fail(resume.status(), kExitUsage);
   absl::StatusOr<std::string> run_dir = arguments.run_dir;
   if (resume->empty()) {
-    run_dir = MakeRunDir(arguments.run_dir, checked->config.freeze.policy, checked->config,
-                         absl::Now());
+    run_dir =
+        MakeRunDir(arguments.run_dir, checked->config.freeze.policy, checked->config, absl::Now());
   }
   if (!run_dir.ok()) return Fail(run_dir.status(), kExitUsage);
   Display display = Display::ForStdout();

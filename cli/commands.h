@@ -16,8 +16,8 @@ inline constexpr int kExitInterrupted = 130;
 struct TrainArguments {
   std::string config_path;
   std::vector<std::string> sets;
-  std::string run_dir;       // empty = runs/<utc time>-<policy>; of a demo runs/<utc time>-demo
-  std::string summary_path;  // empty = only in the run directory
+  std::string run_dir;           // empty = runs/<utc time>-<policy>; of a demo runs/<utc time>-demo
+  std::string summary_path;      // empty = only in the run directory
   std::string resume = "never";  // or auto, or the step of a checkpoint
 };
 

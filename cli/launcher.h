@@ -26,10 +26,10 @@ struct LaunchOptions {
   std::string run_dir;    // has config.toml and logs/; checkpoints/ is made in it
   int64_t num_cores = 0;  // of this machine, one for each compute thread; 0 = enough
   int64_t num_workers = 1;
-  std::string service_listen = "127.0.0.1:0";    // HOST:PORT; port 0 = any free one
-  std::string parameter_listen = "127.0.0.1:0";  // likewise
-  std::string resume;                            // of the freeze service; "" = a new run
-  int64_t max_restarts = 0;                      // of killed processes, within an hour
+  std::string service_listen = "127.0.0.1:0";        // HOST:PORT; port 0 = any free one
+  std::string parameter_listen = "127.0.0.1:0";      // likewise
+  std::string resume;                                // of the freeze service; "" = a new run
+  int64_t max_restarts = 0;                          // of killed processes, within an hour
   absl::Duration start_timeout = absl::Seconds(30);  // until a service listens
 };
 
@@ -71,10 +71,10 @@ class Launcher {
   bool HasRunFor(const std::string& name, absl::Duration time) const;
   /// True when all workers have ended well.
   bool workers_done() const;
-  /// Describes the process whose end ended the run (not one that was started again): a killed one before a failed one, then the one
-  /// whose quoted name ("w1") comes first in `message`, the service's sentence about the run's end
-  /// (the others fail because the run ended), then the first seen. None if none has failed; a
-  /// service's own end counts as failure.
+  /// Describes the process whose end ended the run (not one that was started again): a killed one
+  /// before a failed one, then the one whose quoted name ("w1") comes first in `message`, the
+  /// service's sentence about the run's end (the others fail because the run ended), then the first
+  /// seen. None if none has failed; a service's own end counts as failure.
   std::optional<LaunchFailure> FindFailure(absl::string_view message = "") const;
 
   /// SIGTERM, after 2.5 s SIGKILL; returns when all have gone.

@@ -82,9 +82,9 @@ void RunMonitor::Poll(absl::Time now) {
   }
   run_ = std::move(*response.mutable_run());
   if (run_.state() == v1::RUN_STATE_WAITING) {
-    display_->ShowState(absl::StrCat(run_.generation() == 0 ? "Measuring layer times"
-                                                            : "Getting ready to go on",
-                                     "; ready: ", run_.message()));
+    display_->ShowState(
+        absl::StrCat(run_.generation() == 0 ? "Measuring layer times" : "Getting ready to go on",
+                     "; ready: ", run_.message()));
     return;
   }
   PrintGeneration();

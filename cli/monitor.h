@@ -83,7 +83,7 @@ class RunMonitor {
   int64_t num_verdicts_seen_ = 0;
   int64_t newest_printed_ = -1;  // boundary
   int64_t generation_ = 0;       // the newest one that was printed
-  int64_t frontier_ = 0;  // of the newest decision printed
+  int64_t frontier_ = 0;         // of the newest decision printed
   std::vector<int64_t> cuts_;
   bool has_cuts_ = false;
   absl::Time last_answer_ = absl::InfiniteFuture();

@@ -39,8 +39,8 @@ struct RunResult {
   double switch_seconds = 0;
   double report_seconds = 0;
   double checkpoint_seconds = 0;
-  int64_t checkpoint_bytes_written = 0;  // over all checkpoints and workers
-  int64_t checkpoint_bytes_shared = 0;   // of layers that were stored already
+  int64_t checkpoint_bytes_written = 0;      // over all checkpoints and workers
+  int64_t checkpoint_bytes_shared = 0;       // of layers that were stored already
   std::optional<int64_t> resumed_from_step;  // none = the run was not resumed
   int64_t recoveries = 0;                    // times that it went back to a checkpoint by itself
   int64_t generations = 1;

@@ -92,13 +92,32 @@ absl::Status CheckSameRun(const TraceHeader& first, const std::string& first_pat
     return a == b ? absl::OkStatus()
                   : OtherRun(path, absl::StrCat(name, " ", b, ", not ", a, " as in ", first_path));
   };
-  SP_RETURN_IF_ERROR(same("generation", first.generation, header.generation));
   SP_RETURN_IF_ERROR(same("number of ranks", first.num_ranks, header.num_ranks));
   SP_RETURN_IF_ERROR(same("number of layers", first.num_layers, header.num_layers));
   SP_RETURN_IF_ERROR(same("micro-batches", first.num_microbatches, header.num_microbatches));
   SP_RETURN_IF_ERROR(same("number of cores", first.num_cores, header.num_cores));
   SP_RETURN_IF_ERROR(same("interval", first.interval_steps, header.interval_steps));
   return same("batch size", first.batch_size, header.batch_size);
+}
+
+// Each generation writes its traces anew; workers that are no members any more leave theirs.
+absl::StatusOr<std::vector<std::pair<std::string, Trace>>> ReadNewestGeneration(
+    const std::vector<std::string>& paths, std::vector<std::string>* notes) {
+  std::vector<std::pair<std::string, Trace>> traces;
+  int64_t newest = 0;
+  for (const std::string& path : paths) {
+    SP_ASSIGN_OR_RETURN(Trace trace, ReadTrace(path));
+    newest = std::max(newest, trace.header.generation);
+    traces.emplace_back(path, std::move(trace));
+  }
+  std::erase_if(traces, [&](const std::pair<std::string, Trace>& entry) {
+    const int64_t generation = entry.second.header.generation;
+    if (generation == newest) return false;
+    notes->push_back(absl::StrCat(entry.first, " is of generation ", generation, ", not of ",
+                                  newest, ", the newest: it is left out"));
+    return true;
+  });
+  return traces;
 }
 
 absl::StatusOr<WorkerTrace> Convert(Trace trace, const std::string& path) {
@@ -226,6 +245,7 @@ absl::Status LoadDecisions(RunTrace* run) {
   }
   SP_RETURN_IF_ERROR(text.status());
   const std::vector<absl::string_view> lines = absl::StrSplit(*text, '\n');
+  std::map<int64_t, RunDecision> decisions;  // [step]
   for (size_t i = 0; i < lines.size(); ++i) {
     if (lines[i].empty()) continue;
     const Json json = Json::parse(lines[i].begin(), lines[i].end(), nullptr, false);
@@ -238,10 +258,12 @@ absl::Status LoadDecisions(RunTrace* run) {
       return absl::InvalidArgumentError(
           absl::StrCat(path, ":", i + 1, ": not a decision: it is not a JSON object"));
     }
-    if (json.value("type", Json("")) == "verdict") run->decisions.push_back(ParseDecision(json));
+    if (json.value("type", Json("")) != "verdict") continue;
+    RunDecision decision = ParseDecision(json);
+    // A later generation gives verdicts anew.
+    decisions.insert_or_assign(decision.step, std::move(decision));
   }
-  std::stable_sort(run->decisions.begin(), run->decisions.end(),
-                   [](const RunDecision& a, const RunDecision& b) { return a.step < b.step; });
+  for (auto& [step, decision] : decisions) run->decisions.push_back(std::move(decision));
   return absl::OkStatus();
 }
 
@@ -419,11 +441,11 @@ absl::StatusOr<RunTrace> LoadRunTrace(const std::string& run_dir) {
   std::map<int64_t, TracePlan> plans;
   std::map<std::string, std::string> path_of;                    // [worker]
   std::map<std::string, std::vector<ClockReading>> readings_of;  // [worker]
-  for (const std::string& path : paths) {
-    SP_ASSIGN_OR_RETURN(Trace trace, ReadTrace(path));
+  SP_ASSIGN_OR_RETURN(auto traces, ReadNewestGeneration(paths, &run.notes));
+  const std::string first_path = traces.front().first;
+  for (auto& [path, trace] : traces) {
     if (!run.workers.empty()) {
-      SP_RETURN_IF_ERROR(
-          CheckSameRun(run.workers.front().header, paths.front(), trace.header, path));
+      SP_RETURN_IF_ERROR(CheckSameRun(run.workers.front().header, first_path, trace.header, path));
     }
     if (!path_of.emplace(trace.header.worker, path).second)
       return OtherRun(path, absl::StrCat("there is another trace of ", trace.header.worker));

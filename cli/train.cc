@@ -45,17 +45,17 @@ class LocalRun {
     };
     SP_ASSIGN_OR_RETURN(
         launcher_,
-        Launcher::Create({.parameter_program = programs + "/parameter_service",
-                          .service_program = programs + "/freeze_service",
-                          .worker_program = programs + "/stage_worker",
-                          .run_dir = run_dir_,
-                          .num_cores = CoresForWorkers(),
-                          .num_workers = config.pipeline.num_workers(),
-                          .service_listen = listen(config.service),
-                          .parameter_listen = listen(config.parameter_service),
-                          .resume = resume_,
-                          .max_restarts =
-                              config.recovery.enabled ? config.recovery.max_restarts : 0}));
+        Launcher::Create(
+            {.parameter_program = programs + "/parameter_service",
+             .service_program = programs + "/freeze_service",
+             .worker_program = programs + "/stage_worker",
+             .run_dir = run_dir_,
+             .num_cores = CoresForWorkers(),
+             .num_workers = config.pipeline.num_workers(),
+             .service_listen = listen(config.service),
+             .parameter_listen = listen(config.parameter_service),
+             .resume = resume_,
+             .max_restarts = config.recovery.enabled ? config.recovery.max_restarts : 0}));
     const absl::Time start = absl::Now();
     if (absl::Status status = launcher_->StartAll(); !status.ok()) return End(status);
     monitor_ = std::make_unique<RunMonitor>(
@@ -258,7 +258,7 @@ class LocalRun {
   const std::string run_dir_;
   const std::string resume_;
   Display& display_;
-  bool stopping_ = false;  // the service was asked to
+  bool stopping_ = false;                                // the service was asked to
   std::map<std::string, absl::Time> unconnected_since_;  // workers, while the run waits for them
   std::unique_ptr<Launcher> launcher_;
   std::unique_ptr<RunMonitor> monitor_;

@@ -11,8 +11,8 @@
 
 namespace smartpipe {
 
-/// What `run`, a function that returns a Status or a StatusOr, returns; RESOURCE_EXHAUSTED with the cure when
-/// memory is out, INTERNAL with the first line of any other exception.
+/// What `run`, a function that returns a Status or a StatusOr, returns; RESOURCE_EXHAUSTED with the
+/// cure when memory is out, INTERNAL with the first line of any other exception.
 template <typename Run>
 auto CatchExceptions(absl::string_view out_of_memory_cure, const Run& run) -> decltype(run()) {
   try {

@@ -158,13 +158,13 @@ std::shared_ptr<CheckpointUploader> MakeUploader(const Checkpoints& checkpoints,
                                                  const WorkerAssignment& assignment,
                                                  ControlSession& session) {
   if (checkpoints.channel == nullptr) return nullptr;
-  return std::make_shared<CheckpointUploader>(CheckpointUploader::Options{
-      .channel = checkpoints.channel,
-      .run = ToRunId(welcome.run_id),
-      .generation = assignment.generation,
-      .num_layers = bench.model->num_layers(),
-      .keep_last = bench.config.checkpoint.keep_last,
-      .wait_reported = [&session] { return session.WaitReported(); }});
+  return std::make_shared<CheckpointUploader>(
+      CheckpointUploader::Options{.channel = checkpoints.channel,
+                                  .run = ToRunId(welcome.run_id),
+                                  .generation = assignment.generation,
+                                  .num_layers = bench.model->num_layers(),
+                                  .keep_last = bench.config.checkpoint.keep_last,
+                                  .wait_reported = [&session] { return session.WaitReported(); }});
 }
 
 Watchdog::Options WatchdogOptions(const StageWorkerOptions& options, const RunWelcome& welcome,
@@ -173,8 +173,8 @@ Watchdog::Options WatchdogOptions(const StageWorkerOptions& options, const RunWe
                                   std::function<void(const absl::Status&)> abort) {
   return {.patience = absl::Seconds(config.watchdog_s),
           .position = position,
-          .dump_path = absl::StrCat(welcome.run_dir, "/dumps/", options.worker.value(), "-generation-",
-                                    assignment.generation.value(), ".txt"),
+          .dump_path = absl::StrCat(welcome.run_dir, "/dumps/", options.worker.value(),
+                                    "-generation-", assignment.generation.value(), ".txt"),
           .describe =
               [position, assignment, worker = options.worker] {
                 const int peer = position->peer();
@@ -182,9 +182,11 @@ Watchdog::Options WatchdogOptions(const StageWorkerOptions& options, const RunWe
                     "worker ", worker.value(), ", generation ", assignment.generation.value(),
                     ", rank ", assignment.rank.value(), " of ", assignment.members.size(), "\n",
                     position->Text(), "\n",
-                    peer < 0 ? "" : absl::StrCat("neighbour of that instruction: rank ", peer, " (",
-                                                 assignment.members[peer].value(), ")\n"),
-                    "plan ", assignment.plan.plan_epoch.value(), " at the generation's start, cuts ",
+                    peer < 0 ? ""
+                             : absl::StrCat("neighbour of that instruction: rank ", peer, " (",
+                                            assignment.members[peer].value(), ")\n"),
+                    "plan ", assignment.plan.plan_epoch.value(),
+                    " at the generation's start, cuts ",
                     absl::StrJoin(assignment.plan.cuts, " ", absl::StreamFormatter()));
               },
           .on_stuck = std::move(abort)};

@@ -43,9 +43,8 @@ void Watchdog::WriteDump(const absl::Status& why) const {
   std::error_code error;
   std::filesystem::create_directories(std::filesystem::path(options_.dump_path).parent_path(),
                                       error);
-  const std::string text =
-      absl::StrCat(absl::FormatTime(absl::Now(), absl::UTCTimeZone()), "\n", why.message(), "\n\n",
-                   options_.describe(), "\n");
+  const std::string text = absl::StrCat(absl::FormatTime(absl::Now(), absl::UTCTimeZone()), "\n",
+                                        why.message(), "\n\n", options_.describe(), "\n");
   const absl::Status written = WriteFileAtomically(options_.dump_path, text);
   if (!written.ok()) LogWarning("no dump is written: ", written.message());
 }
@@ -63,10 +62,9 @@ void Watchdog::Watch() {
       seen = now_at;
       since = absl::Now();
     } else if (absl::Now() - since >= options_.patience) {
-      const absl::Status why = absl::DeadlineExceededError(
-          absl::StrCat(kWord, "nothing has moved for ", absl::FormatDuration(options_.patience),
-                       " (watchdog_s) in ", options_.position->Text(), "; see ",
-                       options_.dump_path));
+      const absl::Status why = absl::DeadlineExceededError(absl::StrCat(
+          kWord, "nothing has moved for ", absl::FormatDuration(options_.patience),
+          " (watchdog_s) in ", options_.position->Text(), "; see ", options_.dump_path));
       mutex_.Unlock();
       LogError(why.message());
       WriteDump(why);

@@ -22,12 +22,12 @@ namespace smartpipe {
 class Watchdog {
  public:
   struct Options {
-    absl::Duration patience;                                  // zero = never
+    absl::Duration patience;  // zero = never
     absl::Duration leave_patience = absl::Seconds(60);
     std::shared_ptr<const Position> position;
     std::string dump_path;
-    std::function<std::string()> describe;                    // the dump's text
-    std::function<void(const absl::Status& why)> on_stuck;    // DEADLINE_EXCEEDED, for people
+    std::function<std::string()> describe;                  // the dump's text
+    std::function<void(const absl::Status& why)> on_stuck;  // DEADLINE_EXCEEDED, for people
   };
   explicit Watchdog(const Options& options);
   /// The compute thread has left the generation.

@@ -296,9 +296,10 @@ absl::Status CoordinatorImpl::CheckSameRunAsBefore(const WorkerJoined& joined) c
     same = joined.layers[i].name == evidence_.layers[i].name;
   }
   if (same) return absl::OkStatus();
-  return absl::InvalidArgumentError(absl::StrCat(
-      WorkerLabel(joined.worker), " has another model or another number of steps than the run had "
-                                  "before: go on with the same program, config and dataset"));
+  return absl::InvalidArgumentError(
+      absl::StrCat(WorkerLabel(joined.worker),
+                   " has another model or another number of steps than the run had "
+                   "before: go on with the same program, config and dataset"));
 }
 
 // Every member must have it, and no interval before it may lack a report: nobody runs it again.
@@ -476,8 +477,7 @@ void CoordinatorImpl::DecideNext(Decisions* decisions) {
   const bool is_decided =
       !earlier_verdicts_.empty() && earlier_verdicts_.front().boundary == boundary;
   const Verdict* const earlier = is_decided ? &earlier_verdicts_.front() : nullptr;
-  Verdict verdict =
-      NextVerdict(context(), evidence_, *plan_, boundary, earlier, &num_proposals_);
+  Verdict verdict = NextVerdict(context(), evidence_, *plan_, boundary, earlier, &num_proposals_);
   verdict.stop = !stop_reason_.empty() && !StopBoundary().has_value();
   if (is_decided) earlier_verdicts_.erase(earlier_verdicts_.begin());
   verdicts_.push_back(std::move(verdict));
@@ -577,9 +577,9 @@ absl::StatusOr<Decisions> CoordinatorImpl::Handle(const WorkerLost& lost) {
 absl::StatusOr<Decisions> CoordinatorImpl::Handle(const FaultReported& fault) {
   if (ended()) return Decisions();
   if (state_ == RunState::kWaiting) {
-    return absl::FailedPreconditionError(absl::StrCat(
-        WorkerLabel(fault.worker), " reports a fault of generation ", fault.generation.value(),
-        ", but none is running"));
+    return absl::FailedPreconditionError(
+        absl::StrCat(WorkerLabel(fault.worker), " reports a fault of generation ",
+                     fault.generation.value(), ", but none is running"));
   }
   SP_ASSIGN_OR_RETURN(const Rank rank, FindRank(fault.worker));
   SP_RETURN_IF_ERROR(Annotate(CheckGeneration(fault.generation), WorkerLabel(fault.worker)));
@@ -619,9 +619,9 @@ absl::StatusOr<Decisions> CoordinatorImpl::Handle(const WorkerFinished& finished
                                [](const WorkerProgress& progress) { return progress.finished(); });
   if (!all) return Decisions();
   if (stop.has_value()) {
-    return End(false, absl::StrCat("stopped on request at step ",
-                                   verdicts_[stop->value()].step.value(),
-                                   ", behind a checkpoint: ", stop_reason_));
+    return End(false,
+               absl::StrCat("stopped on request at step ", verdicts_[stop->value()].step.value(),
+                            ", behind a checkpoint: ", stop_reason_));
   }
   if (options_.num_workers() == 1) return End(true, "the worker finished");
   return End(true, absl::StrCat("all ", options_.num_workers(), " workers finished"));
@@ -692,12 +692,11 @@ double CoordinatorImpl::SpeedupLimitOfRun() const {
 
 std::string CoordinatorImpl::Dump() const {
   const int32_t num_layers = static_cast<int32_t>(evidence_.layers.size());
-  std::string text =
-      absl::StrCat(StateName(state_), ", generation ", generation_.value(), ": ", state_message(),
-                   "\nsteps ", length().num_steps, ", per epoch ", length().steps_per_epoch,
-                   ", per interval ", length().interval_steps, "\n", Describe(options_), "\n",
-                   Describe(history_), stop_reason_.empty() ? "" : "; to stop: ", stop_reason_,
-                   "\n");
+  std::string text = absl::StrCat(
+      StateName(state_), ", generation ", generation_.value(), ": ", state_message(), "\nsteps ",
+      length().num_steps, ", per epoch ", length().steps_per_epoch, ", per interval ",
+      length().interval_steps, "\n", Describe(options_), "\n", Describe(history_),
+      stop_reason_.empty() ? "" : "; to stop: ", stop_reason_, "\n");
   if (is_resuming_) {
     absl::StrAppend(&text, "resumed",
                     resume_step_ ? absl::StrCat(" from step ", resume_step_->value()) : "", "\n");

@@ -39,9 +39,9 @@ struct CoordinatorState {
   ExecutionOptions execution;
   RunLength length;  // zeros before the first join
   RunHistory history;
-  bool is_resuming = false;              // until the next generation starts
-  std::optional<Step> resume_step;       // of the checkpoint that it is to go on from
-  std::string stop_reason;               // why the run is to stop at a boundary; empty = it is not
+  bool is_resuming = false;         // until the next generation starts
+  std::optional<Step> resume_step;  // of the checkpoint that it is to go on from
+  std::string stop_reason;          // why the run is to stop at a boundary; empty = it is not
   // Verdicts of an earlier generation for boundaries that have none in this one yet, ascending.
   std::vector<Verdict> earlier_verdicts;
   std::vector<WorkerJoined> members;     // [rank]

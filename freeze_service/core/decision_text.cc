@@ -57,9 +57,9 @@ std::string Describe(const Verdict& verdict, int32_t num_layers) {
       "boundary ", verdict.boundary.value(), " step ", verdict.step.value(), ": ",
       verdict.plan.has_value() ? absl::StrCat("plan ", Describe(*verdict.plan, num_layers))
                                : "keep",
-      verdict.stop ? ", stop" : "",
-      "\n  in force: epoch ", verdict.plan_epoch.value(), ", frontier ", verdict.frontier.value(),
-      ", cuts ", FormatCuts(verdict.cuts, num_layers, verdict.frontier), "\n  predicted s: ",
+      verdict.stop ? ", stop" : "", "\n  in force: epoch ", verdict.plan_epoch.value(),
+      ", frontier ", verdict.frontier.value(), ", cuts ",
+      FormatCuts(verdict.cuts, num_layers, verdict.frontier), "\n  predicted s: ",
       Exact({verdict.predicted_old_step_s, verdict.predicted_step_s, verdict.even_step_s}),
       ", moved bytes ", verdict.moved_bytes, ", moves");
   for (const LayerMove& move : verdict.moves) {

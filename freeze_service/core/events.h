@@ -170,9 +170,9 @@ struct EndGeneration {
 /// Exactly one per boundary and generation.
 struct Verdict {
   IntervalIndex boundary;
-  Step step;                 // boundary * K: where it takes effect
-  std::optional<Plan> plan;  // nothing = keep
-  std::string reason;        // a sentence shown verbatim everywhere
+  Step step;                    // boundary * K: where it takes effect
+  std::optional<Plan> plan;     // nothing = keep
+  std::string reason;           // a sentence shown verbatim everywhere
   std::string frontier_reason;  // the part of it that the frontier's policy said
   bool stop = false;            // everyone stops here, behind a checkpoint
   // The numbers behind it.

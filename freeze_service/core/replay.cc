@@ -70,12 +70,9 @@ Fields FieldsOf(const Verdict& verdict) {
   const auto& [boundary, step, plan, reason, frontier_reason, stop, frontier, cuts, plan_epoch,
                moves, moved_bytes, predicted_old_step_s, predicted_step_s, even_step_s, eta] =
       verdict;
-  Fields fields = {{"boundary", Text(boundary)},
-                   {"step", Text(step)},
-                   {"stop", Text(stop)},
-                   {"frontier", Text(frontier)},
-                   {"cuts", Text(cuts)},
-                   {"plan_epoch", Text(plan_epoch)}};
+  Fields fields = {{"boundary", Text(boundary)}, {"step", Text(step)},
+                   {"stop", Text(stop)},         {"frontier", Text(frontier)},
+                   {"cuts", Text(cuts)},         {"plan_epoch", Text(plan_epoch)}};
   AddPlan(plan, &fields);
   fields.insert(fields.end(), {{"moves", Text(moves)},
                                {"moved_bytes", Text(moved_bytes)},

@@ -173,9 +173,9 @@ absl::StatusOr<Verdict> VerdictAnew(const VerdictContext& context, const Evidenc
 Verdict NextVerdict(const VerdictContext& context, const Evidence& evidence, const Plan& plan,
                     IntervalIndex boundary, const Verdict* earlier, int32_t* num_proposals) {
   const CoordinatorOptions& options = context.options;
-  const PolicyDecision decision =
-      earlier != nullptr ? PolicyDecision{earlier->frontier, earlier->frontier_reason}
-                         : DecideFrontier(context, evidence, plan.frontier, boundary);
+  const PolicyDecision decision = earlier != nullptr
+                                      ? PolicyDecision{earlier->frontier, earlier->frontier_reason}
+                                      : DecideFrontier(context, evidence, plan.frontier, boundary);
   const bool rises = decision.frontier > plan.frontier;
   const Step step(boundary.value() * context.length.interval_steps);
   const std::string freeze_sentence =

@@ -27,10 +27,9 @@ PlannerInput MakePlannerInput(const CoordinatorOptions& options, const Evidence&
 absl::StatusOr<Verdict> FirstVerdict(const VerdictContext& context, const Evidence& evidence,
                                      const std::vector<WorkerId>& members);
 
-/// The verdict `in_force` at `step` with a plan for other members: its frontier, new cuts. `newest`:
-/// the newest plan that was decided; when nothing may move and the stages are as many, the cuts
-/// stay.
-/// Errors: as FirstVerdict.
+/// The verdict `in_force` at `step` with a plan for other members: its frontier, new cuts.
+/// `newest`: the newest plan that was decided; when nothing may move and the stages are as many,
+/// the cuts stay. Errors: as FirstVerdict.
 absl::StatusOr<Verdict> VerdictAnew(const VerdictContext& context, const Evidence& evidence,
                                     const Verdict& in_force, const Plan& newest,
                                     const std::vector<WorkerId>& members, Step step, Plan* plan);

@@ -66,11 +66,11 @@ grpc::Status FreezeServiceImpl::ReportProgress(grpc::ServerContext*,
   if (status.ok()) status = CheckMember(request->worker_id(), request->generation());
   if (!status.ok()) return ToGrpcStatus(status);
   const bool had_problem = !progress_->problem().empty();
-  status = progress_->Add(*request, progress_length(),
-                          [this](Step step) ABSL_NO_THREAD_SAFETY_ANALYSIS {
-                            const Verdict* verdict = VerdictAt(step);
-                            return verdict == nullptr ? LayerIndex(0) : verdict->frontier;
-                          });
+  status =
+      progress_->Add(*request, progress_length(), [this](Step step) ABSL_NO_THREAD_SAFETY_ANALYSIS {
+        const Verdict* verdict = VerdictAt(step);
+        return verdict == nullptr ? LayerIndex(0) : verdict->frontier;
+      });
   if (!had_problem && !progress_->problem().empty())
     LogError(progress_->problem(), "; the run goes on without it");
   return ToGrpcStatus(status);

@@ -112,9 +112,8 @@ absl::StatusOr<WorkerJoined> DecodeJoined(const v1::AnnounceLayersRequest& reque
   for (const int64_t step : request.checkpoints()) {
     if (step < 0 || step > limits::kStepsMax ||
         (!joined.checkpoints.empty() && step <= joined.checkpoints.back().value())) {
-      return absl::InvalidArgumentError(
-          absl::StrCat("checkpoints: step ", step, "; steps must ascend and be in 0 to ",
-                       limits::kStepsMax));
+      return absl::InvalidArgumentError(absl::StrCat(
+          "checkpoints: step ", step, "; steps must ascend and be in 0 to ", limits::kStepsMax));
     }
     joined.checkpoints.push_back(Step(step));
   }

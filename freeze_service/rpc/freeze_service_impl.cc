@@ -73,8 +73,7 @@ absl::Status FreezeServiceImpl::GoOn() {
   const CoordinatorState state = coordinator_->Snapshot();
   const bool is_recorded = store_->num_records() > 0;
   if (is_recorded) {
-    LogInfo("goes on behind ", store_->num_records(),
-            " records: ", coordinator_->state_message());
+    LogInfo("goes on behind ", store_->num_records(), " records: ", coordinator_->state_message());
   }
   num_published_ = coordinator_->verdicts().size();
   if ((options_.resume && is_recorded) ||
@@ -96,8 +95,7 @@ absl::Status FreezeServiceImpl::GoOn() {
       break;
     case RunState::kFinished:
     case RunState::kFailed:
-      end_ =
-          EndRun{.success = state.run_state == RunState::kFinished, .reason = state.end_reason};
+      end_ = EndRun{.success = state.run_state == RunState::kFinished, .reason = state.end_reason};
       keys_.Close(absl::StrCat("the run is over: ", end_->reason));
       break;
   }
@@ -167,9 +165,9 @@ void FreezeServiceImpl::SendToAll(const v1::JoinResponse& message) {
 void FreezeServiceImpl::Publish(const StartGeneration& start) {
   ranks_ = start.members;
   keys_.Open(start.generation);
-  LogInfo("generation ", start.generation.value(), ": all workers are there: ",
-          absl::StrJoin(ranks_, ", ", absl::StreamFormatter()), "; from step ", start.step.value(),
-          " with ",
+  LogInfo("generation ", start.generation.value(),
+          ": all workers are there: ", absl::StrJoin(ranks_, ", ", absl::StreamFormatter()),
+          "; from step ", start.step.value(), " with ",
           FormatCuts(start.plan.cuts, static_cast<int32_t>(coordinator_->layers().size())));
   for (size_t rank = 0; rank < ranks_.size(); ++rank) {
     auto member = members_.find(ranks_[rank]);
@@ -313,9 +311,9 @@ absl::Status FreezeServiceImpl::AddStream(const std::shared_ptr<JoinStream>& str
   v1::JoinResponse more;
   if (request.rejoin() && !has_joined) {
     more.mutable_end_of_generation()->set_generation(request.generation());
-    more.mutable_end_of_generation()->set_reason(
-        coordinator_->history().last_fault.empty() ? "the freeze service was started again"
-                                                   : coordinator_->history().last_fault);
+    more.mutable_end_of_generation()->set_reason(coordinator_->history().last_fault.empty()
+                                                     ? "the freeze service was started again"
+                                                     : coordinator_->history().last_fault);
   } else {
     more.mutable_waiting()->set_message(coordinator_->state_message());
   }

@@ -46,7 +46,7 @@ class FreezeServiceImpl final
     int32_t num_cores = 0;          // told to the workers
     std::string parameter_service;  // HOST:PORT, told to the workers; "" = no checkpoints
     FaultHook fault_hook;           // for tests
-    bool resume = false;  // go on also with a run that has ended, or whose workers are new
+    bool resume = false;    // go on also with a run that has ended, or whose workers are new
     RunResumed resumption;  // how it is carried out from now on
     absl::Duration rejoin_patience = absl::Seconds(15);  // for members after a restart
   };

@@ -78,10 +78,9 @@ absl::Status Serve(const ServeOptions& options, const sigset_t& stop_signals) {
   const RunSettings settings = {.config_toml = ToToml(config), .num_cores = options.num_cores};
   SP_ASSIGN_OR_RETURN(const std::optional<Step> resume_step, ParseResume(options.resume));
   SP_ASSIGN_OR_RETURN(const CoordinatorOptions now, MakeCoordinatorOptions(settings));
-  SP_ASSIGN_OR_RETURN(
-      OpenedDecisionStore opened,
-      OpenDecisionStore(run_dir, settings,
-                        options.resume.empty() ? Resuming::kNo : Resuming::kYes));
+  SP_ASSIGN_OR_RETURN(OpenedDecisionStore opened,
+                      OpenDecisionStore(run_dir, settings,
+                                        options.resume.empty() ? Resuming::kNo : Resuming::kYes));
   if (!opened.repair.empty()) LogWarning(opened.repair);
   SP_ASSIGN_OR_RETURN(const CoordinatorOptions at_start,
                       MakeCoordinatorOptions(opened.first_settings));

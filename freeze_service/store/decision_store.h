@@ -46,7 +46,7 @@ std::unique_ptr<DecisionStore> MakeMemoryDecisionStore();
 struct OpenedDecisionStore {
   std::unique_ptr<DecisionStore> store;
   RunSettings first_settings;  // those that the first record follows from
-  std::string repair;  // what was damaged and what was done about it; empty = nothing
+  std::string repair;          // what was damaged and what was done about it; empty = nothing
 };
 
 /// The durable store: SQLite in RUN/decisions.db, each Append one synced transaction. Every record
@@ -65,7 +65,7 @@ absl::StatusOr<OpenedDecisionStore> OpenDecisionStore(const std::string& run_dir
 struct RecordedRun {
   std::unique_ptr<const DecisionStore> store;  // the whole records
   RunSettings settings;                        // those that the first record follows from
-  std::string damage;  // what ends the whole records early; empty = nothing
+  std::string damage;                          // what ends the whole records early; empty = nothing
 };
 
 /// The same for reading only, also while the run goes on; changes nothing.

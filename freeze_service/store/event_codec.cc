@@ -147,9 +147,10 @@ void Each(Same<Evidence> auto& value, auto&& f) {
 }
 void Each(Same<CoordinatorState> auto& value, auto&& f) {
   auto& [run_state, end_reason, generation, execution, length, history, is_resuming, resume_step,
-         stop_reason, earlier_verdicts, members, progress, plan, evidence, num_proposals, reports] = value;
-  f(run_state, end_reason, generation, execution, length, history, is_resuming, resume_step, stop_reason,
-    earlier_verdicts, members, progress, plan, evidence, num_proposals, reports);
+         stop_reason, earlier_verdicts, members, progress, plan, evidence, num_proposals, reports] =
+      value;
+  f(run_state, end_reason, generation, execution, length, history, is_resuming, resume_step,
+    stop_reason, earlier_verdicts, members, progress, plan, evidence, num_proposals, reports);
 }
 
 // ---- Writing ------------------------------------------------------------------------------------

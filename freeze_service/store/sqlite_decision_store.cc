@@ -354,12 +354,12 @@ absl::StatusOr<int64_t> SaveWholeRecords(const std::string& path, const RunSetti
   const absl::StatusOr<AllSettings> recorded = ReadSettings(*damaged, path);
   // Without its settings a log is as good as none, unless its records prove the given ones.
   if (num_records == 0 && IsDamage(recorded.status())) {
-    return absl::DataLossError(absl::StrCat(
-        "the log of the run's decisions is damaged beyond repair (", damage.message(),
-        "); put back a copy of ", path, ", or start a new run in another folder"));
+    return absl::DataLossError(
+        absl::StrCat("the log of the run's decisions is damaged beyond repair (", damage.message(),
+                     "); put back a copy of ", path, ", or start a new run in another folder"));
   }
-  SP_RETURN_IF_ERROR(WriteRepaired(
-      *damaged, recorded.ok() ? *recorded : AllSettings{settings}, num_records, path));
+  SP_RETURN_IF_ERROR(WriteRepaired(*damaged, recorded.ok() ? *recorded : AllSettings{settings},
+                                   num_records, path));
   return num_records;
 }
 
@@ -436,7 +436,8 @@ absl::StatusOr<RecordedRun> OpenRecordedRun(const std::string& run_dir) {
   SP_ASSIGN_OR_RETURN(const AllSettings settings, ReadSettings(*database, path));
   const WholeRecords whole = CountWholeRecords(*database);
   return RecordedRun{std::make_unique<SqliteDecisionStore>(std::move(database), whole.count),
-                     settings.front(), whole.damage.empty() ? "" : absl::StrCat(path, ": ", whole.damage)};
+                     settings.front(),
+                     whole.damage.empty() ? "" : absl::StrCat(path, ": ", whole.damage)};
 }
 
 }  // namespace smartpipe

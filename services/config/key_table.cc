@@ -34,7 +34,8 @@ std::vector<KeySpec> MakeKeyTable() {
   return {
       {"decision_timeout_s", [](C& c) { return &c.decision_timeout_s; },
        RealRange{.min = 0, .max = 86'400, .min_open = true},
-       "seconds a worker waits at a boundary for its verdict, or for a freeze service that is gone, "
+       "seconds a worker waits at a boundary for its verdict, or for a freeze service that is "
+       "gone, "
        "before it gives up"},
       {"watchdog_s", [](C& c) { return &c.watchdog_s; }, RealRange{.min = 0, .max = 86'400},
        "seconds without a step after which a worker writes down what it waits for and all workers "
@@ -148,7 +149,8 @@ std::vector<KeySpec> MakeKeyTable() {
        "a worker or a service that is killed is started again and the run goes on from the last "
        "checkpoint; false: the run ends"},
       {"recovery.max_restarts", [](C& c) { return &c.recovery.max_restarts; },
-       IntRange{0, kRestartsMax}, "times that this may happen within an hour; once more ends the run"},
+       IntRange{0, kRestartsMax},
+       "times that this may happen within an hour; once more ends the run"},
 
       {"service.address", [](C& c) { return &c.service.address; }, AnyValue{},
        "HOST:PORT where the freeze service listens; empty = a free port of 127.0.0.1"},

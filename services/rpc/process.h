@@ -5,8 +5,8 @@
 
 namespace smartpipe {
 
-/// Blocks SIGTERM and SIGINT, unless the parent ignores them, and returns them, for sigwait and its like. Call it before any thread
-/// starts, so that no other thread receives them.
+/// Blocks SIGTERM and SIGINT, unless the parent ignores them, and returns them, for sigwait and its
+/// like. Call it before any thread starts, so that no other thread receives them.
 sigset_t BlockStopSignals();
 
 /// Tells whoever started the program that it serves: writes "PORT\n" to `ready_fd` and closes it.

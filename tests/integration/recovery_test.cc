@@ -23,10 +23,10 @@ constexpr int64_t kSteps = 128;
 /// Two epochs of 64 steps, boundaries each 8 steps, checkpoints each 12, some in the middle of an
 /// interval. Layers freeze by their statistics, so a lost or doubled report would show.
 std::vector<std::string> Sets(const std::vector<std::string>& more) {
-  std::vector<std::string> sets = {"train.epochs=2",           "data.limit_train=1024",
-                                   "freeze.policy=smartpipe",  "freeze.tau=0.3",
-                                   "freeze.warmup_intervals=1", "freeze.lambda_max=0.3",
-                                   "freeze.interval_steps=8", "checkpoint.every_steps=12"};
+  std::vector<std::string> sets = {
+      "train.epochs=2",          "data.limit_train=1024",     "freeze.policy=smartpipe",
+      "freeze.tau=0.3",          "freeze.warmup_intervals=1", "freeze.lambda_max=0.3",
+      "freeze.interval_steps=8", "checkpoint.every_steps=12"};
   sets.insert(sets.end(), more.begin(), more.end());
   return sets;
 }
@@ -59,7 +59,8 @@ const nlohmann::json& Undisturbed() {
 void ExpectSameResult(TrainRun& run) {
   ASSERT_EQ(run.Wait(), 0) << run.process().output();
   const nlohmann::json summary = run.Summary(), &expected = Undisturbed();
-  for (const char* key : {"weights_sha256", "test_accuracy", "train_loss", "steps", "frozen_layers"}) {
+  for (const char* key :
+       {"weights_sha256", "test_accuracy", "train_loss", "steps", "frozen_layers"}) {
     EXPECT_EQ(summary[key], expected[key]) << key << "\n" << run.process().output();
   }
   EXPECT_EQ(Freezes(summary), Freezes(expected));
@@ -141,8 +142,8 @@ TEST(RecoveryTest, OneLossAfterAnother) {
 TEST(RecoveryTest, TooManyLossesEndTheRunClearly) {
   TrainRun run(Sets({"recovery.max_restarts=1", "train.epochs=100"}));
   KillAfter(run, 10, "--worker-id w0");
-  ASSERT_TRUE(testutil::Eventually([&] { return run.Child("--worker-id w0") > 0; },
-                                   absl::Seconds(20)));
+  ASSERT_TRUE(
+      testutil::Eventually([&] { return run.Child("--worker-id w0") > 0; }, absl::Seconds(20)));
   KillAfter(run, 10, "--worker-id w1");
   EXPECT_EQ(run.Wait(), 1);
   EXPECT_THAT(run.process().output(), HasSubstr("max_restarts"));

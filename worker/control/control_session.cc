@@ -185,7 +185,7 @@ class ControlSessionImpl final : public ControlSession {
   int num_flushing_ ABSL_GUARDED_BY(mutex_) = 0;  // calls that wait for all to be sent
   bool sending_ ABSL_GUARDED_BY(mutex_) = false;
   // The end.
-  absl::Status refused_ ABSL_GUARDED_BY(mutex_);  // why a report was refused, if one was
+  absl::Status refused_ ABSL_GUARDED_BY(mutex_);    // why a report was refused, if one was
   bool finishing_ ABSL_GUARDED_BY(mutex_) = false;  // Finish says this worker's last word
   bool ended_ ABSL_GUARDED_BY(mutex_) = false;
   absl::Status end_ ABSL_GUARDED_BY(mutex_);        // OK = all workers finished
@@ -226,7 +226,8 @@ void ControlSessionImpl::End(const absl::Status& why, const absl::Status& error)
     told = end_;
     on_end = std::exchange(on_end_, nullptr);
     stores = std::exchange(stores_, {});
-    // The answers of our own last calls are still on their way when all workers finished, or stopped.
+    // The answers of our own last calls are still on their way when all workers finished, or
+    // stopped.
     for (grpc::ClientContext* context : pending_) {
       if (!end_.ok() && !finishing_) context->TryCancel();
     }
@@ -367,9 +368,8 @@ absl::Status ControlSessionImpl::KeepVerdict(const v1::Verdict& proto) {
   Lock lock(&mutex_);
   if (over_.has_value() || verdict->boundary < next_verdict_) return absl::OkStatus();
   if (verdict->boundary != next_verdict_) {
-    return absl::InternalError(absl::StrCat("it sent the verdict of boundary ",
-                                            proto.boundary(), " instead of ",
-                                            next_verdict_.value()));
+    return absl::InternalError(absl::StrCat("it sent the verdict of boundary ", proto.boundary(),
+                                            " instead of ", next_verdict_.value()));
   }
   ++next_verdict_;
   verdicts_[verdict->boundary] = *std::move(verdict);
@@ -492,7 +492,15 @@ absl::Status ControlSessionImpl::AnnounceLayers(const std::vector<LayerDescripti
     over_.reset();
   }
   v1::AnnounceLayersResponse response;
-  return Annotate(Call(&Stub::AnnounceLayers, request, &response), "announcing the model's layers");
+  const absl::Time give_up = absl::Now() + patience();
+  while (true) {
+    const absl::Status status = Call(&Stub::AnnounceLayers, request, &response);
+    // A service that was just started again does not know this worker's stream yet.
+    if (!absl::IsNotFound(status) || absl::Now() >= give_up)
+      return Annotate(status, "announcing the model's layers");
+    Lock lock(&mutex_);
+    if (AwaitOver(kRetryPeriod)) return WhyOver();
+  }
 }
 
 absl::Status ControlSessionImpl::WaitReported() {

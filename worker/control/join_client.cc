@@ -24,8 +24,7 @@ bool IsRefusal(const absl::Status& status) {
 }  // namespace
 
 JoinClient::JoinClient(std::shared_ptr<grpc::Channel> channel, Callbacks callbacks)
-    : stub_(v1::FreezeService::NewStub(std::move(channel))),
-      callbacks_(std::move(callbacks)) {}
+    : stub_(v1::FreezeService::NewStub(std::move(channel))), callbacks_(std::move(callbacks)) {}
 
 void JoinClient::Start() {
   thread_ = std::thread([this] { Work(); });

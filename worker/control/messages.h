@@ -28,10 +28,10 @@ struct RunWelcome {
 /// All wanted workers are there.
 struct WorkerAssignment {
   Generation generation;
-  Rank rank;                      // of this worker
-  std::vector<WorkerId> members;  // [rank]
-  Plan plan;                      // in force at first_step
-  Step first_step = {};           // 0, or that of the checkpoint to go on from
+  Rank rank;                          // of this worker
+  std::vector<WorkerId> members;      // [rank]
+  Plan plan;                          // in force at first_step
+  Step first_step = {};               // 0, or that of the checkpoint to go on from
   IntervalIndex first_boundary = {};  // of the first verdict that will come; at most first_step's
 };
 

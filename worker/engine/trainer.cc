@@ -97,8 +97,9 @@ class TrainLoop {
       const absl::Status loaded = LoadLayer(bytes, *runner);
       if (loaded.ok()) continue;
       // Bytes that are not a layer's may be another's next time.
-      return absl::UnavailableError(absl::StrCat("the checkpoint of step ", step.value(), ", layer ",
-                                                 index.value(), ": ", loaded.message()));
+      return absl::UnavailableError(absl::StrCat("the checkpoint of step ", step.value(),
+                                                 ", layer ", index.value(), ": ",
+                                                 loaded.message()));
     }
     Record("load", step, watch);
     return absl::OkStatus();

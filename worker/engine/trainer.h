@@ -29,8 +29,9 @@ struct TrainerOptions {
 /// At each boundary the loop waits for that boundary's verdict (decided an interval ago, so
 /// normally there), switches plans, and goes on. At the end of each interval it reports. Every
 /// shape.checkpoint_steps steps, behind the evaluation if one is due, and after the last one, it
-/// packs its layers for a checkpoint, which changes nothing of them. Never talks to the network itself. Errors: of the transport or
-/// the control plane, with the step where it happened.  Threads: the compute thread.
+/// packs its layers for a checkpoint, which changes nothing of them. Never talks to the network
+/// itself. Errors: of the transport or the control plane, with the step where it happened. Threads:
+/// the compute thread.
 absl::StatusOr<WorkerResult> Train(const TrainerOptions& options, ControlPlane& control);
 
 }  // namespace smartpipe

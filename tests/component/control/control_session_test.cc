@@ -93,8 +93,7 @@ absl::Status PlayWorker(ControlSession& session, int rank) {
   }
   if (rank == 1)
     session.ReportEvaluation({.step = Step(40), .accuracy = 0.9, .loss = 0.3, .seconds = 1});
-  return session.Finish(
-      {.train_s = 4, .weights_sha256 = rank == 1 ? std::string(64, 'a') : ""});
+  return session.Finish({.train_s = 4, .weights_sha256 = rank == 1 ? std::string(64, 'a') : ""});
 }
 
 TEST(ControlSession, LivesThroughAWholeRun) {

@@ -73,7 +73,8 @@ TEST_F(FreezeServiceProcess, LeavesTheRunAsItIsOnSigterm) {
   Process again(Argv({"--ready-fd", "1"}));
   const auto stub = v1::FreezeService::NewStub(Channel(Address(again)));
   v1::GetRunResponse response;
-  EXPECT_TRUE(CallStub(*stub, &v1::FreezeService::Stub::GetRun, v1::GetRunRequest(), &response).ok());
+  EXPECT_TRUE(
+      CallStub(*stub, &v1::FreezeService::Stub::GetRun, v1::GetRunRequest(), &response).ok());
   EXPECT_EQ(response.run().state(), v1::RUN_STATE_RUNNING);
   EXPECT_EQ(response.run().generation(), 1);
 }

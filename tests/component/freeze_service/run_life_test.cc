@@ -141,8 +141,7 @@ TEST_P(RunLife, ALostWorkerEndsTheGenerationAtOnceAndIsNamed) {
   StartedRun run(Channel());
   const absl::Time start = absl::Now();
   run.w1.Break();
-  const v1::EndOfGeneration end =
-      run.w0.NextBut(v1::JoinResponse::kVerdict).end_of_generation();
+  const v1::EndOfGeneration end = run.w0.NextBut(v1::JoinResponse::kVerdict).end_of_generation();
   EXPECT_LT(absl::Now() - start, absl::Seconds(1));
   EXPECT_EQ(end.generation(), 1);
   EXPECT_THAT(end.reason(), HasSubstr("w1"));

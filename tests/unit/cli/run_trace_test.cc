@@ -52,6 +52,27 @@ TEST_F(LoadRunTraceTest, AWholeRun) {
   EXPECT_THAT(run->notes, ElementsAre(HasSubstr("decisions.jsonl is missing")));
 }
 
+TEST_F(LoadRunTraceTest, TheNewestGenerationCounts) {
+  const std::string older =
+      absl::StrReplaceAll(ReadFile(Trace(1)), {{"\"worker\":\"w1\"", "\"worker\":\"w2\""},
+                                               {"\"rank\":1", "\"rank\":2"},
+                                               {"\"generation\":1", "\"generation\":0"}});
+  WriteFile(dir_.File("trace-w2.jsonl"), older);
+  WriteFile(dir_.File("decisions.jsonl"),
+            R"({"type": "verdict", "step": 0, "reason": "first"}
+{"type": "verdict", "step": 20, "reason": "of generation 0"}
+{"type": "end_generation", "generation": 0}
+{"type": "verdict", "step": 0, "reason": "anew"}
+)");
+  const absl::StatusOr<RunTrace> run = LoadRunTrace(dir_.path());
+  ASSERT_TRUE(run.ok()) << run.status();
+  EXPECT_THAT(run->workers, SizeIs(2));
+  EXPECT_THAT(run->notes, ElementsAre(HasSubstr("trace-w2.jsonl is of generation 0, not of 1")));
+  ASSERT_THAT(run->decisions, SizeIs(2));
+  EXPECT_EQ(run->decisions[0].reason, "anew");
+  EXPECT_EQ(run->decisions[1].reason, "of generation 0");
+}
+
 TEST_F(LoadRunTraceTest, AKilledRun) {
   std::string text = ReadFile(Trace(1));
   text.resize(text.size() - 20);

@@ -343,7 +343,7 @@ class Fuzzer {
   Dice dice_;
   CoordinatorOptions first_options_, options_;
   RunLength length_;
-  int64_t first_boundary_ = 0;                    // of the newest generation
+  int64_t first_boundary_ = 0;                     // of the newest generation
   std::map<IntervalIndex, LayerIndex> frontiers_;  // as decided first
   int32_t num_layers_ = 0;
   std::vector<LayerInfo> layers_;

@@ -2,7 +2,8 @@
 //
 //   run KEY=VALUE...    a new run. Config: stages microbatches schedule cuts statistic policy tau
 //                       lambda warmup hits min_trainable fixed plan (step:frontier,...) rebalance
-//                       min_gain recovery restarts. Length: steps epoch interval. Model: layers (a number).
+//                       min_gain recovery restarts. Length: steps epoch interval. Model: layers (a
+//                       number).
 //   layer I f=MS d=MS w=MS state=BYTES name=N
 //                       changes a layer from now on, in joins and in reports
 //   join ID [incarnation=N] [steps=N] [layers=N] [speed=X] [rename=I] [state=BYTES of layer 0]

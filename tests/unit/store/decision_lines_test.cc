@@ -46,10 +46,11 @@ TEST(DecisionJson, StartAndEnd) {
   StartGeneration start{Generation(1), {WorkerId("w0"), WorkerId("w1")}, {}};
   start.plan.cuts = {LayerIndex(4)};
   start.plan.schedule = "1f1b";
-  EXPECT_EQ(DecisionJson(0, absl::UnixEpoch(), start),
-            R"({"sequence":0,"time":"1970-01-01T00:00:00.000000Z","type":"start_generation",)"
-            R"("generation":1,"step":0,"members":["w0","w1"],"plan_epoch":0,"frontier":0,"cuts":[4],)"
-            R"("schedule":"1f1b"})");
+  EXPECT_EQ(
+      DecisionJson(0, absl::UnixEpoch(), start),
+      R"({"sequence":0,"time":"1970-01-01T00:00:00.000000Z","type":"start_generation",)"
+      R"("generation":1,"step":0,"members":["w0","w1"],"plan_epoch":0,"frontier":0,"cuts":[4],)"
+      R"("schedule":"1f1b"})");
   EXPECT_EQ(
       DecisionJson(2, absl::UnixEpoch(), EndGeneration{Generation(1), "w1 was lost"}),
       R"({"sequence":2,"time":"1970-01-01T00:00:00.000000Z","type":"end_generation","generation":1,)"
