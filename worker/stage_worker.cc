@@ -170,13 +170,14 @@ std::shared_ptr<CheckpointUploader> MakeUploader(const Checkpoints& checkpoints,
 Watchdog::Options WatchdogOptions(const StageWorkerOptions& options, const RunWelcome& welcome,
                                   const RunConfig& config, const WorkerAssignment& assignment,
                                   const std::shared_ptr<const Position>& position,
+                                  ControlSession& session,
                                   std::function<void(const absl::Status&)> abort) {
   return {.patience = absl::Seconds(config.watchdog_s),
           .position = position,
           .dump_path = absl::StrCat(welcome.run_dir, "/dumps/", options.worker.value(),
                                     "-generation-", assignment.generation.value(), ".txt"),
           .describe =
-              [position, assignment, worker = options.worker] {
+              [position, assignment, &session, worker = options.worker] {
                 const int peer = position->peer();
                 return absl::StrCat(
                     "worker ", worker.value(), ", generation ", assignment.generation.value(),
@@ -187,7 +188,8 @@ Watchdog::Options WatchdogOptions(const StageWorkerOptions& options, const RunWe
                                             assignment.members[peer].value(), ")\n"),
                     "plan ", assignment.plan.plan_epoch.value(),
                     " at the generation's start, cuts ",
-                    absl::StrJoin(assignment.plan.cuts, " ", absl::StreamFormatter()));
+                    absl::StrJoin(assignment.plan.cuts, " ", absl::StreamFormatter()), "\n",
+                    session.DescribeQueues());
               },
           .on_stuck = std::move(abort)};
 }
@@ -226,7 +228,7 @@ absl::StatusOr<WorkerResult> RunGeneration(const StageWorkerOptions& options,
     if (uploader != nullptr) uploader->Cancel();
   };
   const auto watchdog = std::make_shared<Watchdog>(
-      WatchdogOptions(options, welcome, bench.config, assignment, position, abort));
+      WatchdogOptions(options, welcome, bench.config, assignment, position, session, abort));
   // Held by this function only: its end means that the compute thread has left.
   session.OnEnd([abort, weak = std::weak_ptr<Watchdog>(watchdog)](const absl::Status& why) {
     if (why.ok()) return;

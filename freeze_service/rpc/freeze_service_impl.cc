@@ -2,9 +2,12 @@
 #include "freeze_service/rpc/freeze_service_impl.h"
 
 #include <algorithm>
+#include <filesystem>
+#include <system_error>
 #include <utility>
 #include <variant>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "freeze_service/rpc/codec.h"
@@ -192,8 +195,20 @@ void FreezeServiceImpl::SendAssignment(JoinStream& stream, Rank rank) {
   stream.Send(std::move(message));
 }
 
+void FreezeServiceImpl::WriteDump(const EndGeneration& end) {
+  const std::string folder = options_.run_dir + "/dumps";
+  std::error_code error;
+  std::filesystem::create_directories(folder, error);
+  const absl::Status written = WriteFileAtomically(
+      absl::StrCat(folder, "/freeze_service-generation-", end.generation.value(), ".txt"),
+      absl::StrCat(end.reason, "\n\n", coordinator_->Dump()));
+  if (!written.ok()) LogWarning("no dump is written: ", written.message());
+}
+
 void FreezeServiceImpl::Publish(const EndGeneration& end) {
   LogWarning("generation ", end.generation.value(), " ends: ", end.reason);
+  // The workers write theirs when they hear of it.
+  if (absl::StrContains(end.reason, "watchdog: ")) WriteDump(end);
   keys_.Open(end.generation + 1);
   ended_workers_.clear();
   absent_.clear();

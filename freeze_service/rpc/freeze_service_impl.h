@@ -124,6 +124,8 @@ class FreezeServiceImpl final
   void Publish(const StartGeneration& start) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Publish(const Verdict& verdict) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Publish(const EndGeneration& end) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  /// The core's state, beside what the workers write of theirs.
+  void WriteDump(const EndGeneration& end) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Publish(const EndRun& end) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void SendToAll(const v1::JoinResponse& message) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   /// The measured costs so far, for `smartpipe plan`; a failure is only logged.

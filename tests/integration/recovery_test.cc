@@ -128,6 +128,9 @@ TEST(RecoveryTest, AWatchdogSaysWhatItWaitsForAndTheRunGoesOn) {
   const std::string dump = testutil::ReadFile(run.run_dir() + "/dumps/w0-generation-1.txt");
   EXPECT_THAT(dump, HasSubstr("worker w0, generation 1, rank 0 of 2"));
   EXPECT_THAT(dump, HasSubstr("(w1)")) << "it names whom it waits for";
+  EXPECT_THAT(dump, HasSubstr("not sent: "));
+  EXPECT_THAT(testutil::ReadFile(run.run_dir() + "/dumps/freeze_service-generation-1.txt"),
+              HasSubstr("boundary 0 step 0"));
 }
 
 TEST(RecoveryTest, OneLossAfterAnother) {

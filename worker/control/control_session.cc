@@ -86,6 +86,12 @@ class ControlSessionImpl final : public ControlSession {
   absl::Status WaitReported() override;
   absl::Status Finish(const WorkerResult& result) override;
   absl::Status LeaveGeneration(const absl::Status& why) override;
+  std::string DescribeQueues() override {
+    Lock lock(&mutex_);
+    return absl::StrCat("not sent: ", reports_.size(), " reports, ", steps_.size(), " steps, ",
+                        evaluations_.size(), " evaluations; next verdict is that of boundary ",
+                        next_verdict_.value(), ", asked for ", newest_asked_.value());
+  }
   bool generation_over() override {
     Lock lock(&mutex_);
     return over_.has_value() && !ended_;
