@@ -35,6 +35,8 @@ namespace {
 constexpr absl::Duration kTransferTimeoutMin = absl::Minutes(10);
 // For what is still to be stored of the last checkpoint.
 constexpr absl::Duration kUploadPatience = absl::Minutes(2);
+// A call that was refused may be the first sign of a generation that ends.
+constexpr absl::Duration kEchoPatience = absl::Milliseconds(500);
 constexpr char kOutOfMemoryCure[] =
     "use a smaller train.batch_size, more train.microbatches or more stages";
 
@@ -279,7 +281,7 @@ absl::Status RunSession(const StageWorkerOptions& options, ControlSession& sessi
       if (finished.ok() || !session.generation_over()) return finished;
     } else if (session.WaitEnd(absl::ZeroDuration()).ok()) {
       return absl::OkStatus();  // this worker's part was done by the one that it replaces
-    } else if (session.generation_over()) {
+    } else if (session.generation_over(kEchoPatience)) {
       LogInfo("left the generation: ", result.status().message());
     } else if (IsOutsideFault(result.status())) {
       SP_RETURN_IF_ERROR(session.LeaveGeneration(result.status()));

@@ -209,7 +209,7 @@ void FreezeServiceImpl::Publish(const EndGeneration& end) {
   LogWarning("generation ", end.generation.value(), " ends: ", end.reason);
   // The workers write theirs when they hear of it.
   if (absl::StrContains(end.reason, "watchdog: ")) WriteDump(end);
-  keys_.Open(end.generation + 1);
+  keys_.Close(absl::StrCat("generation ", end.generation.value(), " ended: ", end.reason));
   ended_workers_.clear();
   absent_.clear();
   waiting_message_.clear();

@@ -61,6 +61,7 @@ bool HasAll(const std::map<std::string, std::string>& values,
 void KeyValueSpace::Open(Generation generation) {
   absl::MutexLock lock(&mutex_);
   generation_ = generation;
+  closed_why_.clear();
   values_.clear();
   num_bytes_ = 0;
   changed_.SignalAll();

@@ -25,7 +25,7 @@ class KeyValueSpace {
  public:
   /// Drops all keys; from now on only `generation` is served.
   void Open(Generation generation);
-  /// Ends every waiting and later call with FAILED_PRECONDITION and `why`.
+  /// Ends every waiting call, and every later one until Open, with FAILED_PRECONDITION and `why`.
   void Close(const std::string& why);
 
   absl::Status Set(Generation generation, const std::string& key, const std::string& value);

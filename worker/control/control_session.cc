@@ -92,8 +92,9 @@ class ControlSessionImpl final : public ControlSession {
                         evaluations_.size(), " evaluations; next verdict is that of boundary ",
                         next_verdict_.value(), ", asked for ", newest_asked_.value());
   }
-  bool generation_over() override {
+  bool generation_over(absl::Duration wait) override {
     Lock lock(&mutex_);
+    AwaitOver(wait);
     return over_.has_value() && !ended_;
   }
   void Fail(const absl::Status& why) override;

@@ -96,8 +96,8 @@ class ControlSession : public ControlPlane {
   /// telling the service `why` if it does not know yet. Then AnnounceLayers may be called.  Errors:
   /// the end.
   virtual absl::Status LeaveGeneration(const absl::Status& why) = 0;
-  /// True when the generation is over but the run is not.
-  virtual bool generation_over() = 0;
+  /// True when the generation is over but the run is not, or will be within `wait`.
+  virtual bool generation_over(absl::Duration wait = absl::ZeroDuration()) = 0;
   /// What is not sent yet and what was heard last, for people.
   virtual std::string DescribeQueues() = 0;
   /// Tells that this worker failed; best effort, at most 2 s. What is queued is dropped.

@@ -56,6 +56,7 @@ TEST_F(LoadRunTraceTest, TheNewestGenerationCounts) {
   const std::string older =
       absl::StrReplaceAll(ReadFile(Trace(1)), {{"\"worker\":\"w1\"", "\"worker\":\"w2\""},
                                                {"\"rank\":1", "\"rank\":2"},
+                                               {"\"num_ranks\":2", "\"num_ranks\":3"},
                                                {"\"generation\":1", "\"generation\":0"}});
   WriteFile(dir_.File("trace-w2.jsonl"), older);
   WriteFile(dir_.File("decisions.jsonl"),
