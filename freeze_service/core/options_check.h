@@ -1,0 +1,15 @@
+// Whether a run's options make sense, before anything is known of its model.
+#pragma once
+
+#include "absl/status/status.h"
+#include "freeze_service/core/coordinator.h"
+#include "freeze_service/core/events.h"
+
+namespace smartpipe {
+
+/// Errors: INVALID_ARGUMENT naming the config key, its value and its range.  Threads: pure.
+absl::Status CheckExecution(const ExecutionOptions& options);
+/// The same of all options but the policy's.
+absl::Status CheckOptions(const CoordinatorOptions& options);
+
+}  // namespace smartpipe
