@@ -104,7 +104,8 @@ int TrainCommand(const TrainArguments& arguments) {
   if (const absl::Status status = CheckSummary(arguments); !status.ok())
     return Fail(status, kExitUsage);
   if (arguments.resume == kResumeAuto && HoldsFinishedRun(arguments.run_dir)) {
-    return TellFinished(arguments);
+    const absl::Status same = CheckSameRun(arguments.run_dir, checked->config);
+    return same.ok() ? TellFinished(arguments) : Fail(same, kExitUsage);
   }
   const absl::StatusOr<std::string> resume = FindResume(arguments, checked->config);
   if (!resume.ok()) return Fail(resume.status(), kExitUsage);

@@ -123,7 +123,9 @@ std::vector<std::string> Launcher::StartAgain() {
   while (!restarts_.empty() && restarts_.front() < now - absl::Hours(1)) restarts_.pop_front();
   for (; num_exits_seen_ < children_->exits().size(); ++num_exits_seen_) {
     const ChildExit exit = children_->exits()[num_exits_seen_];
-    if (exit.signal == 0 || is_used_up()) continue;
+    // A service that was told to stop left the run as it is.
+    const bool was_told = exit.ok() && IsService(exit.name);
+    if ((exit.signal == 0 && !was_told) || is_used_up()) continue;
     if (!Start(exit.name).ok()) continue;  // its end is a failure, then
     restarts_.push_back(now);
     replaced_.insert(num_exits_seen_);

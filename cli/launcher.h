@@ -61,7 +61,8 @@ class Launcher {
 
   int stop_signal() const { return children_->stop_signal(); }
   int num_stop_signals() const { return children_->num_stop_signals(); }
-  /// Starts again what was killed by a signal since the last call, services on the same port, as
+  /// Starts again what was killed by a signal since the last call, and services that were told to
+  /// stop, on the same port, as
   /// often as max_restarts allows; beyond it a killed process is a failure. Returns a sentence for
   /// each that was started.
   std::vector<std::string> StartAgain();

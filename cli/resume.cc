@@ -1,5 +1,10 @@
 #include "cli/resume.h"
 
+#include <fcntl.h>
+#include <sys/file.h>
+#include <unistd.h>
+
+#include <cerrno>
 #include <filesystem>
 #include <system_error>
 #include <vector>
@@ -41,6 +46,19 @@ absl::Status CheckStep(const std::string& run_dir, const std::string& resume) {
       "; 0 is the start"));
 }
 
+// The freeze service holds a lock on the folder of its run.
+absl::Status CheckUnserved(const std::string& run_dir) {
+  const int fd = open(run_dir.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (fd < 0) return absl::OkStatus();  // what reads it says why
+  const bool is_served = flock(fd, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK;
+  close(fd);
+  if (!is_served) return absl::OkStatus();
+  return absl::FailedPreconditionError(
+      absl::StrCat("the run in ", run_dir,
+                   " is going on in another process; let it, or stop that one first. Nothing was "
+                   "started"));
+}
+
 }  // namespace
 
 absl::Status CheckResumeWord(const std::string& resume) {
@@ -67,28 +85,30 @@ std::optional<Step> NewestCheckpoint(const std::string& run_dir) {
   return steps.empty() ? std::nullopt : std::optional(steps.back());
 }
 
-absl::Status PrepareResume(const std::string& run_dir, const RunConfig& config,
-                           const std::string& resume) {
-  const std::string path = run_dir + "/config.toml";
-  const absl::StatusOr<std::string> recorded = ReadSmallFile(path, limits::kConfigBytesMax);
+absl::Status CheckSameRun(const std::string& run_dir, const RunConfig& config) {
+  const absl::StatusOr<std::string> recorded =
+      ReadSmallFile(run_dir + "/config.toml", limits::kConfigBytesMax);
   if (!recorded.ok()) {
     return absl::FailedPreconditionError(
         absl::StrCat(run_dir, " holds no run to go on with: ", recorded.status().message()));
   }
-  const std::string toml = ToToml(config);
   const std::string difference =
-      DifferenceOf({.config_toml = *recorded}, {.config_toml = toml}, Resuming::kYes);
-  if (!difference.empty()) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        "the run in ", run_dir, " cannot go on with this config: ", difference,
-        "; only pipeline, rebalance, worker, tls, log and address keys may change. Give the "
-        "recorded value, or start a new run in another folder"));
-  }
+      DifferenceOf({.config_toml = *recorded}, {.config_toml = ToToml(config)}, Resuming::kYes);
+  if (difference.empty()) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrCat(
+      "the run in ", run_dir, " cannot go on with this config: ", difference,
+      "; only pipeline, rebalance, worker, tls, log and address keys may change. Give the "
+      "recorded value, or start a new run in another folder"));
+}
+
+absl::Status PrepareResume(const std::string& run_dir, const RunConfig& config,
+                           const std::string& resume) {
+  SP_RETURN_IF_ERROR(CheckSameRun(run_dir, config));
   SP_RETURN_IF_ERROR(CheckStep(run_dir, resume));
+  SP_RETURN_IF_ERROR(CheckUnserved(run_dir));
   std::error_code error;
   std::filesystem::create_directories(run_dir + "/logs", error);
-  std::filesystem::remove(run_dir + "/summary.json", error);
-  return WriteFileAtomically(path, toml);
+  return WriteFileAtomically(run_dir + "/config.toml", ToToml(config));
 }
 
 }  // namespace smartpipe

@@ -26,9 +26,14 @@ bool HoldsFinishedRun(const std::string& run_dir);
 /// Step of the newest complete checkpoint; nothing if there is none.
 std::optional<Step> NewestCheckpoint(const std::string& run_dir);
 
-/// Makes a run directory ready to go on with `config`, which replaces its config.toml.
+/// Whether the run may go on with `config`.
 /// Errors: INVALID_ARGUMENT naming a key that must not change; FAILED_PRECONDITION when it holds no
-/// run, or no complete checkpoint of the step that `resume` names.
+/// run.
+absl::Status CheckSameRun(const std::string& run_dir, const RunConfig& config);
+
+/// Makes a run directory ready to go on with `config`, which replaces its config.toml.
+/// Errors: as CheckSameRun; FAILED_PRECONDITION also when the run goes on in another process, or
+/// has no complete checkpoint of the step that `resume` names.
 absl::Status PrepareResume(const std::string& run_dir, const RunConfig& config,
                            const std::string& resume);
 

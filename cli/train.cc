@@ -127,6 +127,13 @@ class LocalRun {
     }
   }
 
+  // That of a finished run, once it really goes on from an earlier step.
+  void ForgetOldSummary() {
+    if (resume_.empty() || monitor_->run().state() != v1::RUN_STATE_RUNNING) return;
+    std::error_code ignored;
+    std::filesystem::remove(run_dir_ + "/summary.json", ignored);
+  }
+
   // Until the run is finished, all is known of it and all workers have gone.
   absl::Status Watch() {
     absl::Time deadline = absl::InfiniteFuture();
@@ -136,6 +143,10 @@ class LocalRun {
       const absl::Time now = absl::Now();
       if (!monitor_->finished()) monitor_->Poll(now);
       SP_RETURN_IF_ERROR(ActOnStop());
+      ForgetOldSummary();
+      // A generation that breaks while the run stops has no boundary to stop at any more.
+      if (stopping_ && monitor_->run().state() == v1::RUN_STATE_WAITING)
+        return absl::CancelledError("stopped");
       if (monitor_->finished()) {  // whatever ends now, or does not, the results are there
         if (launcher_->workers_done()) return absl::OkStatus();
         deadline = std::min(deadline, now + kExitPatience);

@@ -173,7 +173,13 @@ void ProgressLog::Fill(v1::Run& run, const Length& length) const {
     loss_sum += entry.loss;
     ++num_losses;
   }
-  if (num_losses > 0) run.set_train_loss(loss_sum / static_cast<double>(num_losses));
+  // Lines of the file that were lost leave no mean.
+  const bool is_whole = steps_done_ < length.num_steps ||
+                        num_losses == std::min(length.num_steps, length.steps_per_epoch);
+  if (num_losses > 0) {
+    run.set_train_loss(is_whole ? loss_sum / static_cast<double>(num_losses)
+                                : std::numeric_limits<double>::quiet_NaN());
+  }
   run.set_step_seconds(step_seconds_);
   double seconds = 0;
   int64_t num_steps = 0;

@@ -7,6 +7,7 @@
 #include <fstream>
 #include <memory>
 #include <optional>
+#include <system_error>
 #include <utility>
 
 #include "absl/status/statusor.h"
@@ -17,6 +18,7 @@
 #include "freeze_service/rpc/freeze_service_impl.h"
 #include "freeze_service/store/decision_store.h"
 #include "freeze_service/store/restore.h"
+#include "services/base/files.h"
 #include "services/base/limits.h"
 #include "services/base/status_macros.h"
 #include "services/base/text.h"
@@ -65,6 +67,20 @@ absl::StatusOr<std::optional<Step>> ParseResume(const std::string& resume) {
       absl::StrCat("--resume is \"", resume, "\"; give auto or the step of a checkpoint"));
 }
 
+// The name under which the run's checkpoints are kept. It stays when the folder is renamed or
+// copied.
+absl::StatusOr<std::string> RunIdOf(const std::filesystem::path& run_dir) {
+  const std::string path = run_dir / "run_id";
+  std::string id;
+  if (std::ifstream file(path); file) std::getline(file, id);
+  if (!id.empty() && id.size() <= 255 && IsUtf8(id)) return id;
+  std::error_code error;
+  id = std::filesystem::canonical(run_dir, error).filename().string();
+  if (id.empty() || id.find('\n') != std::string::npos) id = "run";
+  SP_RETURN_IF_ERROR(WriteFileAtomically(path, id + "\n"));
+  return id;
+}
+
 }  // namespace
 
 absl::Status Serve(const ServeOptions& options, const sigset_t& stop_signals) {
@@ -86,7 +102,8 @@ absl::Status Serve(const ServeOptions& options, const sigset_t& stop_signals) {
                       MakeCoordinatorOptions(opened.first_settings));
   SP_ASSIGN_OR_RETURN(auto coordinator, RestoreCoordinator(at_start, *opened.store));
   const SystemClock clock;
-  const FreezeServiceImpl::Options service_options{.run_id = run_dir.filename(),
+  SP_ASSIGN_OR_RETURN(const std::string run_id, RunIdOf(run_dir));
+  const FreezeServiceImpl::Options service_options{.run_id = run_id,
                                                    .config_toml = settings.config_toml,
                                                    .run_dir = run_dir,
                                                    .metrics_path = run_dir / "metrics.jsonl",
@@ -105,7 +122,7 @@ absl::Status Serve(const ServeOptions& options, const sigset_t& stop_signals) {
   server_options.insecure = options.insecure;
   SP_ASSIGN_OR_RETURN(auto server,
                       StartServer(server_options, {{FreezeServiceImpl::kName, service.get()}}));
-  LogInfo("serving run ", run_dir.filename().string(), " on ", server->address());
+  LogInfo("serving run ", run_id, " on ", server->address());
   AnnouncePort(options.ready_fd, server->port());
   const absl::Status status = WaitForEnd(*service, stop_signals, options.linger_s);
   server->Shutdown(absl::Seconds(1));

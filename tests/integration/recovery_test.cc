@@ -2,6 +2,7 @@
 // undisturbed run.
 #include <signal.h>
 
+#include <filesystem>
 #include <memory>
 #include <string>
 #include <vector>
@@ -187,6 +188,28 @@ TEST(ResumeTest, CtrlCStopsBehindACheckpoint) {
   TrainRun run(Sets({"pipeline.stages=1"}), dir.File("run"), "auto");
   ExpectSameResult(run);
   EXPECT_EQ(run.Summary()["resumed_from_step"], stopped_at);
+}
+
+TEST(ResumeTest, InAFolderThatWasRenamedAndNeverBesideARunThatGoesOn) {
+  testutil::TempDir dir;
+  {
+    TrainRun run(Sets({}), dir.File("run"));
+    ASSERT_TRUE(run.WaitForSteps(20)) << run.process().output();
+    const std::string config = testutil::ReadFile(dir.File("run/config.toml"));
+    TrainRun second(Sets({"pipeline.stages=4"}), dir.File("run"), "auto");
+    EXPECT_EQ(second.Wait(), 2);
+    EXPECT_THAT(second.process().output(), HasSubstr("is going on in another process"));
+    EXPECT_EQ(testutil::ReadFile(dir.File("run/config.toml")), config);
+    kill(run.process().pid(), SIGINT);
+    EXPECT_EQ(run.Wait(), 130) << run.process().output();
+  }
+  std::filesystem::rename(dir.File("run"), dir.File("other"));
+  TrainRun run(Sets({}), dir.File("other"), "auto");
+  ExpectSameResult(run);
+  EXPECT_THAT(run.Summary()["resumed_from_step"], Gt(0));
+  TrainRun changed(Sets({"train.seed=12"}), dir.File("other"), "auto");
+  EXPECT_EQ(changed.Wait(), 2);
+  EXPECT_THAT(changed.process().output(), HasSubstr("train.seed = 11 was recorded"));
 }
 
 TEST(ResumeTest, FromAGivenStepAndOnlyFromOneThatIsThere) {
