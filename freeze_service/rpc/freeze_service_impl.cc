@@ -279,14 +279,10 @@ absl::Status FreezeServiceImpl::MakeRoom(const WorkerId& worker, int64_t incarna
         ToGrpcStatus(absl::AbortedError("the worker has opened another stream")));
     members_.erase(open);
   }
-  const std::optional<int64_t> known = MemberIncarnation(worker);
+  const std::optional<int64_t> known = coordinator_->MemberIncarnation(worker);
   if (!known || *known == incarnation || ended_workers_.contains(worker)) return absl::OkStatus();
   Lose(worker, *known, "another process has taken its place");
   return CheckNotEnded();
-}
-
-std::optional<int64_t> FreezeServiceImpl::MemberIncarnation(const WorkerId& worker) const {
-  return coordinator_->MemberIncarnation(worker);
 }
 
 absl::Status FreezeServiceImpl::AddStream(const std::shared_ptr<JoinStream>& stream,
@@ -306,7 +302,7 @@ absl::Status FreezeServiceImpl::AddStream(const std::shared_ptr<JoinStream>& str
         absl::StrCat(limits::kWorkersMax, " workers are connected; that is the limit"));
   }
   const bool is_running = coordinator_->state() == RunState::kRunning;
-  const bool has_joined = MemberIncarnation(worker) == request.incarnation();
+  const bool has_joined = coordinator_->MemberIncarnation(worker) == request.incarnation();
   members_[worker] = {.stream = stream, .announced = has_joined};
   absent_.erase(worker);
   if (!is_running) ended_workers_.erase(worker);

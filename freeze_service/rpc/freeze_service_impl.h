@@ -144,9 +144,6 @@ class FreezeServiceImpl final
   void SendAssignment(JoinStream& stream, Rank rank) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Lose(const WorkerId& worker, int64_t incarnation, const std::string& how)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  /// Incarnation of the worker that the coordinator knows; nothing if it is no member.
-  std::optional<int64_t> MemberIncarnation(const WorkerId& worker) const
-      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   ProgressLog::Length progress_length() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void OnStreamBroken(JoinStream& stream) ABSL_LOCKS_EXCLUDED(mutex_);
   absl::Status TakeEndWorker(const v1::EndWorkerRequest& request)

@@ -373,7 +373,7 @@ absl::Status ControlSessionImpl::KeepVerdict(const v1::Verdict& proto) {
   absl::StatusOr<WorkerVerdict> verdict = DecodeWorkerVerdict(proto);
   if (!verdict.ok()) return verdict.status();
   Lock lock(&mutex_);
-  if (over_.has_value() || verdict->boundary < next_verdict_) return absl::OkStatus();
+  if (verdict->boundary < next_verdict_) return absl::OkStatus();
   if (verdict->boundary != next_verdict_) {
     return absl::InternalError(absl::StrCat("it sent the verdict of boundary ", proto.boundary(),
                                             " instead of ", next_verdict_.value()));
