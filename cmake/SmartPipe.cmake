@@ -10,7 +10,7 @@
 #       unit scenario component integration numeric fuzz. SERIAL: never beside another test.
 #       BINARIES: programs that the test starts (built before it). Its test cases are counted from
 #       the JSON file it writes to build/test-results/.
-#   smartpipe_script_test(NAME n COMMAND... LABELS kind [TIMEOUT seconds] [SERIAL])
+#   smartpipe_script_test(NAME n COMMAND... LABELS kind [TIMEOUT seconds] [SERIAL] [BINARIES b...])
 #       any other program as one test case; exit code 77 means skipped.
 #
 # DEPS: `base` and `smartpipe::base` are the same; everything else is a full CMake target name
@@ -186,11 +186,15 @@ function(smartpipe_test)
 endfunction()
 
 function(smartpipe_script_test)
-  cmake_parse_arguments(PARSE_ARGV 0 arg "SERIAL" "NAME;TIMEOUT;PROCESSORS" "COMMAND;LABELS;ENV")
+  cmake_parse_arguments(PARSE_ARGV 0 arg "SERIAL" "NAME;TIMEOUT;PROCESSORS" "COMMAND;LABELS;BINARIES;ENV")
   if(arg_UNPARSED_ARGUMENTS)
     message(FATAL_ERROR "smartpipe_script_test(${arg_NAME}): unknown arguments ${arg_UNPARSED_ARGUMENTS}")
   endif()
   _smartpipe_check_labels("${arg_NAME}" ${arg_LABELS})
+  _smartpipe_complete(complete "test ${arg_NAME}" PROGRAMS ${arg_BINARIES})
+  if(NOT complete)
+    return()
+  endif()
   add_test(NAME ${arg_NAME} COMMAND ${arg_COMMAND})
   _smartpipe_test_properties()
 endfunction()
