@@ -12,6 +12,9 @@
 #include "cli/checkpoints_command.h"
 #include "cli/commands.h"
 #include "cli/complaint.h"
+#include "cli/completion_command.h"
+#include "cli/ctl_command.h"
+#include "cli/doctor_command.h"
 #include "cli/eval_command.h"
 #include "cli/explain_command.h"
 #include "cli/export_command.h"
@@ -20,7 +23,9 @@
 #include "cli/replay_command.h"
 #include "cli/simulate_command.h"
 #include "cli/timeline_command.h"
+#include "cli/top_command.h"
 #include "cli/usage.h"
+#include "cli/view_commands.h"
 #include "pipeline/schedule.h"
 #include "services/base/version.h"
 
@@ -34,6 +39,8 @@ constexpr char kExamples[] = R"(Examples:
   smartpipe timeline runs/fixed --svg pipeline.svg --perfetto pipeline.json
   smartpipe replay runs/fixed
   smartpipe checkpoints runs/fixed
+  smartpipe top runs/fixed
+  smartpipe ctl freeze runs/fixed 3 --dry-run
   smartpipe export runs/fixed -o model.safetensors
   smartpipe eval runs/fixed
   smartpipe config check my.toml
@@ -216,6 +223,18 @@ int main(int argc, char** argv) {
   std::string keys_prefix;
   keys->add_option("PREFIX", keys_prefix, "only keys that begin so, like freeze")->type_name("");
   keys->footer(kKeysFooter);
+  smartpipe::ViewArguments status_arguments, layers_arguments, decisions_arguments;
+  CLI::App* status = smartpipe::AddStatusCommand(app, status_arguments);
+  smartpipe::TopArguments top_arguments;
+  CLI::App* top = smartpipe::AddTopCommand(app, top_arguments);
+  CLI::App* layers = smartpipe::AddLayersCommand(app, layers_arguments);
+  CLI::App* decisions = smartpipe::AddDecisionsCommand(app, decisions_arguments);
+  smartpipe::CtlArguments ctl_arguments;
+  CLI::App* ctl = smartpipe::AddCtlCommand(app, ctl_arguments);
+  smartpipe::DoctorArguments doctor_arguments;
+  CLI::App* doctor = smartpipe::AddDoctorCommand(app, doctor_arguments);
+  std::string shell;
+  CLI::App* completion = smartpipe::AddCompletionCommand(app, shell);
   smartpipe::SimulateArguments simulate_arguments;
   CLI::App* simulate = smartpipe::AddSimulateCommand(app, simulate_arguments);
   smartpipe::PlanArguments plan_arguments;
@@ -253,6 +272,16 @@ int main(int argc, char** argv) {
       return smartpipe::ConfigCheckCommand(arguments.config_path, arguments.sets);
     if (show->parsed()) return smartpipe::ConfigShowCommand(arguments.config_path, arguments.sets);
     if (keys->parsed()) return smartpipe::ConfigKeysCommand(keys_prefix);
+    if (status->parsed()) return smartpipe::StatusCommand(status_arguments);
+    if (top->parsed()) return smartpipe::TopCommand(top_arguments);
+    if (layers->parsed()) return smartpipe::LayersCommand(layers_arguments);
+    if (decisions->parsed()) return smartpipe::DecisionsCommand(decisions_arguments);
+    if (ctl->parsed()) return smartpipe::CtlCommand(*ctl, ctl_arguments);
+    if (doctor->parsed()) return smartpipe::DoctorCommand(doctor_arguments);
+    if (completion->parsed()) {
+      std::cout << smartpipe::CompletionScript(app, shell);
+      return smartpipe::kExitFinished;
+    }
     if (simulate->parsed()) return smartpipe::SimulateCommand(simulate_arguments);
     if (plan->parsed()) return smartpipe::PlanCommand(plan_arguments);
     return smartpipe::kExitUsage;

@@ -3,10 +3,13 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <optional>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "absl/strings/str_join.h"
+#include "services/base/error_reason.h"
 #include "services/base/limits.h"
 #include "services/rpc/channel.h"
 #include "services/rpc/status.h"
@@ -49,11 +52,14 @@ absl::Status RunMonitor::StopAtBoundary(const std::string& reason) {
     return absl::FailedPreconditionError("the run is not training");
   grpc::ClientContext context;
   SetTimeout(context, kCallTimeout);
-  v1::StopRunRequest request;
+  v1::StopRequest request;
   request.set_reason(reason);
-  request.set_at_boundary(true);
-  v1::StopRunResponse response;
-  return FromGrpcStatus(service_->StopRun(&context, request, &response));
+  v1::StopResponse response;
+  const absl::Status status = FromGrpcStatus(service_->Stop(&context, request, &response));
+  const std::optional<ErrorReason> refusal = ReasonOf(status);
+  // It ends by itself as soon.
+  if (refusal.has_value() && refusal->reason == "NO_BOUNDARY_LEFT") return absl::OkStatus();
+  return status;
 }
 
 void RunMonitor::Poll(absl::Time now) {
@@ -99,6 +105,16 @@ void RunMonitor::PrintGeneration() {
   const bool is_first = std::exchange(generation_, run_.generation()) == 0;
   if (run_.generation() == 1) return;
   num_verdicts_seen_ = 0;  // some are given anew
+  const bool drained = std::exchange(num_recoveries_, run_.num_recoveries()) ==
+                           run_.num_recoveries() &&
+                       !is_first && run_.drained_workers_size() > 0;
+  if (drained) {
+    display_->PrintSentence(absl::StrCat("Generation ", run_.generation(), " goes on from step ",
+                                         run_.first_step(), " without ",
+                                         absl::StrJoin(run_.drained_workers(), ", "),
+                                         ", as ordered."));
+    return;
+  }
   display_->PrintSentence(absl::StrCat(
       "Generation ", run_.generation(), is_first ? " goes on from step " : " goes back to step ",
       run_.first_step(), is_first || run_.last_fault().empty() ? "" : ": ",
@@ -106,7 +122,10 @@ void RunMonitor::PrintGeneration() {
 }
 
 void RunMonitor::ShowRun(absl::Time now) {
-  if (run_.step() == 0) {
+  if (run_.paused()) {
+    display_->ShowState(absl::StrCat("step ", run_.step(), "/", run_.num_steps(), ": ",
+                                     run_.message()));
+  } else if (run_.step() == 0) {
     display_->ShowState("All workers are ready; the first step is running.");
   } else if (Evaluating()) {
     display_->ShowState(absl::StrCat("step ", run_.step(), "/", run_.num_steps(), ": evaluating ",
@@ -129,15 +148,15 @@ bool RunMonitor::Evaluating() const {
 
 absl::Status RunMonitor::FetchDecisions() {
   std::vector<v1::Verdict> all;
-  v1::ListDecisionsRequest request;
+  v1::ListVerdictsRequest request;
   request.set_page_size(limits::kDecisionPageMax);
   request.set_changes_only(true);
   do {
     if (stop_asked_ && stop_asked_()) return absl::CancelledError("stopped");
     grpc::ClientContext context;
     SetTimeout(context, kCallTimeout);
-    v1::ListDecisionsResponse response;
-    const grpc::Status status = service_->ListDecisions(&context, request, &response);
+    v1::ListVerdictsResponse response;
+    const grpc::Status status = service_->ListVerdicts(&context, request, &response);
     if (!status.ok()) return FromGrpcStatus(status);
     all.insert(all.end(), response.verdicts().begin(), response.verdicts().end());
     // A page may be shorter than asked for, even empty: only the token tells whether more follow.
@@ -154,7 +173,10 @@ absl::Status RunMonitor::FetchDecisions() {
 
 void RunMonitor::PrintDecision(const v1::Verdict& verdict) {
   // A move that was refused is worth a line; that the cuts are still the best is not.
-  if (!verdict.has_plan() && verdict.predicted_step_s() >= verdict.predicted_old_step_s()) return;
+  const bool is_ordered = verdict.stop() || verdict.checkpoint();
+  if (!verdict.has_plan() && !is_ordered &&
+      verdict.predicted_step_s() >= verdict.predicted_old_step_s())
+    return;
   if (!has_cuts_) {  // the first plan's cuts are those in force before the first change
     cuts_ = Cuts(run_.current().cuts());
     has_cuts_ = true;

@@ -1,4 +1,4 @@
-// Follows a run through the service's GetRun and ListDecisions, and shows it.
+// Follows a run through the service's GetRun and ListVerdicts, and shows it.
 #pragma once
 
 #include <algorithm>
@@ -83,6 +83,7 @@ class RunMonitor {
   int64_t num_verdicts_seen_ = 0;
   int64_t newest_printed_ = -1;  // boundary
   int64_t generation_ = 0;       // the newest one that was printed
+  int64_t num_recoveries_ = 0;   // when it began
   int64_t frontier_ = 0;         // of the newest decision printed
   std::vector<int64_t> cuts_;
   bool has_cuts_ = false;

@@ -115,8 +115,10 @@ class LocalRun {
     if (run.state() != v1::RUN_STATE_WAITING || monitor_->silence(now) > kPollPeriod * 4) return;
     for (int64_t i = 0; i < checked_.config.pipeline.num_workers(); ++i) {
       const std::string name = absl::StrCat("w", i);
-      const auto& connected = run.connected_workers();
-      if (std::find(connected.begin(), connected.end(), name) != connected.end()) {
+      const auto is_among = [&name](const auto& workers) {
+        return std::find(workers.begin(), workers.end(), name) != workers.end();
+      };
+      if (is_among(run.connected_workers()) || is_among(run.drained_workers())) {
         unconnected_since_.erase(name);
         continue;
       }

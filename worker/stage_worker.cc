@@ -178,6 +178,7 @@ Watchdog::Options WatchdogOptions(const StageWorkerOptions& options, const RunWe
           .position = position,
           .dump_path = absl::StrCat(welcome.run_dir, "/dumps/", options.worker.value(),
                                     "-generation-", assignment.generation.value(), ".txt"),
+          .may_stand_still = [&session] { return session.is_paused(); },
           .describe =
               [position, assignment, &session, worker = options.worker] {
                 const int peer = position->peer();

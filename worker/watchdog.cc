@@ -58,7 +58,8 @@ void Watchdog::Watch() {
   absl::Time since = absl::Now();
   while (watches && !mutex_.AwaitWithTimeout(absl::Condition(&is_over), period)) {
     const int64_t now_at = options_.position->num_changes();
-    if (now_at != seen) {
+    const bool on_purpose = options_.may_stand_still && options_.may_stand_still();
+    if (now_at != seen || on_purpose) {
       seen = now_at;
       since = absl::Now();
     } else if (absl::Now() - since >= options_.patience) {

@@ -10,9 +10,11 @@
 #include "freeze_service/core/evidence.h"
 #include "freeze_service/core/membership.h"
 #include "freeze_service/core/options_check.h"
+#include "freeze_service/core/orders.h"
 #include "freeze_service/core/reason.h"
 #include "freeze_service/core/report_check.h"
 #include "freeze_service/core/verdict.h"
+#include "services/base/error_reason.h"
 #include "services/base/status_macros.h"
 
 namespace smartpipe {
@@ -55,6 +57,9 @@ class CoordinatorImpl final : public Coordinator {
   Generation generation() const override { return generation_; }
   const ExecutionOptions& execution() const override { return options_; }
   const RunHistory& history() const override { return history_; }
+  const Orders& orders() const override { return orders_; }
+  const PolicyOptions& policy() const override { return options_.policy; }
+  absl::StatusOr<OrderPreview> Preview(const OrderGiven& given) const override;
   std::optional<int64_t> MemberIncarnation(const WorkerId& worker) const override {
     const std::optional<Rank> rank = membership_.FindRank(worker);
     if (!rank.has_value()) return std::nullopt;
@@ -62,7 +67,7 @@ class CoordinatorImpl final : public Coordinator {
   }
   const std::optional<Plan>& plan() const override { return plan_; }
   const std::vector<Verdict>& verdicts() const override { return verdicts_; }
-  const std::vector<LayerInfo>& layers() const override { return evidence_.layers; }
+  const Evidence& evidence() const override { return evidence_; }
   PlannerInput planner_input() const override {
     return MakePlannerInput(options_, evidence_, plan_->frontier);
   }
@@ -81,7 +86,7 @@ class CoordinatorImpl final : public Coordinator {
   absl::StatusOr<Decisions> Handle(const WorkerLost& lost);
   absl::StatusOr<Decisions> Handle(const WorkerFailed& failed);
   absl::StatusOr<Decisions> Handle(const WorkerFinished& finished);
-  absl::StatusOr<Decisions> Handle(const StopRequested& stop);
+  absl::StatusOr<Decisions> Handle(const OrderGiven& given);
   absl::StatusOr<Decisions> Handle(const FaultReported& fault);
   absl::StatusOr<Decisions> Handle(const RunResumed& resumed);
 
@@ -89,6 +94,9 @@ class CoordinatorImpl final : public Coordinator {
   bool ended() const { return state_ == RunState::kFinished || state_ == RunState::kFailed; }
   bool IsBoundary(IntervalIndex boundary) const {
     return boundary.value() * length().interval_steps < length().num_steps;
+  }
+  int64_t NumBoundaries() const {
+    return (length().num_steps + length().interval_steps - 1) / length().interval_steps;
   }
   /// The newest one at or before `step`.
   IntervalIndex BoundaryAt(Step step) const {
@@ -105,9 +113,16 @@ class CoordinatorImpl final : public Coordinator {
   absl::StatusOr<Decisions> Start(Membership complete);
   absl::StatusOr<Decisions> GoOnFrom(Step step, Membership complete);
   absl::StatusOr<Step> FindCheckpoint(const Membership& complete) const;
-  /// Gives the verdict of the next boundary, if there is one.
-  void DecideNext(Decisions* decisions);
-  Decisions DecideInterval(IntervalIndex interval);
+  /// Gives the verdict of the next boundary.  False: there is none, or it is held back by a pause.
+  bool DecideNext(Decisions* decisions);
+  /// Learns from the intervals that are complete, and gives the verdicts that can be given.
+  void DecideReady(Decisions* decisions);
+  absl::StatusOr<OrderRecord> TryOrder(const OrderGiven& given) const;
+  OrderContext order_context() const;
+  /// The workers of the newest plan, by rank.
+  std::vector<WorkerId> NewestWorkers() const;
+  /// The worker that is to leave has left: the next generation is without it.
+  void CompleteDrain(Decisions* decisions);
   Decisions End(bool success, std::string reason);
   Decisions BreakGeneration(std::string reason);
   void LeaveGeneration();
@@ -117,7 +132,7 @@ class CoordinatorImpl final : public Coordinator {
 
   absl::Time now_;  // of the event that is applied
   CoordinatorOptions options_;
-  const std::unique_ptr<Policy> policy_;
+  std::unique_ptr<Policy> policy_;
   Membership membership_;
   RunState state_ = RunState::kWaiting;
   std::string end_reason_;
@@ -126,12 +141,13 @@ class CoordinatorImpl final : public Coordinator {
   RunHistory history_;
   bool is_resuming_ = false;
   std::optional<Step> resume_step_;
-  std::string stop_reason_;
+  Orders orders_;
   std::vector<Verdict> earlier_verdicts_;
   std::optional<Plan> plan_;
   std::vector<Verdict> verdicts_;         // [boundary]
   std::vector<WorkerProgress> progress_;  // likewise
   Evidence evidence_;
+  IntervalIndex next_to_learn_;
   int32_t num_proposals_ = 0;
   std::map<IntervalIndex, std::map<Rank, IntervalReported>> reports_;
 };
@@ -147,18 +163,22 @@ CoordinatorState CoordinatorImpl::Snapshot() const {
           .history = history_,
           .is_resuming = is_resuming_,
           .resume_step = resume_step_,
-          .stop_reason = stop_reason_,
+          .policy = options_.policy,
+          .orders = orders_,
           .earlier_verdicts = earlier_verdicts_,
           .members = membership_.members(),
           .progress = progress_,
           .plan = plan_,
           .evidence = evidence_,
+          .next_to_learn = next_to_learn_,
           .num_proposals = num_proposals_,
           .reports = reports_};
 }
 
 absl::Status CoordinatorImpl::GoOn(CoordinatorState snapshot, std::vector<Verdict> verdicts) {
   SP_RETURN_IF_ERROR(CheckExecution(snapshot.execution));
+  SP_ASSIGN_OR_RETURN(policy_, MakePolicy(snapshot.policy));
+  options_.policy = std::move(snapshot.policy);
   static_cast<ExecutionOptions&>(options_) = snapshot.execution;
   membership_ = Membership(options_.num_workers());
   for (const WorkerJoined& member : snapshot.members) {
@@ -185,10 +205,11 @@ absl::Status CoordinatorImpl::GoOn(CoordinatorState snapshot, std::vector<Verdic
   history_ = std::move(snapshot.history);
   is_resuming_ = snapshot.is_resuming;
   resume_step_ = snapshot.resume_step;
-  stop_reason_ = std::move(snapshot.stop_reason);
+  orders_ = std::move(snapshot.orders);
   earlier_verdicts_ = std::move(snapshot.earlier_verdicts);
   progress_ = std::move(snapshot.progress);
   evidence_ = std::move(snapshot.evidence);
+  next_to_learn_ = snapshot.next_to_learn;
   num_proposals_ = snapshot.num_proposals;
   reports_ = std::move(snapshot.reports);
   verdicts_ = std::move(verdicts);
@@ -204,14 +225,7 @@ absl::Status CoordinatorImpl::CheckAgainstOptions(const WorkerJoined& joined) co
         absl::StrCat("pipeline.cuts ends with ", options_.cuts.back().value(),
                      ", but the model has ", Counted(num_layers, "layer")));
   }
-  if (options_.policy.policy != "schedule") return absl::OkStatus();
-  for (const auto& [step, frontier] : options_.policy.schedule) {
-    if (step.value() % joined.length.interval_steps == 0) continue;
-    return absl::InvalidArgumentError(absl::StrCat("freeze.schedule has step ", step.value(),
-                                                   ", no multiple of the interval of ",
-                                                   Counted(joined.length.interval_steps, "step")));
-  }
-  return absl::OkStatus();
+  return CheckScheduleSteps(options_.policy, joined.length);
 }
 
 absl::StatusOr<Decisions> CoordinatorImpl::Handle(const WorkerJoined& joined) {
@@ -220,6 +234,12 @@ absl::StatusOr<Decisions> CoordinatorImpl::Handle(const WorkerJoined& joined) {
         absl::StrCat(WorkerLabel(joined.worker), " cannot join, the run is over: ", end_reason_));
   }
   SP_RETURN_IF_ERROR(CheckDescription(joined, options_.num_stages));
+  if (const std::vector<WorkerId>& drained = orders_.drained;
+      std::find(drained.begin(), drained.end(), joined.worker) != drained.end()) {
+    return absl::FailedPreconditionError(
+        absl::StrCat(WorkerLabel(joined.worker),
+                     " was drained on an operator's order; give a new worker another id"));
+  }
   SP_RETURN_IF_ERROR(CheckAgainstOptions(joined));
   SP_RETURN_IF_ERROR(CheckSameRunAsBefore(joined));
   if (const std::optional<Rank> rank = membership_.FindRank(joined.worker);
@@ -305,7 +325,7 @@ absl::StatusOr<Decisions> CoordinatorImpl::Start(Membership complete) {
   history_.start_plan = *plan_;
   Decisions decisions = {StartGeneration{generation_, membership_.ids(), *plan_, Step(0)}, first};
   verdicts_.push_back(std::move(first));
-  DecideNext(&decisions);
+  DecideReady(&decisions);
   return decisions;
 }
 
@@ -337,10 +357,11 @@ absl::StatusOr<Decisions> CoordinatorImpl::GoOnFrom(Step step, Membership comple
   num_proposals_ = 0;
   const IntervalIndex next_interval(step.value() / length_.interval_steps);
   progress_.assign(options_.num_workers(), {.next_interval = next_interval, .result = {}});
+  next_to_learn_ = next_interval;
   plan_ = plan;
   Decisions decisions = {StartGeneration{generation_, membership_.ids(), plan, step},
                          std::move(in_force)};
-  DecideNext(&decisions);
+  DecideReady(&decisions);
   return decisions;
 }
 
@@ -414,36 +435,140 @@ absl::StatusOr<Decisions> CoordinatorImpl::Handle(const IntervalReported& report
 
   reports_[report.interval][rank] = report;
   ++progress_[rank.value()].next_interval;
-  if (static_cast<int32_t>(reports_[report.interval].size()) < options_.num_workers()) {
-    return Decisions();
-  }
-  return DecideInterval(report.interval);
+  Decisions decisions;
+  DecideReady(&decisions);
+  return decisions;
 }
 
-void CoordinatorImpl::DecideNext(Decisions* decisions) {
+bool CoordinatorImpl::DecideNext(Decisions* decisions) {
   const IntervalIndex boundary(static_cast<int64_t>(verdicts_.size()));
-  if (!IsBoundary(boundary)) return;
+  if (!IsBoundary(boundary)) return false;
+  if (orders_.paused_at.has_value() && boundary >= *orders_.paused_at) return false;
   const bool is_decided =
       !earlier_verdicts_.empty() && earlier_verdicts_.front().boundary == boundary;
   const Verdict* const earlier = is_decided ? &earlier_verdicts_.front() : nullptr;
-  Verdict verdict = NextVerdict(context(), evidence_, *plan_, boundary, earlier, &num_proposals_);
-  verdict.stop = !stop_reason_.empty() && !StopBoundary().has_value();
+  const BoundaryOrders orders = CarryOut(boundary, is_decided, &orders_);
+  if (orders.policy.has_value()) {
+    options_.policy = *orders.policy;
+    policy_ = *MakePolicy(options_.policy);  // it was tried when the order came
+  }
+  Verdict verdict = NextVerdict(context(), evidence_, *plan_, boundary, earlier, orders,
+                                orders_.keep_trainable, &num_proposals_);
   if (is_decided) earlier_verdicts_.erase(earlier_verdicts_.begin());
   verdicts_.push_back(std::move(verdict));
   if (verdicts_.back().plan.has_value()) plan_ = verdicts_.back().plan;
   decisions->push_back(verdicts_.back());
+  return true;
 }
 
-Decisions CoordinatorImpl::DecideInterval(IntervalIndex interval) {
-  std::vector<IntervalReported> reports;  // by rank
-  for (const auto& [rank, report] : reports_[interval]) reports.push_back(report);
-  evidence_ = interval > evidence_.interval
-                  ? Learn(std::move(evidence_), reports, options_.statistic)
-                  : LearnCosts(std::move(evidence_), reports);
-  reports_.erase(reports_.begin(), reports_.find(interval));
+void CoordinatorImpl::DecideReady(Decisions* decisions) {
+  // Boundary i+2 is decided with what interval i has taught, and nothing is learned before that.
+  while (true) {
+    const int64_t num_due = std::min(next_to_learn_.value() + 2, NumBoundaries());
+    while (static_cast<int64_t>(verdicts_.size()) < num_due) {
+      if (!DecideNext(decisions)) return;
+    }
+    const auto complete = reports_.find(next_to_learn_);
+    if (complete == reports_.end() ||
+        static_cast<int32_t>(complete->second.size()) < options_.num_workers()) {
+      return;
+    }
+    std::vector<IntervalReported> reports;  // by rank
+    for (const auto& [rank, report] : complete->second) reports.push_back(report);
+    evidence_ = next_to_learn_ > evidence_.interval
+                    ? Learn(std::move(evidence_), reports, options_.statistic)
+                    : LearnCosts(std::move(evidence_), reports);
+    reports_.erase(reports_.begin(), complete);
+    ++next_to_learn_;
+  }
+}
+
+// ---- Orders -------------------------------------------------------------------------------------
+
+std::vector<WorkerId> CoordinatorImpl::NewestWorkers() const {
+  std::vector<WorkerId> workers;
+  if (!plan_.has_value()) return workers;
+  for (int32_t rank = 0; rank < options_.num_workers() && rank < plan_->num_stages(); ++rank) {
+    workers.push_back(plan_->placement[rank].front());
+  }
+  return workers;
+}
+
+OrderContext CoordinatorImpl::order_context() const {
+  const IntervalIndex next(static_cast<int64_t>(verdicts_.size()));
+  return {.execution = options_,
+          .policy = options_.policy,
+          .length = length_,
+          .next_boundary = next,
+          .next_undecided = next + static_cast<int64_t>(earlier_verdicts_.size()),
+          .frontier =
+              earlier_verdicts_.empty() ? plan_->frontier : earlier_verdicts_.back().frontier,
+          .layers = evidence_.layers,
+          .workers = NewestWorkers()};
+}
+
+absl::StatusOr<OrderRecord> CoordinatorImpl::TryOrder(const OrderGiven& given) const {
+  if (ended()) {
+    return WithReason(absl::FailedPreconditionError(
+                          absl::StrCat("the run is over: ", end_reason_)),
+                      {"RUN_OVER", {}});
+  }
+  const auto* stop = std::get_if<StopRun>(&given.order);
+  if (stop != nullptr && (stop->at_once || state_ == RunState::kWaiting)) {
+    return OrderRecord{.given = given, .boundary = IntervalIndex(-1), .step = Step(-1), .done = true};
+  }
+  if (!has_started()) {
+    return WithReason(absl::FailedPreconditionError(absl::StrCat(
+                          "the run has not started: ", membership_.Message())),
+                      {"RUN_NOT_STARTED", {}});
+  }
+  return CheckOrder(given, order_context(), orders_);
+}
+
+absl::StatusOr<Decisions> CoordinatorImpl::Handle(const OrderGiven& given) {
+  if (const OrderRecord* known = FindOrder(orders_, given.request_id);
+      known != nullptr && known->given == given) {
+    return Decisions();
+  }
+  SP_ASSIGN_OR_RETURN(const OrderRecord record, TryOrder(given));
   Decisions decisions;
-  DecideNext(&decisions);
+  decisions.emplace_back(OrderAccepted{given.request_id, record.boundary, record.step});
+  Accept(record, &orders_);
+  if (std::holds_alternative<StopRun>(given.order) && record.done) {
+    decisions.push_back(End(false, absl::StrCat("stopped on request: ", WhyStopped(given)))[0]);
+  } else if (state_ == RunState::kRunning) {
+    DecideReady(&decisions);
+  }
   return decisions;
+}
+
+absl::StatusOr<OrderPreview> CoordinatorImpl::Preview(const OrderGiven& given) const {
+  SP_ASSIGN_OR_RETURN(const OrderRecord record, TryOrder(given));
+  OrderPreview preview{.accepted = {given.request_id, record.boundary, record.step}, .verdict = {}};
+  if (record.done || std::holds_alternative<PauseRun>(given.order) ||
+      std::holds_alternative<ResumeRun>(given.order)) {
+    return preview;
+  }
+  Orders orders = orders_;
+  Accept(record, &orders);
+  const BoundaryOrders carried = CarryOut(record.boundary, /*is_decided=*/false, &orders);
+  CoordinatorOptions options = options_;
+  if (carried.policy.has_value()) options.policy = *carried.policy;
+  SP_ASSIGN_OR_RETURN(const std::unique_ptr<Policy> policy, MakePolicy(options.policy));
+  int32_t num_proposals = num_proposals_;
+  preview.verdict = NextVerdict({options, *policy, length_}, evidence_, *plan_, record.boundary,
+                                nullptr, carried, orders.keep_trainable, &num_proposals);
+  return preview;
+}
+
+void CoordinatorImpl::CompleteDrain(Decisions* decisions) {
+  if (orders_.leaving.value().empty()) return;
+  const WorkerId worker = std::exchange(orders_.leaving, WorkerId());
+  orders_.drained.push_back(worker);
+  static_cast<ExecutionOptions&>(options_) = AfterDrains(options_, 1);
+  decisions->push_back(
+      WorkerDrained{worker, absl::StrCat(WorkerLabel(worker), " was drained: the run goes on with ",
+                                         Counted(options_.num_workers(), "worker"))});
 }
 
 // ---- Ends ---------------------------------------------------------------------------------------
@@ -467,12 +592,13 @@ void CoordinatorImpl::LeaveGeneration() {
   membership_ = Membership(options_.num_workers());
   progress_.clear();
   reports_.clear();
+  state_ = RunState::kWaiting;
 }
 
 Decisions CoordinatorImpl::BreakGeneration(std::string reason) {
   if (!options_.recovery.enabled) return End(false, std::move(reason));
-  if (!stop_reason_.empty()) {
-    return End(false, absl::StrCat("stopped on request: ", stop_reason_,
+  if (!orders_.stop_why.empty()) {
+    return End(false, absl::StrCat("stopped on request: ", orders_.stop_why,
                                    "; it has no checkpoint of the step at which it should have "
                                    "stopped, since ",
                                    reason));
@@ -489,9 +615,11 @@ Decisions CoordinatorImpl::BreakGeneration(std::string reason) {
   times_us.push_back(now_us);
   ++history_.num_recoveries;
   history_.last_fault = reason;
+  Decisions decisions;
+  CompleteDrain(&decisions);
   LeaveGeneration();
-  state_ = RunState::kWaiting;
-  return {EndGeneration{generation_, std::move(reason)}};
+  decisions.push_back(EndGeneration{generation_, std::move(reason)});
+  return decisions;
 }
 
 std::optional<IntervalIndex> CoordinatorImpl::StopBoundary() const {
@@ -567,25 +695,21 @@ absl::StatusOr<Decisions> CoordinatorImpl::Handle(const WorkerFinished& finished
   const bool all = std::all_of(progress_.begin(), progress_.end(),
                                [](const WorkerProgress& progress) { return progress.finished(); });
   if (!all) return Decisions();
+  if (stop.has_value() && !orders_.leaving.value().empty()) {
+    Decisions decisions;
+    std::string reason = absl::StrCat(WorkerLabel(orders_.leaving), " leaves on an operator's order");
+    CompleteDrain(&decisions);
+    LeaveGeneration();
+    decisions.push_back(EndGeneration{generation_, std::move(reason)});
+    return decisions;
+  }
   if (stop.has_value()) {
     return End(false,
                absl::StrCat("stopped on request at step ", verdicts_[stop->value()].step.value(),
-                            ", behind a checkpoint: ", stop_reason_));
+                            ", behind a checkpoint: ", orders_.stop_why));
   }
   if (options_.num_workers() == 1) return End(true, "the worker finished");
   return End(true, absl::StrCat("all ", options_.num_workers(), " workers finished"));
-}
-
-absl::StatusOr<Decisions> CoordinatorImpl::Handle(const StopRequested& stop) {
-  if (ended()) return Decisions();
-  if (!stop.at_boundary || state_ == RunState::kWaiting) {
-    return End(false, absl::StrCat("stopped on request: ", stop.why));
-  }
-  // Behind the last boundary the run ends by itself as soon.
-  if (IsBoundary(IntervalIndex(static_cast<int64_t>(verdicts_.size()))) && stop_reason_.empty()) {
-    stop_reason_ = stop.why.empty() ? "no reason given" : stop.why;
-  }
-  return Decisions();
 }
 
 absl::StatusOr<Decisions> CoordinatorImpl::Handle(const RunResumed& resumed) {
@@ -596,9 +720,13 @@ absl::StatusOr<Decisions> CoordinatorImpl::Handle(const RunResumed& resumed) {
   }
   static_cast<ExecutionOptions&>(options_) = resumed.execution;
   LeaveGeneration();
-  state_ = RunState::kWaiting;
   end_reason_.clear();
-  stop_reason_.clear();
+  // Nobody waits for the answer to an order that was given before.
+  for (OrderRecord& record : orders_.records) record.done = true;
+  orders_.paused_at.reset();
+  orders_.stop_why.clear();
+  orders_.leaving = WorkerId();
+  orders_.drained.clear();
   history_.restart_times_us.clear();
   is_resuming_ = true;
   resume_step_ = resumed.step;
@@ -612,7 +740,19 @@ std::string CoordinatorImpl::state_message() const {
   if (ended()) return end_reason_;
   if (const std::optional<IntervalIndex> stop = StopBoundary()) {
     return absl::StrCat("stops at step ", verdicts_[stop->value()].step.value(), ": ",
-                        stop_reason_);
+                        orders_.leaving.value().empty()
+                            ? orders_.stop_why
+                            : absl::StrCat(WorkerLabel(orders_.leaving), " leaves"));
+  }
+  if (orders_.paused_at.has_value()) {
+    const auto pause = std::find_if(orders_.records.begin(), orders_.records.end(),
+                                    [](const OrderRecord& record) {
+                                      return !record.done &&
+                                             std::holds_alternative<PauseRun>(record.given.order);
+                                    });
+    return absl::StrCat("paused from step ",
+                        orders_.paused_at->value() * length_.interval_steps, " on, ",
+                        WhoAndWhy(pause->given));
   }
   return absl::StrCat(Counted(options_.num_workers(), "worker"),
                       options_.num_workers() == 1 ? " trains " : " train ",
@@ -645,7 +785,7 @@ std::string CoordinatorImpl::Dump() const {
       StateName(state_), ", generation ", generation_.value(), ": ", state_message(), "\nsteps ",
       length().num_steps, ", per epoch ", length().steps_per_epoch, ", per interval ",
       length().interval_steps, "\n", Describe(options_), "\n", Describe(history_),
-      stop_reason_.empty() ? "" : "; to stop: ", stop_reason_, "\n");
+      "\n", Describe(orders_));
   if (is_resuming_) {
     absl::StrAppend(&text, "resumed",
                     resume_step_ ? absl::StrCat(" from step ", resume_step_->value()) : "", "\n");

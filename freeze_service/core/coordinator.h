@@ -16,6 +16,7 @@
 #include "absl/time/time.h"
 #include "freeze_service/core/coordinator_state.h"
 #include "freeze_service/core/events.h"
+#include "freeze_service/core/evidence.h"
 #include "freeze_service/core/policy.h"
 #include "pipeline/partition.h"
 #include "pipeline/plan.h"
@@ -36,6 +37,13 @@ struct CoordinatorOptions : ExecutionOptions {
   RecoveryOptions recovery;
 };
 
+/// What an order would do.
+struct OrderPreview {
+  OrderAccepted accepted;
+  // What its boundary would get if nothing were learned any more; nothing = no verdict is part of it.
+  std::optional<Verdict> verdict;
+};
+
 /// Decides freezes, cuts and membership of one run.
 ///
 /// Protocol (DESIGN section 4): joins until num_workers() workers are there -> StartGeneration,
@@ -47,6 +55,9 @@ struct CoordinatorOptions : ExecutionOptions {
 /// one goes on from the newest checkpoint that every member has and whose intervals are all
 /// reported. An interval that was decided before is not decided again: its boundary's verdict keeps
 /// the frontier, and its cuts are planned anew. A worker that fails by itself ends the run.
+///
+/// An operator's order is carried out by the verdict of one boundary; its answer, OrderAccepted,
+/// says which. One that is repeated with its request_id decides nothing.
 ///
 /// Threads: not thread-safe, the caller locks.
 class Coordinator {
@@ -73,13 +84,18 @@ class Coordinator {
   virtual Generation generation() const = 0;
   virtual const ExecutionOptions& execution() const = 0;
   virtual const RunHistory& history() const = 0;
+  virtual const Orders& orders() const = 0;
+  /// The newest one.
+  virtual const PolicyOptions& policy() const = 0;
+  /// A dry run of an order.  Errors: as Apply would give.  Cost: that of planning.
+  virtual absl::StatusOr<OrderPreview> Preview(const OrderGiven& given) const = 0;
   /// Of a worker that has joined; nothing if it has not.
   virtual std::optional<int64_t> MemberIncarnation(const WorkerId& worker) const = 0;
   /// The newest decided plan; nothing before the start.
   virtual const std::optional<Plan>& plan() const = 0;
   virtual const std::vector<Verdict>& verdicts() const = 0;
-  /// Empty before the start; costs are the newest measured ones.
-  virtual const std::vector<LayerInfo>& layers() const = 0;
+  /// What verdicts are based on: no layers before the start, then their newest measured costs.
+  virtual const Evidence& evidence() const = 0;
   /// What the planner is asked now: newest costs, links, newest frontier. Requires a start.
   virtual PlannerInput planner_input() const = 0;
   /// From the first join on; zeros before.

@@ -32,6 +32,25 @@ struct RunHistory {
   std::vector<int64_t> restart_times_us;  // since 1970, of those within kRestartWindow
 };
 
+/// An order that was accepted.
+struct OrderRecord {
+  OrderGiven given;
+  IntervalIndex boundary;  // whose verdict carries it out
+  Step step;               // where it takes effect
+  bool done = false;
+};
+
+/// What operators have ordered, and what of it lasts. A plain value.
+struct Orders {
+  // All that are open and the newest of the others, in the order in which they came.
+  std::vector<OrderRecord> records;
+  std::optional<IntervalIndex> paused_at;  // that boundary and those behind it get no verdict
+  std::optional<LayerIndex> keep_trainable;  // no policy freezes layers from this one on
+  std::string stop_why;     // why the run is to stop at a boundary; empty = it is not
+  WorkerId leaving;         // who leaves at the boundary at which the generation stops; empty = nobody
+  std::vector<WorkerId> drained;  // they may not come back
+};
+
 struct CoordinatorState {
   RunState run_state = RunState::kWaiting;
   std::string end_reason;
@@ -41,13 +60,15 @@ struct CoordinatorState {
   RunHistory history;
   bool is_resuming = false;         // until the next generation starts
   std::optional<Step> resume_step;  // of the checkpoint that it is to go on from
-  std::string stop_reason;          // why the run is to stop at a boundary; empty = it is not
+  PolicyOptions policy;
+  Orders orders;
   // Verdicts of an earlier generation for boundaries that have none in this one yet, ascending.
   std::vector<Verdict> earlier_verdicts;
   std::vector<WorkerJoined> members;     // [rank]
   std::vector<WorkerProgress> progress;  // [rank], while a generation runs
   std::optional<Plan> plan;              // the newest decided one
   Evidence evidence;
+  IntervalIndex next_to_learn;  // the oldest one of the generation that `evidence` does not know
   // Intervals in a row that proposed a move.
   int32_t num_proposals = 0;
   // Reports by rank of the newest complete interval (to recognise repeats) and of later ones: at

@@ -5,6 +5,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "freeze_service/core/orders.h"
 #include "freeze_service/core/reason.h"
 
 namespace smartpipe {
@@ -57,7 +58,7 @@ std::string Describe(const Verdict& verdict, int32_t num_layers) {
       "boundary ", verdict.boundary.value(), " step ", verdict.step.value(), ": ",
       verdict.plan.has_value() ? absl::StrCat("plan ", Describe(*verdict.plan, num_layers))
                                : "keep",
-      verdict.stop ? ", stop" : "", "\n  in force: epoch ", verdict.plan_epoch.value(),
+      verdict.stop ? ", stop" : "", verdict.checkpoint ? ", checkpoint" : "", "\n  in force: epoch ", verdict.plan_epoch.value(),
       ", frontier ", verdict.frontier.value(), ", cuts ",
       FormatCuts(verdict.cuts, num_layers, verdict.frontier), "\n  predicted s: ",
       Exact({verdict.predicted_old_step_s, verdict.predicted_step_s, verdict.even_step_s}),
@@ -109,6 +110,61 @@ std::string Describe(const RunHistory& history) {
     absl::StrAppend(&text, ", resumed from step ", history.resumed_from->value());
   }
   absl::StrAppend(&text, ", restarts at us ", absl::StrJoin(history.restart_times_us, " "));
+  return text;
+}
+
+std::string Describe(const PolicyOptions& policy) {
+  return absl::StrCat(policy.policy, ", tau ", Exact(policy.tau), ", lambda_max ",
+                      Exact(policy.lambda_max), ", warm-up ", policy.warmup_intervals, ", hits ",
+                      policy.hits, ", min trainable ", policy.min_trainable, ", fixed ",
+                      policy.fixed_layers, ", schedule",
+                      absl::StrJoin(policy.schedule, "", [](std::string* out, const auto& entry) {
+                        absl::StrAppend(out, " ", entry.first.value(), ":", entry.second.value());
+                      }));
+}
+
+std::string Describe(const Order& order) {
+  std::string text(OrderName(order));
+  if (const auto* freeze = std::get_if<FreezeLayers>(&order)) {
+    absl::StrAppend(&text, " ", freeze->frontier.value());
+  } else if (const auto* unfreeze = std::get_if<UnfreezeLayers>(&order)) {
+    absl::StrAppend(&text, " ", unfreeze->frontier.value());
+  } else if (const auto* rebalance = std::get_if<RebalanceStages>(&order)) {
+    absl::StrAppend(&text, " ", absl::StrJoin(rebalance->cuts, " ", absl::StreamFormatter()));
+  } else if (const auto* change = std::get_if<ChangePolicy>(&order)) {
+    absl::StrAppend(&text, " ", Describe(change->policy));
+  } else if (const auto* drain = std::get_if<DrainWorker>(&order)) {
+    absl::StrAppend(&text, " ", drain->worker.value());
+  } else if (const auto* stop = std::get_if<StopRun>(&order); stop && stop->at_once) {
+    absl::StrAppend(&text, " at once");
+  }
+  return text;
+}
+
+std::string Describe(const OrderGiven& given) {
+  std::string text = absl::StrCat(given.request_id, " ", Describe(given.order));
+  if (given.step.has_value()) absl::StrAppend(&text, " at step ", given.step->value());
+  return absl::StrCat(text, ", ", WhoAndWhy(given));
+}
+
+std::string Describe(const Orders& orders) {
+  std::string text = "orders:";
+  if (orders.paused_at.has_value())
+    absl::StrAppend(&text, " paused at boundary ", orders.paused_at->value());
+  if (orders.keep_trainable.has_value())
+    absl::StrAppend(&text, " trainable from layer ", orders.keep_trainable->value());
+  if (!orders.stop_why.empty()) absl::StrAppend(&text, " to stop: ", orders.stop_why);
+  if (!orders.leaving.value().empty())
+    absl::StrAppend(&text, " leaving: ", orders.leaving.value());
+  if (!orders.drained.empty()) {
+    absl::StrAppend(&text, " drained: ",
+                    absl::StrJoin(orders.drained, " ", absl::StreamFormatter()));
+  }
+  text += "\n";
+  for (const OrderRecord& record : orders.records) {
+    absl::StrAppend(&text, "  ", Describe(record.given), "; boundary ", record.boundary.value(),
+                    ", step ", record.step.value(), record.done ? ", done" : ", open", "\n");
+  }
   return text;
 }
 

@@ -25,4 +25,12 @@ std::string Describe(const ExecutionOptions& execution);
 /// "from step 96, 1 recovery, the last since ...".
 std::string Describe(const RunHistory& history);
 
+std::string Describe(const PolicyOptions& policy);
+/// "FreezeLayers 2".
+std::string Describe(const Order& order);
+/// "r1 FreezeLayers 2 at step 40, ordered by alice: it looks done".
+std::string Describe(const OrderGiven& given);
+/// What lasts, then one line for each order.
+std::string Describe(const Orders& orders);
+
 }  // namespace smartpipe

@@ -9,6 +9,7 @@
 #include <variant>
 #include <vector>
 
+#include "freeze_service/core/policy.h"
 #include "pipeline/partition.h"
 #include "pipeline/plan.h"
 #include "services/base/ids.h"
@@ -133,11 +134,59 @@ struct WorkerFinished {
   WorkerFigures result;
 };
 
-/// The operator (or the launcher) wants the run to end: now, or at the next boundary that has no
-/// verdict yet, behind a checkpoint.
-struct StopRequested {
-  std::string why;
-  bool at_boundary = false;
+// ---- Orders: what an operator may want ----
+
+/// Layers [0, frontier) are frozen.
+struct FreezeLayers {
+  LayerIndex frontier;
+  friend bool operator==(const FreezeLayers&, const FreezeLayers&) = default;
+};
+/// Layers from `frontier` on train again, and stay trainable until a FreezeLayers or ChangePolicy.
+struct UnfreezeLayers {
+  LayerIndex frontier;
+  friend bool operator==(const UnfreezeLayers&, const UnfreezeLayers&) = default;
+};
+/// Other cuts, whether they pay or not.
+struct RebalanceStages {
+  std::vector<LayerIndex> cuts;  // empty = the best that the planner finds
+  friend bool operator==(const RebalanceStages&, const RebalanceStages&) = default;
+};
+struct ChangePolicy {
+  PolicyOptions policy;
+  friend bool operator==(const ChangePolicy&, const ChangePolicy&) = default;
+};
+/// The boundary gets no verdict, so nobody passes it, until ResumeRun.
+struct PauseRun {
+  friend bool operator==(const PauseRun&, const PauseRun&) = default;
+};
+struct ResumeRun {
+  friend bool operator==(const ResumeRun&, const ResumeRun&) = default;
+};
+struct TakeCheckpoint {
+  friend bool operator==(const TakeCheckpoint&, const TakeCheckpoint&) = default;
+};
+/// The worker leaves behind a checkpoint; the others go on from there, with its stages fewer.
+struct DrainWorker {
+  WorkerId worker;
+  friend bool operator==(const DrainWorker&, const DrainWorker&) = default;
+};
+/// The run ends, behind a checkpoint; at_once: now, without one.
+struct StopRun {
+  bool at_once = false;
+  friend bool operator==(const StopRun&, const StopRun&) = default;
+};
+
+using Order = std::variant<FreezeLayers, UnfreezeLayers, RebalanceStages, ChangePolicy, PauseRun,
+                           ResumeRun, TakeCheckpoint, DrainWorker, StopRun>;
+
+/// An operator's order. It is carried out by the verdict of one boundary.
+struct OrderGiven {
+  std::string request_id;    // who repeats it means the same order; not empty
+  std::string who;           // who gives it, for people; empty = not known
+  std::string why;           // in the operator's own words; may be empty
+  std::optional<Step> step;  // of the boundary; nothing = the next one that has no verdict yet
+  Order order;
+  friend bool operator==(const OrderGiven&, const OrderGiven&) = default;
 };
 
 /// The run, which had ended or been cut off, goes on with new workers.
@@ -147,7 +196,7 @@ struct RunResumed {
 };
 
 using Event = std::variant<WorkerJoined, IntervalReported, WorkerLost, WorkerFailed, WorkerFinished,
-                           StopRequested, FaultReported, RunResumed>;
+                           OrderGiven, FaultReported, RunResumed>;
 
 // ---- Decisions ----------------------------------------------------------------------------------
 
@@ -175,6 +224,7 @@ struct Verdict {
   std::string reason;           // a sentence shown verbatim everywhere
   std::string frontier_reason;  // the part of it that the frontier's policy said
   bool stop = false;            // everyone stops here, behind a checkpoint
+  bool checkpoint = false;      // everyone takes a checkpoint here, before the plan is applied
   // The numbers behind it.
   LayerIndex frontier;           // in force from here on, also when kept
   std::vector<LayerIndex> cuts;  // likewise
@@ -193,6 +243,21 @@ struct EndRun {
   std::string reason;  // names who died or why it failed; "all 2 workers finished" on success
 };
 
-using Decision = std::variant<StartGeneration, Verdict, EndRun, EndGeneration>;
+/// The order of this request is carried out by the verdict of `boundary`; a stop at once by none.
+struct OrderAccepted {
+  std::string request_id;
+  IntervalIndex boundary;
+  Step step;  // where it takes effect
+  friend bool operator==(const OrderAccepted&, const OrderAccepted&) = default;
+};
+
+/// A worker has left the run on an operator's order.
+struct WorkerDrained {
+  WorkerId worker;
+  std::string reason;
+};
+
+using Decision =
+    std::variant<StartGeneration, Verdict, EndRun, EndGeneration, OrderAccepted, WorkerDrained>;
 
 }  // namespace smartpipe

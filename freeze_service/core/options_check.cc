@@ -59,6 +59,17 @@ absl::Status CheckExecution(const ExecutionOptions& options) {
   return absl::OkStatus();
 }
 
+absl::Status CheckScheduleSteps(const PolicyOptions& policy, const RunLength& length) {
+  if (policy.policy != "schedule") return absl::OkStatus();
+  for (const auto& [step, frontier] : policy.schedule) {
+    if (step.value() % length.interval_steps == 0) continue;
+    return absl::InvalidArgumentError(absl::StrCat("freeze.schedule has step ", step.value(),
+                                                   ", no multiple of the interval of ",
+                                                   length.interval_steps, " steps"));
+  }
+  return absl::OkStatus();
+}
+
 absl::Status CheckOptions(const CoordinatorOptions& options) {
   SP_RETURN_IF_ERROR(CheckExecution(options));
   SP_RETURN_IF_ERROR(

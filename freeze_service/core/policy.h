@@ -27,6 +27,7 @@ struct PolicyOptions {
   int32_t min_trainable = 1;     // >= 1: last layers that never freeze, under any policy
   int32_t fixed_layers = 2;      // policy fixed
   std::vector<std::pair<Step, LayerIndex>> schedule;  // policy schedule; ascending
+  friend bool operator==(const PolicyOptions&, const PolicyOptions&) = default;
 };
 
 /// What a policy may look at for the verdict of one boundary.

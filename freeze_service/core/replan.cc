@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
 #include "freeze_service/core/reason.h"
 
@@ -19,16 +20,46 @@ ReplanResult Stay(ReplanResult result, absl::string_view why) {
   return result;
 }
 
+void FillMove(const ReplanInput& input, std::vector<LayerIndex> cuts, double step_s,
+              ReplanResult* result) {
+  result->moves = LayerMoves(input.cuts, cuts, static_cast<int32_t>(input.planner.layers.size()),
+                             input.planner.num_workers());
+  for (const LayerMove& move : result->moves) {
+    result->moved_bytes += input.planner.layers[move.layer.value()].state_bytes;
+  }
+  result->num_proposals = 0;
+  result->cuts = std::move(cuts);
+  result->step_s = step_s;
+}
+
+// Goes over to the cuts that somebody orders.
+ReplanResult Obey(const ReplanInput& input, const PartitionResult& best, ReplanResult result) {
+  const int32_t num_layers = static_cast<int32_t>(input.planner.layers.size());
+  const std::vector<LayerIndex>& cuts = input.ordered->empty() ? best.cuts : *input.ordered;
+  const std::string written = FormatCuts(cuts, num_layers, input.planner.frontier);
+  if (cuts == input.cuts) {
+    return Stay(std::move(result), absl::StrCat(written, input.ordered->empty()
+                                                             ? " are the best found"
+                                                             : " are ordered and in force"));
+  }
+  const absl::StatusOr<double> step_s = SimulatedStepSeconds(input.planner, cuts);
+  if (!step_s.ok()) {
+    return Stay(std::move(result),
+                absl::StrCat("the planner failed: ", step_s.status().message()));
+  }
+  FillMove(input, cuts, *step_s, &result);
+  result.reason = absl::StrCat("moves ", DescribeMoves(result.moves), " as ordered: step ",
+                               absl::StrFormat("%.1f", result.old_step_s * 1e3), " -> ",
+                               Milliseconds(*step_s), "; cuts ", written);
+  return result;
+}
+
 // Fills in a move to `proposed`, or leaves the cuts, depending on MoveOrStay and on how often a
 // move was proposed.
 ReplanResult Weigh(const ReplanInput& input, const PartitionResult& proposed, ReplanResult result) {
   const int32_t num_layers = static_cast<int32_t>(input.planner.layers.size());
-  std::vector<LayerMove> moves =
-      LayerMoves(input.cuts, proposed.cuts, num_layers, input.planner.num_workers());
-  int64_t moved_bytes = 0;
-  for (const LayerMove& move : moves) {
-    moved_bytes += input.planner.layers[move.layer.value()].state_bytes;
-  }
+  ReplanResult moved = result;
+  FillMove(input, proposed.cuts, proposed.step_s, &moved);
   const absl::StatusOr<double> refill_s = RefillSeconds(input.planner, proposed.cuts);
   if (!refill_s.ok()) {
     return Stay(std::move(result),
@@ -39,7 +70,7 @@ ReplanResult Weigh(const ReplanInput& input, const PartitionResult& proposed, Re
                                           .steps_left = input.steps_left,
                                           .drain_s = input.drain_s,
                                           .refill_s = *refill_s,
-                                          .moved_bytes = moved_bytes,
+                                          .moved_bytes = moved.moved_bytes,
                                           .bytes_per_s = input.bytes_per_s,
                                           .min_gain = input.min_gain});
   const std::string cuts = FormatCuts(proposed.cuts, num_layers, input.planner.frontier);
@@ -47,21 +78,16 @@ ReplanResult Weigh(const ReplanInput& input, const PartitionResult& proposed, Re
     return Stay(std::move(result), absl::StrCat("with ", cuts, " ", verdict.reason));
   }
   result.num_proposals = input.num_proposals + 1;
-  if (!input.frontier_rises && result.num_proposals < kProposalsWanted) {
+  if (!input.frontier_changes && result.num_proposals < kProposalsWanted) {
     return Stay(std::move(result), absl::StrCat("with ", cuts, " ", verdict.reason,
                                                 ", but a second interval must agree"));
   }
-  result.reason = absl::StrCat("moves ", DescribeMoves(moves), ": ", verdict.reason);
-  if (!input.frontier_rises) {
-    absl::StrAppend(&result.reason, ", ", result.num_proposals, " intervals in a row agree");
+  moved.reason = absl::StrCat("moves ", DescribeMoves(moved.moves), ": ", verdict.reason);
+  if (!input.frontier_changes) {
+    absl::StrAppend(&moved.reason, ", ", result.num_proposals, " intervals in a row agree");
   }
-  absl::StrAppend(&result.reason, "; cuts ", cuts);
-  result.num_proposals = 0;
-  result.cuts = proposed.cuts;
-  result.moves = std::move(moves);
-  result.moved_bytes = moved_bytes;
-  result.step_s = proposed.step_s;
-  return result;
+  absl::StrAppend(&moved.reason, "; cuts ", cuts);
+  return moved;
 }
 
 }  // namespace
@@ -81,9 +107,10 @@ ReplanResult Replan(const ReplanInput& input) {
     result.step_s = result.old_step_s;
     return result;
   }
+  if (input.ordered.has_value()) return Obey(input, *proposed, std::move(result));
   if (!input.may_move) {
     result = Stay(std::move(result), "rebalance.enabled is false");
-    if (!input.frontier_rises) result.reason.clear();  // nobody expects a move then
+    if (!input.frontier_changes) result.reason.clear();  // nobody expects a move then
     return result;
   }
   if (proposed->cuts == input.cuts) {

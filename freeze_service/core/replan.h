@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -15,7 +16,9 @@ struct ReplanInput {
   PlannerInput planner;          // newest costs and the frontier of the boundary
   std::vector<LayerIndex> cuts;  // decided for the boundary before
   bool may_move = true;          // rebalance.enabled
-  bool frontier_rises = false;   // at this boundary
+  bool frontier_changes = false;  // at this boundary
+  // Cuts to go over to, whatever that costs; empty = the best found; nothing = nobody orders any.
+  std::optional<std::vector<LayerIndex>> ordered = std::nullopt;
   int32_t num_proposals = 0;     // intervals in a row, up to now, whose costs proposed a move
   int64_t steps_left = 0;        // from the boundary on
   double drain_s = 0, bytes_per_s = 0, min_gain = 0;
@@ -32,7 +35,7 @@ struct ReplanResult {
   std::string reason;
 };
 
-/// Moves layers when the frontier rises, or when two intervals in a row propose it (timings are
+/// Moves layers when the frontier changes, or when two intervals in a row propose it (timings are
 /// noisy), and only if MoveOrStay agrees. When the planner cannot plan, the cuts stay and the
 /// reason says why.  Threads: pure.
 ReplanResult Replan(const ReplanInput& input);

@@ -67,12 +67,12 @@ Fields FieldsOf(const StartGeneration& start) {
 }
 
 Fields FieldsOf(const Verdict& verdict) {
-  const auto& [boundary, step, plan, reason, frontier_reason, stop, frontier, cuts, plan_epoch,
+  const auto& [boundary, step, plan, reason, frontier_reason, stop, checkpoint, frontier, cuts, plan_epoch,
                moves, moved_bytes, predicted_old_step_s, predicted_step_s, even_step_s, eta] =
       verdict;
   Fields fields = {{"boundary", Text(boundary)}, {"step", Text(step)},
-                   {"stop", Text(stop)},         {"frontier", Text(frontier)},
-                   {"cuts", Text(cuts)},         {"plan_epoch", Text(plan_epoch)}};
+                   {"stop", Text(stop)},         {"checkpoint", Text(checkpoint)},
+                   {"frontier", Text(frontier)}, {"cuts", Text(cuts)},         {"plan_epoch", Text(plan_epoch)}};
   AddPlan(plan, &fields);
   fields.insert(fields.end(), {{"moves", Text(moves)},
                                {"moved_bytes", Text(moved_bytes)},
@@ -95,9 +95,20 @@ Fields FieldsOf(const EndGeneration& end) {
   return {{"generation", Text(generation)}, {"reason", Text(reason)}};
 }
 
+Fields FieldsOf(const OrderAccepted& accepted) {
+  const auto& [request_id, boundary, step] = accepted;
+  return {{"request_id", Text(request_id)}, {"boundary", Text(boundary)}, {"step", Text(step)}};
+}
+
+Fields FieldsOf(const WorkerDrained& drained) {
+  const auto& [worker, reason] = drained;
+  return {{"worker", Text(worker)}, {"reason", Text(reason)}};
+}
+
 absl::string_view KindOf(const Decision& decision) {
   static constexpr absl::string_view kKinds[] = {"start of a generation", "verdict",
-                                                 "end of the run", "end of a generation"};
+                                                 "end of the run", "end of a generation",
+                                                 "accepted order", "drained worker"};
   static_assert(std::variant_size_v<Decision> == std::size(kKinds));
   return kKinds[decision.index()];
 }

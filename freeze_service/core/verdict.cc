@@ -44,6 +44,25 @@ PolicyDecision DecideFrontier(const VerdictContext& context, const Evidence& evi
   return decision;
 }
 
+// What operators want of the frontier comes before what the policy says.
+PolicyDecision WithOrders(PolicyDecision decision, LayerIndex frontier,
+                          const BoundaryOrders& orders, std::optional<LayerIndex> keep_trainable) {
+  if (keep_trainable.has_value() && decision.frontier > *keep_trainable) {
+    absl::StrAppend(&decision.reason, ", but layers from ", keep_trainable->value(),
+                    " on were unfrozen on order and stay trainable");
+    decision.frontier = std::max(frontier, *keep_trainable);
+  }
+  const bool raises = orders.freeze.has_value() && *orders.freeze > decision.frontier;
+  const bool lowers = orders.unfreeze.has_value() && *orders.unfreeze < decision.frontier;
+  if (raises) return {*orders.freeze, orders.frontier_why};
+  if (lowers) return {*orders.unfreeze, orders.frontier_why};
+  if (!orders.frontier_why.empty()) {
+    absl::StrAppend(&decision.reason, "; nothing is left to do of what was ",
+                    orders.frontier_why);
+  }
+  return decision;
+}
+
 std::vector<int32_t> Credits(const CoordinatorOptions& options, const Plan& plan,
                              int32_t num_layers) {
   const ScheduleShape shape{
@@ -74,9 +93,11 @@ absl::StatusOr<Plan> StartPlan(const CoordinatorOptions& options, int32_t num_la
 
 std::string FreezeSentence(const Evidence& evidence, LayerIndex old_frontier,
                            const PolicyDecision& decision) {
-  return absl::StrCat("freezes ",
-                      LayersLabel(old_frontier, decision.frontier, LayerNames(evidence)), ": ",
-                      decision.reason);
+  const bool rises = decision.frontier > old_frontier;
+  return absl::StrCat(rises ? "freezes " : "unfreezes ",
+                      LayersLabel(std::min(old_frontier, decision.frontier),
+                                  std::max(old_frontier, decision.frontier), LayerNames(evidence)),
+                      ": ", decision.reason);
 }
 
 std::vector<double> NewestEta(const Evidence& evidence) {
@@ -95,6 +116,12 @@ Verdict MakeVerdict(const VerdictContext& context, const Evidence& evidence, con
   verdict.plan_epoch = plan.plan_epoch;
   verdict.eta = NewestEta(evidence);
   return verdict;
+}
+
+void AddOrders(const BoundaryOrders& orders, Verdict* verdict) {
+  verdict->checkpoint = orders.checkpoint;
+  verdict->stop = orders.stop;
+  if (!orders.sentence.empty()) absl::StrAppend(&verdict->reason, "; ", orders.sentence);
 }
 
 }  // namespace
@@ -166,31 +193,36 @@ absl::StatusOr<Verdict> VerdictAnew(const VerdictContext& context, const Evidenc
   verdict.cuts = plan->cuts;
   verdict.plan_epoch = plan->plan_epoch;
   verdict.stop = false;
+  verdict.checkpoint = false;
   if (verdict.plan.has_value()) verdict.plan = *plan;
   return verdict;
 }
 
 Verdict NextVerdict(const VerdictContext& context, const Evidence& evidence, const Plan& plan,
-                    IntervalIndex boundary, const Verdict* earlier, int32_t* num_proposals) {
+                    IntervalIndex boundary, const Verdict* earlier, const BoundaryOrders& orders,
+                    std::optional<LayerIndex> keep_trainable, int32_t* num_proposals) {
   const CoordinatorOptions& options = context.options;
-  const PolicyDecision decision = earlier != nullptr
-                                      ? PolicyDecision{earlier->frontier, earlier->frontier_reason}
-                                      : DecideFrontier(context, evidence, plan.frontier, boundary);
-  const bool rises = decision.frontier > plan.frontier;
+  const PolicyDecision decision =
+      earlier != nullptr ? PolicyDecision{earlier->frontier, earlier->frontier_reason}
+                         : WithOrders(DecideFrontier(context, evidence, plan.frontier, boundary),
+                                      plan.frontier, orders, keep_trainable);
+  const bool changes = decision.frontier != plan.frontier;
   const Step step(boundary.value() * context.length.interval_steps);
   const std::string freeze_sentence =
-      rises ? FreezeSentence(evidence, plan.frontier, decision) : decision.reason;
-  if (!rises && evidence.interval.value() < 0) {  // nothing new to plan with
+      changes ? FreezeSentence(evidence, plan.frontier, decision) : decision.reason;
+  if (!changes && !orders.cuts.has_value() && evidence.interval.value() < 0) {  // nothing new to plan with
     Verdict verdict = MakeVerdict(context, evidence, plan, boundary);
     verdict.frontier_reason = decision.reason;
     verdict.reason = absl::StrCat("keep: ", freeze_sentence);
+    AddOrders(orders, &verdict);
     return verdict;
   }
   const ReplanResult replan =
       Replan({.planner = MakePlannerInput(options, evidence, decision.frontier),
               .cuts = plan.cuts,
               .may_move = options.rebalance_enabled,
-              .frontier_rises = rises,
+              .frontier_changes = changes,
+              .ordered = orders.cuts,
               .num_proposals = *num_proposals,
               .steps_left = context.length.num_steps - step.value(),
               .drain_s = evidence.drain_s,
@@ -200,7 +232,7 @@ Verdict NextVerdict(const VerdictContext& context, const Evidence& evidence, con
 
   Plan next = plan;
   const bool moves = replan.cuts != plan.cuts;
-  if (rises || moves) {
+  if (changes || moves) {
     next.plan_epoch = plan.plan_epoch + 1;
     next.effective_step = step;
     next.frontier = decision.frontier;
@@ -208,7 +240,7 @@ Verdict NextVerdict(const VerdictContext& context, const Evidence& evidence, con
     next.credits = Credits(options, next, NumLayers(evidence));
   }
   Verdict verdict = MakeVerdict(context, evidence, next, boundary);
-  if (rises || moves) verdict.plan = next;
+  if (changes || moves) verdict.plan = next;
   if (earlier != nullptr) verdict.eta = earlier->eta;
   verdict.frontier_reason = decision.reason;
   verdict.moves = replan.moves;
@@ -217,10 +249,11 @@ Verdict NextVerdict(const VerdictContext& context, const Evidence& evidence, con
   verdict.predicted_step_s = replan.step_s;
   verdict.even_step_s = replan.even_step_s;
   const std::string cut_sentence = replan.reason.empty() ? "" : absl::StrCat("; ", replan.reason);
-  verdict.reason = moves && !rises
+  verdict.reason = moves && !changes
                        ? absl::StrCat(replan.reason, "; frontier stays ", plan.frontier.value(),
                                       ": ", freeze_sentence)
-                       : absl::StrCat(rises ? "" : "keep: ", freeze_sentence, cut_sentence);
+                       : absl::StrCat(changes ? "" : "keep: ", freeze_sentence, cut_sentence);
+  AddOrders(orders, &verdict);
   return verdict;
 }
 

@@ -2,12 +2,14 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "absl/status/statusor.h"
 #include "freeze_service/core/coordinator.h"
 #include "freeze_service/core/evidence.h"
+#include "freeze_service/core/orders.h"
 
 namespace smartpipe {
 
@@ -36,8 +38,10 @@ absl::StatusOr<Verdict> VerdictAnew(const VerdictContext& context, const Evidenc
 
 /// Verdict of a later boundary. `plan`: the newest decided one, of the boundary before. `earlier`:
 /// what an earlier generation decided for this boundary, null = nothing; its frontier is kept.
+/// `orders`: what is to be carried out here. `keep_trainable`: as in Orders.
 /// `num_proposals`: intervals in a row that proposed a move; updated.  Threads: pure.
 Verdict NextVerdict(const VerdictContext& context, const Evidence& evidence, const Plan& plan,
-                    IntervalIndex boundary, const Verdict* earlier, int32_t* num_proposals);
+                    IntervalIndex boundary, const Verdict* earlier, const BoundaryOrders& orders,
+                    std::optional<LayerIndex> keep_trainable, int32_t* num_proposals);
 
 }  // namespace smartpipe

@@ -18,25 +18,9 @@
 namespace smartpipe {
 namespace {
 
-constexpr int kPageDefault = 100;
-// A page ends once it is over this; one verdict is far smaller.
-constexpr size_t kPageBytesMax = limits::kGrpcMessageBytesMax / 2;
-
 template <typename Repeated>
 std::vector<std::string> Strings(const Repeated& repeated) {
   return {repeated.begin(), repeated.end()};
-}
-
-bool IsChange(const Verdict& verdict) { return verdict.plan.has_value(); }
-
-absl::StatusOr<size_t> DecodePageToken(const std::string& token, size_t num_verdicts) {
-  uint64_t first = 0;
-  if (token.empty()) return 0;
-  const bool digits =
-      std::all_of(token.begin(), token.end(), [](char c) { return c >= '0' && c <= '9'; });
-  if (digits && absl::SimpleAtoi(token, &first) && first <= num_verdicts) return first;
-  return absl::InvalidArgumentError(
-      "page_token is not one that this service gave; take next_page_token as it is");
 }
 
 }  // namespace
@@ -50,9 +34,23 @@ grpc::Status FreezeServiceImpl::ReportInterval(grpc::ServerContext*,
   absl::StatusOr<IntervalReported> reported = DecodeReport(*request);
   if (!reported.ok()) return ToGrpcStatus(reported.status());
   absl::MutexLock lock(&mutex_);
-  const absl::Status status = ApplyEvent(*reported);
+  absl::Status status = CheckRate(reported->worker);
+  if (status.ok()) status = ApplyEvent(*reported);
+  if (status.ok()) {
+    last_reports_[reported->worker] = {reported->interval, reported->step_s,
+                                       reported->verdict_wait_s};
+  }
   response->set_service_replied_ns(MonotonicNs());
   return ToGrpcStatus(status);
+}
+
+absl::Status FreezeServiceImpl::CheckRate(const WorkerId& worker) {
+  const auto member = members_.find(worker);
+  if (member == members_.end() || member->second.reports.Take(clock_->Now()))
+    return absl::OkStatus();
+  return absl::ResourceExhaustedError(
+      absl::StrCat("worker ", worker.value(), " sends more than ", limits::kReportsPerSecondMax,
+                   " reports a second; that is the limit"));
 }
 
 grpc::Status FreezeServiceImpl::ReportProgress(grpc::ServerContext*,
@@ -64,7 +62,10 @@ grpc::Status FreezeServiceImpl::ReportProgress(grpc::ServerContext*,
   absl::MutexLock lock(&mutex_);
   absl::Status status = CheckNotEnded();
   if (status.ok()) status = CheckMember(request->worker_id(), request->generation());
+  if (status.ok()) status = CheckRate(WorkerId(request->worker_id()));
   if (!status.ok()) return ToGrpcStatus(status);
+  const int64_t steps_before = progress_->steps_done();
+  const int64_t evaluated_before = progress_->last_evaluation_step();
   const bool had_problem = !progress_->problem().empty();
   status =
       progress_->Add(*request, progress_length(), [this](Step step) ABSL_NO_THREAD_SAFETY_ANALYSIS {
@@ -73,6 +74,16 @@ grpc::Status FreezeServiceImpl::ReportProgress(grpc::ServerContext*,
       });
   if (!had_problem && !progress_->problem().empty())
     LogError(progress_->problem(), "; the run goes on without it");
+  if (!status.ok()) return ToGrpcStatus(status);
+  for (const v1::StepProgress& step : request->steps()) {
+    if (step.step() >= steps_before) watchers_.TellStep(step);
+  }
+  for (const v1::Evaluation& evaluation : request->evaluations()) {
+    if (evaluation.step() <= evaluated_before) continue;
+    v1::WatchRunResponse told;
+    *told.mutable_evaluation() = evaluation;
+    watchers_.Tell(told);
+  }
   return ToGrpcStatus(status);
 }
 
@@ -152,98 +163,6 @@ grpc::Status FreezeServiceImpl::CountKeys(grpc::ServerContext*, const v1::CountK
   absl::StatusOr<int64_t> count = keys_.Count(Generation(request->generation()));
   if (count.ok()) response->set_count(*count);
   return ToGrpcStatus(count.status());
-}
-
-// ---- State of the run ---------------------------------------------------------------------------
-
-const Verdict* FreezeServiceImpl::VerdictAt(Step step) const {
-  const absl::Span<const Verdict> verdicts = published();
-  auto after =
-      std::upper_bound(verdicts.begin(), verdicts.end(), step,
-                       [](Step wanted, const Verdict& verdict) { return wanted < verdict.step; });
-  return after == verdicts.begin() ? nullptr : &*std::prev(after);
-}
-
-grpc::Status FreezeServiceImpl::GetRun(grpc::ServerContext*, const v1::GetRunRequest*,
-                                       v1::GetRunResponse* response) {
-  absl::MutexLock lock(&mutex_);
-  FillRun(*response->mutable_run());
-  return grpc::Status::OK;
-}
-
-void FreezeServiceImpl::FillRun(v1::Run& run) const {
-  run.set_run_id(options_.run_id);
-  run.set_state(EncodeState(coordinator_->state()));
-  run.set_message(coordinator_->state_message());
-  if (end_ && !end_->success) run.set_state(v1::RUN_STATE_FAILED);
-  if (end_) run.set_message(end_->reason);
-  if (!end_ && !progress_->problem().empty()) run.set_message(progress_->problem());
-  run.set_generation(coordinator_->generation().value());
-  for (const LayerInfo& layer : coordinator_->layers()) *run.add_layers() = EncodeLayer(layer);
-  for (const WorkerId& worker : ranks_) run.add_members(worker.value());
-  progress_->Fill(run, progress_length());
-  const RunLength& length = coordinator_->length();
-  run.set_num_steps(length.num_steps);
-  run.set_steps_per_epoch(length.steps_per_epoch);
-  run.set_batch_size(options_.batch_size);
-  run.set_interval_steps(length.interval_steps);
-  const Step step(progress_->steps_done());
-  if (const Verdict* current = VerdictAt(step); current != nullptr)
-    *run.mutable_current() = EncodeVerdict(*current);
-  run.set_num_verdicts(static_cast<int64_t>(published().size()));
-  int64_t num_rebalances = 0, num_layers_moved = 0;
-  for (const Verdict& verdict : published()) {
-    if (verdict.moves.empty() || step < verdict.step) continue;
-    ++num_rebalances;
-    num_layers_moved += static_cast<int64_t>(verdict.moves.size());
-  }
-  run.set_num_rebalances(num_rebalances);
-  run.set_num_layers_moved(num_layers_moved);
-  run.set_speedup_limit(coordinator_->SpeedupLimitOfRun());
-  for (const auto& [worker, result] : ended_workers_) *run.add_ended_workers() = result;
-  const RunHistory& history = coordinator_->history();
-  run.set_first_step(history.first_step.value());
-  run.set_num_recoveries(history.num_recoveries);
-  run.set_last_fault(history.last_fault);
-  if (history.resumed_from) run.set_resumed_from_step(history.resumed_from->value());
-  for (const auto& [worker, member] : members_) run.add_connected_workers(worker.value());
-}
-
-grpc::Status FreezeServiceImpl::ListDecisions(grpc::ServerContext*,
-                                              const v1::ListDecisionsRequest* request,
-                                              v1::ListDecisionsResponse* response) {
-  if (request->page_size() < 0 || request->page_size() > limits::kDecisionPageMax) {
-    return ToGrpcStatus(absl::InvalidArgumentError(
-        absl::StrCat("page_size is ", request->page_size(), "; the range is 1 to ",
-                     limits::kDecisionPageMax, " (0 = 100)")));
-  }
-  const int page_size = request->page_size() == 0 ? kPageDefault : request->page_size();
-  absl::MutexLock lock(&mutex_);
-  const absl::Span<const Verdict> verdicts = published();
-  absl::StatusOr<size_t> next = DecodePageToken(request->page_token(), verdicts.size());
-  if (!next.ok()) return ToGrpcStatus(next.status());
-  size_t page_bytes = 0;
-  for (; *next < verdicts.size() && response->verdicts_size() < page_size &&
-         page_bytes <= kPageBytesMax;
-       ++*next) {
-    const Verdict& verdict = verdicts[*next];
-    if (request->changes_only() && !IsChange(verdict)) continue;
-    *response->add_verdicts() = EncodeVerdict(verdict);
-    page_bytes += response->verdicts().rbegin()->ByteSizeLong();
-  }
-  if (*next < verdicts.size()) response->set_next_page_token(absl::StrCat(*next));
-  return grpc::Status::OK;
-}
-
-grpc::Status FreezeServiceImpl::StopRun(grpc::ServerContext*, const v1::StopRunRequest* request,
-                                        v1::StopRunResponse*) {
-  if (const absl::Status status = CheckText("reason", request->reason()); !status.ok())
-    return ToGrpcStatus(status);
-  absl::MutexLock lock(&mutex_);
-  if (!end_) stop_requested_ = true;
-  return ToGrpcStatus(ApplyEvent(
-      StopRequested{.why = request->reason().empty() ? "an operator stopped it" : request->reason(),
-                    .at_boundary = request->at_boundary()}));
 }
 
 }  // namespace smartpipe

@@ -241,6 +241,7 @@ v1::Verdict EncodeVerdict(const Verdict& verdict) {
   proto.set_even_step_s(verdict.even_step_s);
   for (double eta : verdict.eta) proto.add_eta(eta);
   proto.set_stop(verdict.stop);
+  proto.set_checkpoint(verdict.checkpoint);
   return proto;
 }
 

@@ -28,6 +28,7 @@ absl::Status CheckNotNegative(absl::string_view field, double value);
 
 v1::EndWorkerRequest EncodeEndWorker(const WorkerFinished& finished);
 v1::Verdict EncodeVerdict(const Verdict& verdict);
+v1::Order EncodeOrder(const OrderRecord& record);
 v1::Layer EncodeLayer(const LayerInfo& layer);
 v1::RunState EncodeState(RunState state);
 

@@ -10,6 +10,8 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "freeze_service/core/decision_text.h"
+#include "freeze_service/core/orders.h"
 #include "freeze_service/rpc/codec.h"
 #include "freeze_service/store/cost_file.h"
 #include "services/base/files.h"
@@ -44,6 +46,7 @@ FreezeServiceImpl::FreezeServiceImpl(Options options, std::unique_ptr<Coordinato
                                      std::unique_ptr<ProgressLog> progress, const Clock* clock)
     : options_(std::move(options)),
       clock_(clock),
+      watchers_(clock),
       coordinator_(std::move(coordinator)),
       store_(std::move(store)),
       progress_(std::move(progress)) {}
@@ -80,7 +83,8 @@ absl::Status FreezeServiceImpl::GoOn() {
   }
   num_published_ = coordinator_->verdicts().size();
   if ((options_.resume && is_recorded) ||
-      coordinator_->execution() != options_.resumption.execution) {
+      coordinator_->execution() != AfterDrains(options_.resumption.execution,
+                                               coordinator_->orders().drained.size())) {
     return ApplyEvent(options_.resumption);
   }
   switch (state.run_state) {
@@ -147,6 +151,7 @@ absl::Status FreezeServiceImpl::ApplyEvent(const Event& event) {
                decision);
   }
   reach(FaultPoint::kAfterPublish);
+  SendWaiting();
   if (!decisions.empty()) WriteCosts();
   return absl::OkStatus();
 }
@@ -154,7 +159,7 @@ absl::Status FreezeServiceImpl::ApplyEvent(const Event& event) {
 void FreezeServiceImpl::WriteCosts() {
   if (options_.costs_path.empty() || !coordinator_->plan()) return;
   const absl::Status written = WriteFileAtomically(
-      options_.costs_path, CostFileJson(coordinator_->layers(), coordinator_->planner_input()));
+      options_.costs_path, CostFileJson(coordinator_->evidence().layers, coordinator_->planner_input()));
   if (!written.ok() && !costs_failed_) {
     LogWarning("the costs are not written: ", written.message(), "; the run goes on without them");
   }
@@ -167,11 +172,15 @@ void FreezeServiceImpl::SendToAll(const v1::JoinResponse& message) {
 
 void FreezeServiceImpl::Publish(const StartGeneration& start) {
   ranks_ = start.members;
+  last_reports_.clear();
   keys_.Open(start.generation);
-  LogInfo("generation ", start.generation.value(),
-          ": all workers are there: ", absl::StrJoin(ranks_, ", ", absl::StreamFormatter()),
-          "; from step ", start.step.value(), " with ",
-          FormatCuts(start.plan.cuts, static_cast<int32_t>(coordinator_->layers().size())));
+  const std::string text = absl::StrCat(
+      "generation ", start.generation.value(),
+      ": all workers are there: ", absl::StrJoin(ranks_, ", ", absl::StreamFormatter()),
+      "; from step ", start.step.value(), " with ",
+      FormatCuts(start.plan.cuts, static_cast<int32_t>(coordinator_->evidence().layers.size())));
+  LogInfo(text);
+  watchers_.TellNotice(text);
   for (size_t rank = 0; rank < ranks_.size(); ++rank) {
     auto member = members_.find(ranks_[rank]);
     if (member == members_.end()) continue;  // its loss is on its way
@@ -207,6 +216,7 @@ void FreezeServiceImpl::WriteDump(const EndGeneration& end) {
 
 void FreezeServiceImpl::Publish(const EndGeneration& end) {
   LogWarning("generation ", end.generation.value(), " ends: ", end.reason);
+  watchers_.TellNotice(absl::StrCat("generation ", end.generation.value(), " ends: ", end.reason));
   // The workers write theirs when they hear of it.
   if (absl::StrContains(end.reason, "watchdog: ")) WriteDump(end);
   keys_.Close(absl::StrCat("generation ", end.generation.value(), " ended: ", end.reason));
@@ -228,24 +238,68 @@ void FreezeServiceImpl::Publish(const Verdict& verdict) {
           "): ", verdict.plan ? absl::StrCat("plan ", verdict.plan_epoch.value()) : "keep",
           ", frontier ", verdict.frontier.value(), ": ", verdict.reason);
   SendToAll(message);
+  v1::WatchRunResponse told;
+  *told.mutable_verdict() = message.verdict();
+  watchers_.Tell(told);
+}
+
+void FreezeServiceImpl::Publish(const OrderAccepted& accepted) {
+  const OrderRecord* record = FindOrder(coordinator_->orders(), accepted.request_id);
+  if (record == nullptr) return;
+  LogInfo("order ", Describe(record->given),
+          accepted.boundary.value() < 0
+              ? ""
+              : absl::StrCat("; it is carried out at step ", accepted.step.value()));
+  v1::WatchRunResponse told;
+  *told.mutable_order() = EncodeOrder(*record);
+  watchers_.Tell(told);
+}
+
+void FreezeServiceImpl::Publish(const WorkerDrained& drained) {
+  LogInfo(drained.reason);
+  watchers_.TellNotice(drained.reason);
+  const auto member = members_.find(drained.worker);
+  if (member == members_.end()) return;
+  v1::JoinResponse message;
+  if (!ended_workers_.contains(drained.worker)) {
+    // It is in the middle of a generation: what it waits for will never come.
+    message.mutable_end_of_generation()->set_generation(coordinator_->generation().value());
+    message.mutable_end_of_generation()->set_reason(drained.reason);
+    member->second.stream->Send(message);
+  }
+  message.mutable_end_of_run()->set_success(true);
+  message.mutable_end_of_run()->set_reason(drained.reason);
+  member->second.stream->Send(message);
+  member->second.stream->Close(grpc::Status::OK);
+  members_.erase(member);
 }
 
 void FreezeServiceImpl::Publish(const EndRun& end) {
   end_ = end;
   // That somebody stopped the run is no error.
-  Log(end.success || stop_requested_ ? LogLevel::kInfo : LogLevel::kError,
+  Log(end.success || !coordinator_->orders().stop_why.empty() ? LogLevel::kInfo : LogLevel::kError,
       absl::StrCat("the run ended: ", end.reason));
   keys_.Close(absl::StrCat("the run is over: ", end.reason));
   v1::JoinResponse message;
   message.mutable_end_of_run()->set_success(end.success);
   message.mutable_end_of_run()->set_reason(end.reason);
   SendToAll(message);
+  watchers_.TellEnd(message.end_of_run());
   for (const auto& [worker, member] : members_) member.stream->Close(grpc::Status::OK);
   members_.clear();
 }
 
+bool FreezeServiceImpl::IsHeld() const {
+  const std::optional<IntervalIndex>& paused_at = coordinator_->orders().paused_at;
+  return !end_ && coordinator_->state() == RunState::kRunning && paused_at.has_value() &&
+         static_cast<int64_t>(published().size()) >= paused_at->value();
+}
+
 void FreezeServiceImpl::SendWaiting() {
-  if (coordinator_->state() != RunState::kWaiting || end_) return;
+  if (end_ || (coordinator_->state() != RunState::kWaiting && !IsHeld())) {
+    waiting_message_.clear();
+    return;
+  }
   const std::string text = coordinator_->state_message();
   if (text == waiting_message_) return;
   waiting_message_ = text;
@@ -303,11 +357,15 @@ absl::Status FreezeServiceImpl::AddStream(const std::shared_ptr<JoinStream>& str
   }
   const bool is_running = coordinator_->state() == RunState::kRunning;
   const bool has_joined = coordinator_->MemberIncarnation(worker) == request.incarnation();
-  members_[worker] = {.stream = stream, .announced = has_joined};
+  members_[worker] = {
+      .stream = stream, .address = request.address(), .announced = has_joined};
   absent_.erase(worker);
   if (!is_running) ended_workers_.erase(worker);
-  LogInfo("worker ", request.worker_id(), request.rejoin() ? " is back from " : " connected from ",
-          request.address());
+  const std::string text =
+      absl::StrCat("worker ", request.worker_id(),
+                   request.rejoin() ? " is back from " : " connected from ", request.address());
+  LogInfo(text);
+  watchers_.TellNotice(text);
   v1::JoinResponse message;
   message.mutable_welcome()->set_run_id(options_.run_id);
   message.mutable_welcome()->set_config_toml(options_.config_toml);
@@ -349,6 +407,10 @@ void FreezeServiceImpl::SendGeneration(JoinStream& stream, Rank rank,
     *message.mutable_verdict() = EncodeVerdict(verdict);
     stream.Send(std::move(message));
   }
+  if (!IsHeld()) return;
+  v1::JoinResponse message;
+  message.mutable_waiting()->set_message(coordinator_->state_message());
+  stream.Send(std::move(message));
 }
 
 void FreezeServiceImpl::Lose(const WorkerId& worker, int64_t incarnation, const std::string& how) {
@@ -366,7 +428,10 @@ void FreezeServiceImpl::OnStreamBroken(JoinStream& stream) {
   const bool announced = found->second.announced;
   members_.erase(found);
   if (end_ || leaving_ || ended_workers_.contains(stream.worker())) return;
-  LogWarning("worker ", stream.worker().value(), " is lost: its connection broke");
+  const std::string text =
+      absl::StrCat("worker ", stream.worker().value(), " is lost: its connection broke");
+  LogWarning(text);
+  watchers_.TellNotice(text);
   if (announced) Lose(stream.worker(), stream.incarnation(), "its connection broke");
 }
 
@@ -466,8 +531,11 @@ absl::Status FreezeServiceImpl::TakeEndWorker(const v1::EndWorkerRequest& reques
         ApplyEvent(WorkerFailed{worker, Generation(request.generation()), request.error()}));
   }
   ended_workers_[worker] = request;
-  LogInfo("worker ", request.worker_id(),
-          request.error().empty() ? " finished" : " failed: ", request.error());
+  const std::string text =
+      absl::StrCat("worker ", request.worker_id(),
+                   request.error().empty() ? " finished" : " failed: ", request.error());
+  LogInfo(text);
+  watchers_.TellNotice(text);
   return absl::OkStatus();
 }
 

@@ -20,9 +20,12 @@
 #include "freeze_service/rpc/join_stream.h"
 #include "freeze_service/rpc/key_value_space.h"
 #include "freeze_service/rpc/progress_log.h"
+#include "freeze_service/rpc/rate_limit.h"
+#include "freeze_service/rpc/watchers.h"
 #include "freeze_service/store/decision_store.h"
 #include "grpcpp/grpcpp.h"
 #include "services/base/clock.h"
+#include "services/base/limits.h"
 #include "smartpipe/v1/freeze_service.grpc.pb.h"
 
 namespace smartpipe {
@@ -32,7 +35,8 @@ namespace smartpipe {
 ///
 /// Threads: any; one mutex around the Coordinator.  Test: tests/component/freeze_service
 class FreezeServiceImpl final
-    : public v1::FreezeService::WithCallbackMethod_Join<v1::FreezeService::Service> {
+    : public v1::FreezeService::WithCallbackMethod_Join<
+          v1::FreezeService::WithCallbackMethod_WatchRun<v1::FreezeService::Service>> {
  public:
   static constexpr char kName[] = "smartpipe.v1.FreezeService";
 
@@ -43,6 +47,7 @@ class FreezeServiceImpl final
     std::string metrics_path;  // metrics.jsonl; "" = none
     std::string costs_path;    // costs.json; "" = none
     int64_t batch_size = 1;
+    int64_t num_microbatches = 1;
     int32_t num_cores = 0;          // told to the workers
     std::string parameter_service;  // HOST:PORT, told to the workers; "" = no checkpoints
     FaultHook fault_hook;           // for tests
@@ -102,15 +107,47 @@ class FreezeServiceImpl final
 
   grpc::Status GetRun(grpc::ServerContext* context, const v1::GetRunRequest* request,
                       v1::GetRunResponse* response) override;
-  grpc::Status ListDecisions(grpc::ServerContext* context, const v1::ListDecisionsRequest* request,
-                             v1::ListDecisionsResponse* response) override;
-  grpc::Status StopRun(grpc::ServerContext* context, const v1::StopRunRequest* request,
-                       v1::StopRunResponse* response) override;
+  grpc::Status ListWorkers(grpc::ServerContext* context, const v1::ListWorkersRequest* request,
+      v1::ListWorkersResponse* response) override;
+  grpc::Status ListLayers(grpc::ServerContext* context, const v1::ListLayersRequest* request,
+      v1::ListLayersResponse* response) override;
+  grpc::Status GetPlan(grpc::ServerContext* context, const v1::GetPlanRequest* request,
+      v1::GetPlanResponse* response) override;
+  grpc::Status ListVerdicts(grpc::ServerContext* context, const v1::ListVerdictsRequest* request,
+      v1::ListVerdictsResponse* response) override;
+  grpc::Status ListOrders(grpc::ServerContext* context, const v1::ListOrdersRequest* request,
+      v1::ListOrdersResponse* response) override;
+  grpc::Status FreezeLayers(grpc::ServerContext* context, const v1::FreezeLayersRequest* request,
+      v1::FreezeLayersResponse* response) override;
+  grpc::Status UnfreezeLayers(grpc::ServerContext* context, const v1::UnfreezeLayersRequest* request,
+      v1::UnfreezeLayersResponse* response) override;
+  grpc::Status Rebalance(grpc::ServerContext* context, const v1::RebalanceRequest* request,
+      v1::RebalanceResponse* response) override;
+  grpc::Status SetPolicy(grpc::ServerContext* context, const v1::SetPolicyRequest* request,
+      v1::SetPolicyResponse* response) override;
+  grpc::Status Pause(grpc::ServerContext* context, const v1::PauseRequest* request,
+      v1::PauseResponse* response) override;
+  grpc::Status Resume(grpc::ServerContext* context, const v1::ResumeRequest* request,
+      v1::ResumeResponse* response) override;
+  grpc::Status Checkpoint(grpc::ServerContext* context, const v1::CheckpointRequest* request,
+      v1::CheckpointResponse* response) override;
+  grpc::Status DrainWorker(grpc::ServerContext* context, const v1::DrainWorkerRequest* request,
+      v1::DrainWorkerResponse* response) override;
+  grpc::Status Stop(grpc::ServerContext* context, const v1::StopRequest* request,
+      v1::StopResponse* response) override;
+  grpc::ServerWriteReactor<v1::WatchRunResponse>* WatchRun(
+      grpc::CallbackServerContext* context, const v1::WatchRunRequest* request) override;
 
  private:
   struct Member {
     std::shared_ptr<JoinStream> stream;
+    std::string address;  // host and process
     bool announced = false;
+    RateLimit reports{limits::kReportsPerSecondMax};
+  };
+  struct LastReport {
+    IntervalIndex interval;
+    double step_s = 0, verdict_wait_s = 0;
   };
 
   FreezeServiceImpl(Options options, std::unique_ptr<Coordinator> coordinator,
@@ -126,12 +163,26 @@ class FreezeServiceImpl final
   void Publish(const EndGeneration& end) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   /// The core's state, beside what the workers write of theirs.
   void WriteDump(const EndGeneration& end) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void Publish(const OrderAccepted& accepted) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void Publish(const WorkerDrained& drained) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Publish(const EndRun& end) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void SendToAll(const v1::JoinResponse& message) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   /// The measured costs so far, for `smartpipe plan`; a failure is only logged.
   void WriteCosts() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  /// The next verdict is held back by a pause.
+  bool IsHeld() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   /// Tells what the run waits for, if that has changed.
   void SendWaiting() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+
+  absl::Status CheckOrder(const OrderGiven& given) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  absl::Status TryOrder(const OrderGiven& given, v1::OrderResult* result)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  absl::Status TakeOrder(const OrderGiven& given, v1::OrderResult* result)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  template <typename Request>
+  grpc::Status AnswerOrder(grpc::ServerContext* context, const Request& request,
+                           absl::StatusOr<Order> order, v1::OrderResult* result)
+      ABSL_LOCKS_EXCLUDED(mutex_);
 
   absl::Status AddStream(const std::shared_ptr<JoinStream>& stream, const v1::JoinRequest& request)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
@@ -150,6 +201,8 @@ class FreezeServiceImpl final
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::Status CheckMember(const std::string& worker_id, int64_t generation) const
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  /// Errors: RESOURCE_EXHAUSTED when a connected worker reports too often.
+  absl::Status CheckRate(const WorkerId& worker) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::Status CheckNotEnded() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   /// The verdicts that are stored and sent; the Coordinator may hold newer ones after a failed
   /// append.
@@ -159,11 +212,14 @@ class FreezeServiceImpl final
   }
   /// Verdict in force at `step`; null before the start.
   const Verdict* VerdictAt(Step step) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  /// Plan in force at `step`. Requires a start.
+  const Plan& PlanAt(Step step) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void FillRun(v1::Run& run) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   const Options options_;
   const Clock* const clock_;
   KeyValueSpace keys_;
+  Watchers watchers_;
 
   mutable absl::Mutex mutex_;
   const std::unique_ptr<Coordinator> coordinator_ ABSL_PT_GUARDED_BY(mutex_);
@@ -174,10 +230,10 @@ class FreezeServiceImpl final
   std::vector<WorkerId> ranks_ ABSL_GUARDED_BY(mutex_);         // [rank] of the newest generation
   std::map<WorkerId, int64_t> absent_ ABSL_GUARDED_BY(mutex_);  // members that may come back
   absl::Time absent_until_ ABSL_GUARDED_BY(mutex_) = absl::InfiniteFuture();
+  std::map<WorkerId, LastReport> last_reports_ ABSL_GUARDED_BY(mutex_);  // of members
   std::map<WorkerId, v1::EndWorkerRequest> ended_workers_ ABSL_GUARDED_BY(mutex_);
   std::string waiting_message_ ABSL_GUARDED_BY(mutex_);  // newest one sent
   std::optional<EndRun> end_ ABSL_GUARDED_BY(mutex_);
-  bool stop_requested_ ABSL_GUARDED_BY(mutex_) = false;
   bool leaving_ ABSL_GUARDED_BY(mutex_) = false;
   absl::Status failure_ ABSL_GUARDED_BY(mutex_);
   bool costs_failed_ ABSL_GUARDED_BY(mutex_) = false;

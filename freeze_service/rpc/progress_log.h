@@ -43,6 +43,10 @@ class ProgressLog {
                    const std::function<LayerIndex(Step)>& frontier_at);
 
   int64_t steps_done() const { return steps_done_; }
+  /// Steps trained at the newest evaluation; -1 = there is none.
+  int64_t last_evaluation_step() const {
+    return evaluations_.empty() ? -1 : evaluations_.back().step();
+  }
   /// Sets step, loss, samples_per_second, evaluations, train_loss and step_seconds.
   void Fill(v1::Run& run, const Length& length) const;
   /// Why metrics.jsonl misses lines; empty = it does not.

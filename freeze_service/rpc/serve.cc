@@ -109,6 +109,7 @@ absl::Status Serve(const ServeOptions& options, const sigset_t& stop_signals) {
                                                    .metrics_path = run_dir / "metrics.jsonl",
                                                    .costs_path = run_dir / "costs.json",
                                                    .batch_size = config.train.batch_size,
+                                                   .num_microbatches = config.train.microbatches,
                                                    .num_cores = options.num_cores,
                                                    .parameter_service = options.parameter_service,
                                                    .fault_hook = std::move(fault_hook),
@@ -123,6 +124,7 @@ absl::Status Serve(const ServeOptions& options, const sigset_t& stop_signals) {
   SP_ASSIGN_OR_RETURN(auto server,
                       StartServer(server_options, {{FreezeServiceImpl::kName, service.get()}}));
   LogInfo("serving run ", run_id, " on ", server->address());
+  SP_RETURN_IF_ERROR(WriteFileAtomically(run_dir / "service_address", server->address() + "\n"));
   AnnouncePort(options.ready_fd, server->port());
   const absl::Status status = WaitForEnd(*service, stop_signals, options.linger_s);
   server->Shutdown(absl::Seconds(1));

@@ -48,6 +48,7 @@ void AddFields(const Verdict& verdict, Json* json) {
   (*json)["step"] = verdict.step.value();
   (*json)["verdict"] = verdict.plan.has_value() ? "plan" : "keep";
   if (verdict.stop) (*json)["stop"] = true;
+  if (verdict.checkpoint) (*json)["checkpoint"] = true;
   (*json)["plan_epoch"] = verdict.plan_epoch.value();
   (*json)["frontier"] = verdict.frontier.value();
   (*json)["cuts"] = CutsJson(verdict.cuts);
@@ -64,6 +65,19 @@ void AddFields(const EndGeneration& end, Json* json) {
   (*json)["type"] = "end_generation";
   (*json)["generation"] = end.generation.value();
   (*json)["reason"] = end.reason;
+}
+
+void AddFields(const OrderAccepted& accepted, Json* json) {
+  (*json)["type"] = "order_accepted";
+  (*json)["request_id"] = accepted.request_id;
+  (*json)["boundary"] = accepted.boundary.value();
+  (*json)["step"] = accepted.step.value();
+}
+
+void AddFields(const WorkerDrained& drained, Json* json) {
+  (*json)["type"] = "worker_drained";
+  (*json)["worker"] = drained.worker.value();
+  (*json)["reason"] = drained.reason;
 }
 
 void AddFields(const EndRun& end, Json* json) {

@@ -16,7 +16,7 @@
 namespace smartpipe {
 namespace {
 
-constexpr uint8_t kVersion = 3;
+constexpr uint8_t kVersion = 4;
 
 // The bytes of kinds are the positions in the variants: these orders are part of the format.
 template <size_t kIndex, typename Variant, typename T>
@@ -24,11 +24,17 @@ inline constexpr bool kIsAt = std::is_same_v<std::variant_alternative_t<kIndex, 
 static_assert(std::variant_size_v<Event> == 8 && kIsAt<0, Event, WorkerJoined> &&
               kIsAt<1, Event, IntervalReported> && kIsAt<2, Event, WorkerLost> &&
               kIsAt<3, Event, WorkerFailed> && kIsAt<4, Event, WorkerFinished> &&
-              kIsAt<5, Event, StopRequested> && kIsAt<6, Event, FaultReported> &&
+              kIsAt<5, Event, OrderGiven> && kIsAt<6, Event, FaultReported> &&
               kIsAt<7, Event, RunResumed>);
-static_assert(std::variant_size_v<Decision> == 4 && kIsAt<0, Decision, StartGeneration> &&
+static_assert(std::variant_size_v<Decision> == 6 && kIsAt<0, Decision, StartGeneration> &&
               kIsAt<1, Decision, Verdict> && kIsAt<2, Decision, EndRun> &&
-              kIsAt<3, Decision, EndGeneration>);
+              kIsAt<3, Decision, EndGeneration> && kIsAt<4, Decision, OrderAccepted> &&
+              kIsAt<5, Decision, WorkerDrained>);
+static_assert(std::variant_size_v<Order> == 9 && kIsAt<0, Order, FreezeLayers> &&
+              kIsAt<1, Order, UnfreezeLayers> && kIsAt<2, Order, RebalanceStages> &&
+              kIsAt<3, Order, ChangePolicy> && kIsAt<4, Order, PauseRun> &&
+              kIsAt<5, Order, ResumeRun> && kIsAt<6, Order, TakeCheckpoint> &&
+              kIsAt<7, Order, DrainWorker> && kIsAt<8, Order, StopRun>);
 
 // ---- Fields -------------------------------------------------------------------------------------
 // Each(value, f) calls f with all fields of a struct, in order; for both directions. The structured
@@ -92,9 +98,49 @@ void Each(Same<WorkerFinished> auto& value, auto&& f) {
   auto& [worker, generation, result] = value;
   f(worker, generation, result);
 }
-void Each(Same<StopRequested> auto& value, auto&& f) {
-  auto& [why, at_boundary] = value;
-  f(why, at_boundary);
+void Each(Same<FreezeLayers> auto& value, auto&& f) {
+  auto& [frontier] = value;
+  f(frontier);
+}
+void Each(Same<UnfreezeLayers> auto& value, auto&& f) {
+  auto& [frontier] = value;
+  f(frontier);
+}
+void Each(Same<RebalanceStages> auto& value, auto&& f) {
+  auto& [cuts] = value;
+  f(cuts);
+}
+void Each(Same<PolicyOptions> auto& value, auto&& f) {
+  auto& [policy, tau, lambda_max, warmup_intervals, hits, min_trainable, fixed_layers, schedule] =
+      value;
+  f(policy, tau, lambda_max, warmup_intervals, hits, min_trainable, fixed_layers, schedule);
+}
+void Each(Same<ChangePolicy> auto& value, auto&& f) {
+  auto& [policy] = value;
+  f(policy);
+}
+void Each(Same<PauseRun> auto&, auto&& f) { f(); }
+void Each(Same<ResumeRun> auto&, auto&& f) { f(); }
+void Each(Same<TakeCheckpoint> auto&, auto&& f) { f(); }
+void Each(Same<DrainWorker> auto& value, auto&& f) {
+  auto& [worker] = value;
+  f(worker);
+}
+void Each(Same<StopRun> auto& value, auto&& f) {
+  auto& [at_once] = value;
+  f(at_once);
+}
+void Each(Same<OrderGiven> auto& value, auto&& f) {
+  auto& [request_id, who, why, step, order] = value;
+  f(request_id, who, why, step, order);
+}
+void Each(Same<OrderRecord> auto& value, auto&& f) {
+  auto& [given, boundary, step, done] = value;
+  f(given, boundary, step, done);
+}
+void Each(Same<Orders> auto& value, auto&& f) {
+  auto& [records, paused_at, keep_trainable, stop_why, leaving, drained] = value;
+  f(records, paused_at, keep_trainable, stop_why, leaving, drained);
 }
 void Each(Same<FaultReported> auto& value, auto&& f) {
   auto& [worker, generation, message] = value;
@@ -117,9 +163,9 @@ void Each(Same<StartGeneration> auto& value, auto&& f) {
   f(generation, members, plan, step);
 }
 void Each(Same<Verdict> auto& value, auto&& f) {
-  auto& [boundary, step, plan, reason, frontier_reason, stop, frontier, cuts, plan_epoch, moves,
+  auto& [boundary, step, plan, reason, frontier_reason, stop, checkpoint, frontier, cuts, plan_epoch, moves,
          moved_bytes, predicted_old_step_s, predicted_step_s, even_step_s, eta] = value;
-  f(boundary, step, plan, reason, frontier_reason, stop, frontier, cuts, plan_epoch, moves,
+  f(boundary, step, plan, reason, frontier_reason, stop, checkpoint, frontier, cuts, plan_epoch, moves,
     moved_bytes, predicted_old_step_s, predicted_step_s, even_step_s, eta);
 }
 void Each(Same<EndRun> auto& value, auto&& f) {
@@ -129,6 +175,14 @@ void Each(Same<EndRun> auto& value, auto&& f) {
 void Each(Same<EndGeneration> auto& value, auto&& f) {
   auto& [generation, reason] = value;
   f(generation, reason);
+}
+void Each(Same<OrderAccepted> auto& value, auto&& f) {
+  auto& [request_id, boundary, step] = value;
+  f(request_id, boundary, step);
+}
+void Each(Same<WorkerDrained> auto& value, auto&& f) {
+  auto& [worker, reason] = value;
+  f(worker, reason);
 }
 void Each(Same<RunHistory> auto& value, auto&& f) {
   auto& [first_step, start_plan, num_recoveries, last_fault, resumed_from, restart_times_us] =
@@ -147,10 +201,11 @@ void Each(Same<Evidence> auto& value, auto&& f) {
 }
 void Each(Same<CoordinatorState> auto& value, auto&& f) {
   auto& [run_state, end_reason, generation, execution, length, history, is_resuming, resume_step,
-         stop_reason, earlier_verdicts, members, progress, plan, evidence, num_proposals, reports] =
-      value;
-  f(run_state, end_reason, generation, execution, length, history, is_resuming, resume_step,
-    stop_reason, earlier_verdicts, members, progress, plan, evidence, num_proposals, reports);
+         policy, orders, earlier_verdicts, members, progress, plan, evidence, next_to_learn,
+         num_proposals, reports] = value;
+  f(run_state, end_reason, generation, execution, length, history, is_resuming, resume_step, policy,
+    orders, earlier_verdicts, members, progress, plan, evidence, next_to_learn, num_proposals,
+    reports);
 }
 
 // ---- Writing ------------------------------------------------------------------------------------
@@ -188,6 +243,11 @@ class Writer {
       Put(key);
       Put(value);
     }
+  }
+  template <typename First, typename Second>
+  void Put(const std::pair<First, Second>& value) {
+    Put(value.first);
+    Put(value.second);
   }
   template <typename T>
   void Put(const std::optional<T>& value) {
@@ -276,6 +336,11 @@ class Reader {
       if (!values.empty() && !(values.rbegin()->first < key)) ok_ = false;  // as written: ascending
       if (ok_) Get(values[key]);
     }
+  }
+  template <typename First, typename Second>
+  void Get(std::pair<First, Second>& value) {
+    Get(value.first);
+    Get(value.second);
   }
   template <typename T>
   void Get(std::optional<T>& value) {

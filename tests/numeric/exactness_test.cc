@@ -189,6 +189,35 @@ TEST_F(ExactnessTest, RebalancingInMidRunChangesNoByte) {
   }
 }
 
+TEST_F(ExactnessTest, UnfreezingIsTheSameForAllStagesSchedulesAndCuts) {
+  RunConfig config = SmallConfig();
+  config.train.max_steps = 10;
+  config.data.limit_train = 80;
+  Use(config, "convnet");
+  // Frozen, let go in two steps, frozen again; with and without moves.
+  const ReferenceResult reference = Reference({{2, 4}, {4, 2}, {6, 0}, {8, 3}});
+  EXPECT_NE(reference.weights_sha256, Reference({{2, 4}, {8, 4}}).weights_sha256);
+  std::mt19937_64 random(testutil::TestSeed());
+  for (const char* schedule : {"gpipe", "1f1b"}) {
+    options_.config.pipeline.schedule = schedule;
+    for (int64_t stages = 1; stages <= 4; ++stages) {
+      const std::vector<std::vector<int64_t>> all = AllCuts(model_->num_layers(), stages);
+      for (int round = 0; round < 6; ++round) {
+        const std::vector<int64_t> cuts = all[random() % all.size()];
+        auto next = [&] { return round % 2 == 0 ? cuts : all[random() % all.size()]; };
+        options_.plans = {{.step = 0, .frontier = 0, .cuts = cuts},
+                          {.step = 2, .frontier = 4, .cuts = next()},
+                          {.step = 4, .frontier = 2, .cuts = next()},
+                          {.step = 6, .frontier = 0, .cuts = next()},
+                          {.step = 8, .frontier = 3, .cuts = next()}};
+        std::string what = schedule;
+        for (const PlanChange& plan : options_.plans) absl::StrAppend(&what, " ", Show(plan.cuts));
+        ExpectSame(reference, what);
+      }
+    }
+  }
+}
+
 TEST_F(ExactnessTest, StatisticsDoNotDependOnCutsOrMoves) {
   RunConfig config = SmallConfig();
   config.freeze.statistic = "corrected";

@@ -21,7 +21,7 @@ std::string Sha256(const Layer& layer) {
 
 ReferenceResult TrainReference(const RunConfig& config, const ModelSpec& model,
                                const Dataset& dataset, int64_t num_steps,
-                               const std::vector<std::pair<int64_t, int64_t>>& freezes) {
+                               const std::vector<std::pair<int64_t, int64_t>>& frontiers) {
   at::set_num_threads(static_cast<int>(config.worker.threads));
   std::vector<std::unique_ptr<Layer>> layers;
   std::vector<std::unique_ptr<LayerOptimizer>> optimizers;
@@ -36,10 +36,13 @@ ReferenceResult TrainReference(const RunConfig& config, const ModelSpec& model,
   const double share = 1.0 / static_cast<double>(config.train.microbatches);
   size_t frontier = 0;
   for (Step step(0); step.value() < num_steps; ++step) {
-    for (const auto& [freeze_step, freeze_frontier] : freezes) {
-      if (freeze_step != step.value()) continue;
-      for (; frontier < static_cast<size_t>(freeze_frontier); ++frontier) {
+    for (const auto& [change_step, next_frontier] : frontiers) {
+      if (change_step != step.value()) continue;
+      for (; frontier < static_cast<size_t>(next_frontier); ++frontier) {
         result.frozen_sha256[frontier] = Sha256(*layers[frontier]);
+      }
+      for (; frontier > static_cast<size_t>(next_frontier); --frontier) {
+        optimizers[frontier - 1] = MakeOptimizer(config.optim, *layers[frontier - 1]).value();
       }
     }
     double loss_sum = 0;

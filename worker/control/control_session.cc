@@ -79,6 +79,7 @@ class ControlSessionImpl final : public ControlSession {
                                             absl::Duration timeout) override;
   absl::StatusOr<WorkerVerdict> WaitVerdict(IntervalIndex boundary) override;
   std::optional<WorkerVerdict> PeekVerdict(IntervalIndex boundary) override;
+  bool is_paused() override;
   void set_decision_timeout(absl::Duration timeout) override;
   void Report(IntervalReportInfo report) override;
   void ReportStep(const StepProgressInfo& progress) override;
@@ -184,6 +185,7 @@ class ControlSessionImpl final : public ControlSession {
   Generation last_generation_ ABSL_GUARDED_BY(mutex_);  // that WaitAssignment returned
   IntervalIndex next_verdict_ ABSL_GUARDED_BY(mutex_);  // expected next on the stream
   IntervalIndex newest_asked_ ABSL_GUARDED_BY(mutex_);
+  bool held_ ABSL_GUARDED_BY(mutex_) = false;  // the next verdict is, on purpose
   // To say.
   std::deque<IntervalReportInfo> reports_ ABSL_GUARDED_BY(mutex_);
   std::deque<StepProgressInfo> steps_ ABSL_GUARDED_BY(mutex_);
@@ -314,9 +316,12 @@ absl::Status ControlSessionImpl::Handle(const v1::JoinResponse& message) {
                             .parameter_service = message.welcome().parameter_service()};
       return absl::OkStatus();
     }
-    case v1::JoinResponse::kWaiting:
+    case v1::JoinResponse::kWaiting: {
       LogInfo(message.waiting().message());
+      Lock lock(&mutex_);
+      held_ = assignment_.has_value() && !Over();
       return absl::OkStatus();
+    }
     case v1::JoinResponse::kAssignment:
       return KeepAssignment(message.assignment());
     case v1::JoinResponse::kVerdict:
@@ -344,6 +349,7 @@ absl::Status ControlSessionImpl::KeepAssignment(const v1::Assignment& proto) {
   if (assignment_ && assignment->generation <= assignment_->generation) return absl::OkStatus();
   next_verdict_ = newest_asked_ = assignment->first_boundary;
   verdicts_.clear();
+  held_ = false;
   assignment_ = *std::move(assignment);
   return absl::OkStatus();
 }
@@ -379,6 +385,7 @@ absl::Status ControlSessionImpl::KeepVerdict(const v1::Verdict& proto) {
                                             " instead of ", next_verdict_.value()));
   }
   ++next_verdict_;
+  held_ = false;
   verdicts_[verdict->boundary] = *std::move(verdict);
   return absl::OkStatus();
 }
@@ -416,7 +423,8 @@ absl::StatusOr<WorkerVerdict> ControlSessionImpl::WaitVerdict(IntervalIndex boun
   auto ready = [this, boundary]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
     return Over() || verdicts_.contains(boundary);
   };
-  const bool in_time = mutex_.AwaitWithTimeout(absl::Condition(&ready), timeout);
+  bool in_time = mutex_.AwaitWithTimeout(absl::Condition(&ready), timeout);
+  while (!in_time && held_) in_time = mutex_.AwaitWithTimeout(absl::Condition(&ready), timeout);
   if (Over()) return WhyOver();
   if (in_time) return verdicts_.at(boundary);
   return absl::DeadlineExceededError(absl::StrCat(
@@ -438,6 +446,11 @@ std::optional<WorkerVerdict> ControlSessionImpl::PeekVerdict(IntervalIndex bound
   Lock lock(&mutex_);
   const auto found = verdicts_.find(boundary);
   return found == verdicts_.end() ? std::nullopt : std::optional(found->second);
+}
+
+bool ControlSessionImpl::is_paused() {
+  Lock lock(&mutex_);
+  return held_;
 }
 
 void ControlSessionImpl::set_decision_timeout(absl::Duration timeout) {

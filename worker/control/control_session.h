@@ -70,13 +70,16 @@ class ControlSession : public ControlPlane {
   virtual absl::StatusOr<WorkerAssignment> WaitAssignment() = 0;
 
   /// The verdict of `boundary`; boundaries are asked for in ascending order, the same one may be
-  /// asked again. Normally it is already here.  Errors: DEADLINE_EXCEEDED after `timeout`,
+  /// asked again. Normally it is already here. A run that is paused is waited for without a limit.
+  /// Errors: DEADLINE_EXCEEDED after `timeout`,
   /// FAILED_PRECONDITION for a boundary before the newest one asked for; the end (also when the
   /// verdict is here).
   virtual absl::StatusOr<WorkerVerdict> WaitVerdict(IntervalIndex boundary,
                                                     absl::Duration timeout) = 0;
   /// Same with the config's decision_timeout_s.
   absl::StatusOr<WorkerVerdict> WaitVerdict(IntervalIndex boundary) override = 0;
+  /// True while the service holds the next verdict back on purpose.
+  virtual bool is_paused() = 0;
   virtual void set_decision_timeout(absl::Duration timeout) = 0;
 
   /// Queued and sent by the control thread, repeated while the service is UNAVAILABLE. Blocks only

@@ -35,6 +35,7 @@ absl::StatusOr<WorkerVerdict> DecodeWorkerVerdict(const v1::Verdict& proto) {
   verdict.step = Step(proto.step());
   verdict.reason = proto.reason();
   verdict.stop = proto.stop();
+  verdict.checkpoint = proto.checkpoint();
   if (proto.has_plan()) {
     SP_ASSIGN_OR_RETURN(verdict.plan, FromProto(proto.plan()));
   }

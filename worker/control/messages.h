@@ -42,6 +42,7 @@ struct WorkerVerdict {
   std::optional<Plan> plan = std::nullopt;  // nothing = keep
   std::string reason = {};                  // shown verbatim
   bool stop = false;                        // no step is run from here on
+  bool checkpoint = false;                  // one is taken here
 };
 
 // ---- Said ---------------------------------------------------------------------------------------

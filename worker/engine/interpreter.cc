@@ -86,9 +86,7 @@ absl::Status Interpreter::Adopt(const Plan& plan) {
   plan_ = plan;
   shape_ = ShapeOf(plan);
   SP_ASSIGN_OR_RETURN(program_, ProgramOf(plan));
-  for (auto& [index, runner] : layers_) {
-    if (index < plan.frontier && !runner->frozen()) runner->Freeze();
-  }
+  SP_RETURN_IF_ERROR(SetFrontier(plan.frontier));
   if (same_cuts) {
     SetCredits();
   } else {
@@ -150,21 +148,32 @@ void Interpreter::SetCredits() {
 absl::StatusOr<SwitchCost> Interpreter::SwitchPlan(const Plan& plan) {
   SwitchCost cost;
   SP_RETURN_IF_ERROR(ValidatePlan(plan, context_.model->num_layers()));
-  if (plan.frontier < plan_.frontier) {
-    return absl::UnimplementedError(
-        "a plan that lowers the frontier (unfreezing) is not supported yet");
-  }
-  if (plan.cuts != plan_.cuts) {
-    Stopwatch watch;
-    const int64_t next_step = (step_ + 1).value();
+  const int64_t next_step = (step_ + 1).value();
+  Stopwatch watch;
+  if (plan.cuts != plan_.cuts || plan.frontier < plan_.frontier) {
     SP_RETURN_IF_ERROR(Drain());
     AddSpan(context_.trace, "drain", next_step, watch.start_ns());
     cost.drain_s = watch.Restart();
+  }
+  // Before the move: what freezes here need not send its optimizer state, and what trains again has
+  // a new one.
+  SP_RETURN_IF_ERROR(SetFrontier(plan.frontier));
+  if (plan.cuts != plan_.cuts) {
+    watch.Restart();
     SP_RETURN_IF_ERROR(MoveLayers(plan, cost));
     AddSpan(context_.trace, "move", next_step, watch.start_ns());
   }
   SP_RETURN_IF_ERROR(Adopt(plan));
   return cost;
+}
+
+absl::Status Interpreter::SetFrontier(LayerIndex frontier) {
+  for (auto& [index, runner] : layers_) {
+    const bool frozen = index < frontier;
+    if (frozen && !runner->frozen()) runner->Freeze();
+    if (!frozen && runner->frozen()) SP_RETURN_IF_ERROR(runner->Unfreeze());
+  }
+  return absl::OkStatus();
 }
 
 absl::Status Interpreter::MoveLayers(const Plan& plan, SwitchCost& cost) {
@@ -173,12 +182,8 @@ absl::Status Interpreter::MoveLayers(const Plan& plan, SwitchCost& cost) {
   for (const LayerMove& move :
        LayerMoves(plan_.cuts, plan.cuts, context_.model->num_layers(), transport.size())) {
     const int from = rank_of(move.from_stage.value()), to = rank_of(move.to_stage.value());
-    const bool frozen = move.layer < plan.frontier;
     if (from == rank) {
-      LayerRunner& runner = *layers_.at(move.layer);
-      if (frozen && !runner.frozen())
-        runner.Freeze();  // frozen from this step on: its optimizer state need not travel
-      const at::Tensor packed = PackTensors(runner.State());
+      const at::Tensor packed = PackTensors(layers_.at(move.layer)->State());
       SP_RETURN_IF_ERROR(SendPacked(transport, Rank(to), packed));
       layers_.erase(move.layer);
     } else if (to == rank) {
@@ -187,7 +192,7 @@ absl::Status Interpreter::MoveLayers(const Plan& plan, SwitchCost& cost) {
       SP_ASSIGN_OR_RETURN(const std::vector<NamedTensor> state, UnpackTensors(packed));
       SP_ASSIGN_OR_RETURN(std::unique_ptr<LayerRunner> runner,
                           MakeLayerRunner(context_, move.layer));
-      SP_RETURN_IF_ERROR(runner->LoadState(state, frozen));
+      SP_RETURN_IF_ERROR(runner->LoadState(state, move.layer < plan.frontier));
       cost.moved_bytes += packed.numel();
       cost.move_s += watch.seconds();
       layers_[move.layer] = std::move(runner);

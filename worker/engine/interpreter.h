@@ -71,9 +71,10 @@ class Interpreter {
   static absl::StatusOr<std::unique_ptr<Interpreter>> Create(const EngineContext& context,
                                                              const Plan& plan);
 
-  /// Goes over to the next plan between two steps. With the same cuts only the frontier rises:
-  /// nothing is drained. Else sends are drained and layers that change their owner move with all
-  /// their state, digests checked.
+  /// Goes over to the next plan between two steps. A plan that only raises the frontier drains
+  /// nothing. One with other cuts drains sends, and layers that change their owner move with all
+  /// their state, digests checked. One that lowers the frontier drains, too; the layers that train
+  /// again start with a new optimizer and statistic.
   absl::StatusOr<SwitchCost> SwitchPlan(const Plan& plan);
 
   /// Runs one step. `probe` times weight gradients apart on the last micro-batch. On the rank of
@@ -138,6 +139,7 @@ class Interpreter {
   absl::StatusOr<at::Tensor> ForwardInput(StageState& stage, const Instruction& instruction);
   absl::StatusOr<at::Tensor> OutputGrad(StageState& stage, const Instruction& instruction);
   void ComputeLoss(StageState& stage, MicrobatchIndex microbatch, const at::Tensor& logits);
+  absl::Status SetFrontier(LayerIndex frontier);
   absl::Status MoveLayers(const Plan& plan, SwitchCost& cost);
   std::vector<int64_t> BatchShape(LayerIndex edge, int64_t num_samples) const;
   int64_t microbatch_size() const;

@@ -48,12 +48,18 @@ std::vector<NamedTensor> WeightsOf(std::vector<NamedTensor> state) {
 absl::StatusOr<std::unique_ptr<LayerRunner>> LayerRunner::Create(LayerIndex index,
                                                                  std::unique_ptr<Layer> layer,
                                                                  const Options& options) {
-  std::unique_ptr<LayerRunner> runner(new LayerRunner(index, std::move(layer)));
+  std::unique_ptr<LayerRunner> runner(new LayerRunner(index, std::move(layer), options));
   for (const NamedTensor& parameter : runner->layer_->parameters())
     runner->parameters_.push_back(parameter.tensor);
-  SP_ASSIGN_OR_RETURN(runner->optimizer_, MakeOptimizer(options.optim, *runner->layer_));
-  runner->statistic_.emplace(options.per_microbatch_norms, options.num_microbatches);
+  SP_RETURN_IF_ERROR(runner->Unfreeze());
   return runner;
+}
+
+absl::Status LayerRunner::Unfreeze() {
+  SP_ASSIGN_OR_RETURN(optimizer_, MakeOptimizer(options_.optim, *layer_));
+  statistic_.emplace(options_.per_microbatch_norms, options_.num_microbatches);
+  frozen_ = false;
+  return absl::OkStatus();
 }
 
 void LayerRunner::Freeze() {
@@ -230,6 +236,7 @@ absl::Status LayerRunner::LoadState(const std::vector<NamedTensor>& state, bool 
     Freeze();
     return absl::OkStatus();
   }
+  if (next == state.size()) return absl::OkStatus();  // of a frozen layer: weights and buffers
   SP_RETURN_IF_ERROR(optimizer_->LoadState(TakePrefixed(state, kOptimizerPrefix)));
   return statistic_->LoadState(TakePrefixed(state, kStatisticPrefix));
 }

@@ -54,6 +54,8 @@ class LayerRunner {
   /// From now on: forward without gradient, BatchNorm in eval mode, no optimizer state, no
   /// statistic.
   void Freeze();
+  /// From now on it trains again, as from Create, with the weights that it has.
+  absl::Status Unfreeze();
 
   /// x: contiguous [n, ...]; the input gradient will be wanted in backward if `input_grad`. Returns
   /// a detached, contiguous output.
@@ -82,7 +84,8 @@ class LayerRunner {
 
   /// Everything that moves: parameters, buffers, and if trainable optimizer and statistic state.
   std::vector<NamedTensor> State() const;
-  /// Counterpart of State on a fresh runner; `frozen` as on the sender.
+  /// Counterpart of State on a fresh runner; `frozen`: whether it is to be. A state from when the
+  /// layer was frozen makes a trainable one start anew, as of Unfreeze.
   absl::Status LoadState(const std::vector<NamedTensor>& state, bool frozen);
 
  private:
@@ -90,11 +93,12 @@ class LayerRunner {
     at::Tensor x, output;
     at::Tensor output_grad;  // between InputGrad and WeightGrad
   };
-  LayerRunner(LayerIndex index, std::unique_ptr<Layer> layer)
-      : index_(index), layer_(std::move(layer)) {}
+  LayerRunner(LayerIndex index, std::unique_ptr<Layer> layer, const Options& options)
+      : index_(index), options_(options), layer_(std::move(layer)) {}
   void Accumulate(const std::vector<at::Tensor>& gradients);
 
   const LayerIndex index_;
+  const Options options_;
   std::unique_ptr<Layer> layer_;
   std::vector<at::Tensor> parameters_;
   std::unique_ptr<LayerOptimizer> optimizer_;   // null when frozen

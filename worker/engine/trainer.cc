@@ -121,11 +121,12 @@ class TrainLoop {
     report_ = {.link_bytes_per_s = link_.bytes_per_s, .link_latency_s = link_.latency_s};
     report_.verdict_wait_s = watch.Restart();
     result_.verdict_wait_s += report_.verdict_wait_s;
-    if (verdict.stop) {
-      if (step != last_checkpoint_ && options_.checkpoints != nullptr) TakeCheckpoint(step);
-      return true;
-    }
+    const bool wanted = verdict.stop || verdict.checkpoint;
+    if (wanted && step != last_checkpoint_ && options_.checkpoints != nullptr) TakeCheckpoint(step);
+    if (verdict.stop) return true;
     if (!verdict.plan || verdict.plan->plan_epoch == interpreter_->plan().plan_epoch) return false;
+    for (LayerIndex layer = verdict.plan->frontier; layer < interpreter_->plan().frontier; ++layer)
+      thawed_.insert(layer);
     absl::StatusOr<SwitchCost> cost = interpreter_->SwitchPlan(*verdict.plan);
     if (!cost.ok())
       return Annotate(cost.status(), absl::StrCat("plan switch at step ", step.value()));
@@ -199,7 +200,9 @@ class TrainLoop {
           CheckpointLayer{.layer = index,
                           .name = options_.context.model->layer_name(index),
                           .frozen = runner->frozen()});
-      if (layer.frozen && stored.contains(index)) continue;
+      const bool is_stored = stored.contains(index) && !thawed_.contains(index);
+      if (layer.frozen && is_stored) continue;
+      thawed_.erase(index);
       auto packed = std::make_shared<const at::Tensor>(PackTensors(runner->State()));
       layer.bytes = {static_cast<const char*>(packed->const_data_ptr()), packed->nbytes()};
       layer.owner = std::move(packed);
@@ -251,6 +254,7 @@ class TrainLoop {
   Stopwatch step_watch_;
   std::vector<double> step_s_;
   Step last_checkpoint_{-1};
+  std::set<LayerIndex> thawed_;  // unfrozen since this worker put them into a checkpoint last
 };
 
 }  // namespace

@@ -273,25 +273,25 @@ TEST(BadInput, OperatorCalls) {
   ServiceHarness harness;
   StartedRun run(harness.Channel());
   const std::string before = Snapshot(harness);
-  v1::ListDecisionsResponse decisions;
+  v1::ListVerdictsResponse decisions;
   for (const char* token : {"x", "-1", " 1", "1e3", "99", "99999999999999999999999"}) {
-    v1::ListDecisionsRequest request;
+    v1::ListVerdictsRequest request;
     request.set_page_token(token);
-    const grpc::Status status = CallStub(run.w0.stub(), &Stub::ListDecisions, request, &decisions);
+    const grpc::Status status = CallStub(run.w0.stub(), &Stub::ListVerdicts, request, &decisions);
     EXPECT_EQ(status.error_code(), grpc::StatusCode::INVALID_ARGUMENT) << token;
     EXPECT_THAT(status.error_message(), HasSubstr("page_token"));
   }
   for (int size : {-1, 1001}) {
-    v1::ListDecisionsRequest request;
+    v1::ListVerdictsRequest request;
     request.set_page_size(size);
-    const grpc::Status status = CallStub(run.w0.stub(), &Stub::ListDecisions, request, &decisions);
+    const grpc::Status status = CallStub(run.w0.stub(), &Stub::ListVerdicts, request, &decisions);
     EXPECT_EQ(status.error_code(), grpc::StatusCode::INVALID_ARGUMENT);
     EXPECT_THAT(status.error_message(), HasSubstr("1 to 1000"));
   }
-  v1::StopRunRequest stop;
+  v1::StopRequest stop;
   stop.set_reason(std::string(5000, 'x'));
-  v1::StopRunResponse stopped;
-  EXPECT_EQ(CallStub(run.w0.stub(), &Stub::StopRun, stop, &stopped).error_code(),
+  v1::StopResponse stopped;
+  EXPECT_EQ(CallStub(run.w0.stub(), &Stub::Stop, stop, &stopped).error_code(),
             grpc::StatusCode::RESOURCE_EXHAUSTED);
   EXPECT_EQ(Snapshot(harness), before);
 }

@@ -72,7 +72,7 @@ TEST(Reflection, DescribesOurServiceAndHealth) {
   ServiceHarness harness;
   const std::string ours =
       Reflect(harness.Channel(), "file_containing_symbol: 'smartpipe.v1.FreezeService'");
-  EXPECT_THAT(ours, HasSubstr("ListDecisions"));
+  EXPECT_THAT(ours, HasSubstr("ListVerdicts"));
   EXPECT_THAT(ours, testing::Not(HasSubstr("error_response")));
   const std::string health =
       Reflect(harness.Channel(), "file_containing_symbol: 'grpc.health.v1.Health'");

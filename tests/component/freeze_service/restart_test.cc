@@ -96,8 +96,8 @@ class ServedRun {
   }
 
   std::vector<v1::Verdict> ListVerdicts() {
-    v1::ListDecisionsResponse response;
-    (void)CallStub(worker(0).stub(), &Stub::ListDecisions, v1::ListDecisionsRequest(), &response);
+    v1::ListVerdictsResponse response;
+    (void)CallStub(worker(0).stub(), &Stub::ListVerdicts, v1::ListVerdictsRequest(), &response);
     return {response.verdicts().begin(), response.verdicts().end()};
   }
 

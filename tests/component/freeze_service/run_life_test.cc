@@ -299,15 +299,17 @@ TEST_P(RunLife, AFinishedWorkerMayLeave) {
   EXPECT_EQ(harness_.GetRun().state(), v1::RUN_STATE_FINISHED);
 }
 
-TEST_P(RunLife, StopRunEndsIt) {
+TEST_P(RunLife, StopEndsIt) {
   StartedRun run(Channel());
-  v1::StopRunRequest request;
+  v1::StopRequest request;
+  request.set_at_once(true);
   request.set_reason("the operator went home");
-  v1::StopRunResponse response;
-  ASSERT_TRUE(CallStub(run.w0.stub(), &Stub::StopRun, request, &response).ok());
+  v1::StopResponse response;
+  ASSERT_TRUE(CallStub(run.w0.stub(), &Stub::Stop, request, &response).ok());
   const v1::EndOfRun end = run.w1.WaitEndOfRun();
   EXPECT_THAT(end.reason(), HasSubstr("the operator went home"));
-  EXPECT_EQ(CallStub(run.w0.stub(), &Stub::StopRun, request, &response).error_code(),
+  request.set_reason("and again");
+  EXPECT_EQ(CallStub(run.w0.stub(), &Stub::Stop, request, &response).error_code(),
             grpc::StatusCode::FAILED_PRECONDITION);
   FakeWorker late(Channel(), "w7");
   const grpc::Status refused = late.EndOfStream();
@@ -335,12 +337,12 @@ TEST_P(RunLife, DecisionsComeInPages) {
   ASSERT_TRUE(run.w0.Report(run.w0.MakeReport(0, 0, first)).ok());
   ASSERT_TRUE(run.w1.Report(run.w1.MakeReport(1, 0, first)).ok());
   std::vector<int64_t> boundaries;
-  v1::ListDecisionsRequest request;
+  v1::ListVerdictsRequest request;
   request.set_page_size(2);
-  v1::ListDecisionsResponse response;
+  v1::ListVerdictsResponse response;
   do {
     response.Clear();
-    ASSERT_TRUE(CallStub(run.w0.stub(), &Stub::ListDecisions, request, &response).ok());
+    ASSERT_TRUE(CallStub(run.w0.stub(), &Stub::ListVerdicts, request, &response).ok());
     for (const v1::Verdict& verdict : response.verdicts()) boundaries.push_back(verdict.boundary());
     request.set_page_token(response.next_page_token());
   } while (!response.next_page_token().empty());
@@ -348,7 +350,7 @@ TEST_P(RunLife, DecisionsComeInPages) {
   request.Clear();
   request.set_changes_only(true);
   response.Clear();
-  ASSERT_TRUE(CallStub(run.w0.stub(), &Stub::ListDecisions, request, &response).ok());
+  ASSERT_TRUE(CallStub(run.w0.stub(), &Stub::ListVerdicts, request, &response).ok());
   ASSERT_GE(response.verdicts_size(), 1);
   for (const v1::Verdict& verdict : response.verdicts()) EXPECT_TRUE(verdict.has_plan());
 }
@@ -379,9 +381,9 @@ TEST(FullDisk, AVerdictThatIsNotOnDiskIsNotShown) {
   ASSERT_TRUE(run.w0.Report(run.w0.MakeReport(0, 0, first)).ok());
   EXPECT_FALSE(run.w1.Report(run.w1.MakeReport(1, 0, first)).ok());
   EXPECT_EQ(harness.GetRun().num_verdicts(), 2);
-  v1::ListDecisionsResponse response;
+  v1::ListVerdictsResponse response;
   ASSERT_TRUE(
-      CallStub(run.w0.stub(), &Stub::ListDecisions, v1::ListDecisionsRequest(), &response).ok());
+      CallStub(run.w0.stub(), &Stub::ListVerdicts, v1::ListVerdictsRequest(), &response).ok());
   EXPECT_EQ(response.verdicts_size(), 2);
   EXPECT_TRUE(response.next_page_token().empty());
 }

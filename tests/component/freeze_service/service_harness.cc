@@ -42,6 +42,7 @@ ServiceHarness::ServiceHarness(HarnessOptions options) {
                                         .metrics_path = File("metrics.jsonl"),
                                         .batch_size = config->train.batch_size,
                                         .num_cores = settings.num_cores,
+                                        .parameter_service = options.parameter_service,
                                         .resumption = {coordinator_options, std::nullopt}},
                                        std::move(coordinator), std::move(store), &clock_)
                  .value();

@@ -23,6 +23,7 @@ extern const char kTestConfig[];
 struct HarnessOptions {
   std::string config = kTestConfig;
   std::unique_ptr<DecisionStore> store;  // null = the real one in dir()
+  std::string parameter_service = "";    // told to the workers; "" = no checkpoints
 };
 
 class ServiceHarness {

@@ -26,7 +26,7 @@ class RunMonitorTest : public testing::Test {
           return answers_ ? grpc::Status::OK
                           : grpc::Status(grpc::StatusCode::UNAVAILABLE, "nobody there");
         }));
-    ON_CALL(*stub, ListDecisions(_, _, _))
+    ON_CALL(*stub, ListVerdicts(_, _, _))
         .WillByDefault(Invoke([this](auto*, auto& request, auto* response) {
           EXPECT_TRUE(request.changes_only());
           ++num_pages_asked_;
@@ -99,7 +99,7 @@ class RunMonitorTest : public testing::Test {
   v1::Run run_;
   std::vector<v1::Verdict> verdicts_;
   bool answers_ = true;
-  bool lists_ = true;  // ListDecisions answers
+  bool lists_ = true;  // ListVerdicts answers
   bool stop_asked_ = false;
   int num_pages_asked_ = 0;
 };

@@ -4,19 +4,24 @@
 #include <cmath>
 #include <limits>
 #include <map>
-#include <random>
+#include <set>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "freeze_service/core/coordinator.h"
+#include "freeze_service/core/orders.h"
 #include "gtest/gtest.h"
 #include "pipeline/plan.h"
 #include "services/base/limits.h"
+#include "tests/testutil/dice.h"
 #include "tests/testutil/seed.h"
 #include "tests/unit/core/core_harness.h"
 
 namespace smartpipe {
 namespace {
+
+using testutil::Dice;
 
 constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
 constexpr double kInf = std::numeric_limits<double>::infinity();
@@ -26,22 +31,6 @@ constexpr int kRuns = 15;  // ten times as slow
 constexpr int kRuns = 60;
 #endif
 constexpr int kEventsMax = 400;
-
-/// The same draws on every standard library: no distributions.
-class Dice {
- public:
-  explicit Dice(uint64_t seed) : engine_(seed) {}
-  int64_t Below(int64_t n) { return static_cast<int64_t>(engine_() % static_cast<uint64_t>(n)); }
-  bool OneIn(int64_t n) { return Below(n) == 0; }
-  double Unit() { return static_cast<double>(Below(1 << 20)) / (1 << 20); }
-  template <typename T>
-  T OneOf(const std::vector<T>& values) {
-    return values[Below(static_cast<int64_t>(values.size()))];
-  }
-
- private:
-  std::mt19937_64 engine_;
-};
 
 class Fuzzer {
  public:
@@ -107,11 +96,63 @@ class Fuzzer {
       return WorkerLost{RandomWorker(), waiting || dice_.OneIn(40) ? 1 : 7, "its connection broke"};
     }
     if (roll < 97) return WorkerFailed{RandomWorker(), Generation(dice_.OneIn(20) ? 1 : 5), "boom"};
-    if (roll < 98) return WorkerFinished{RandomWorker(), RandomGeneration()};
+    if (roll < 97 + (coordinator_->orders().paused_at ? 2 : 1)) return RandomOrder();
+    if (dice_.OneIn(2)) return WorkerFinished{RandomWorker(), RandomGeneration()};
     if (dice_.OneIn(8)) return FaultReported{RandomWorker(), RandomGeneration(), "rank 1 is gone"};
-    if (dice_.OneIn(20)) return StopRequested{"enough", true};
     if (dice_.OneIn(ended_ ? 4 : 40)) return RandomResumption();
-    return dice_.OneIn(10) ? Event(StopRequested{"enough"}) : Event(RandomJoin());
+    return dice_.OneIn(3) ? Event(RandomOrder()) : Event(RandomJoin());
+  }
+
+  OrderGiven RandomOrder() {
+    OrderGiven given{.request_id = absl::StrCat("r", dice_.Below(1000)),
+                     .who = "alice",
+                     .why = dice_.OneIn(2) ? "why not" : "",
+                     .step = {},
+                     .order = {}};
+    if (dice_.OneIn(3)) given.step = Step(dice_.Below(12) * length_.interval_steps);
+    const LayerIndex frontier(static_cast<int32_t>(dice_.Below(num_layers_ + 2)) - 1);
+    switch (dice_.Below(16)) {
+      case 0:
+        given.order = StopRun{dice_.OneIn(4)};
+        break;
+      case 1:
+        given.order = DrainWorker{RandomWorker()};
+        break;
+      case 2:
+      case 3:
+        given.order = PauseRun{};
+        break;
+      case 4:
+      case 5:
+      case 6:
+        given.order = ResumeRun{};
+        break;
+      case 7: {
+        PolicyOptions policy = coordinator_->policy();
+        policy.policy = dice_.OneOf(PolicyNames());
+        policy.hits = static_cast<int32_t>(dice_.Below(3));
+        given.order = ChangePolicy{policy};
+        break;
+      }
+      case 8:
+      case 9: {
+        RebalanceStages rebalance;
+        for (int32_t i = 1; dice_.OneIn(2) && i < options_.num_stages; ++i)
+          rebalance.cuts.push_back(LayerIndex(i));
+        given.order = rebalance;
+        break;
+      }
+      case 10:
+        given.order = TakeCheckpoint{};
+        break;
+      case 11:
+      case 12:
+        given.order = FreezeLayers{frontier};
+        break;
+      default:
+        given.order = UnfreezeLayers{frontier};
+    }
+    return given;
   }
 
   RunResumed RandomResumption() {
@@ -229,7 +270,7 @@ class Fuzzer {
   // The members may all have told of another run than this fuzzer's: that one is played then.
   void AgreeOnTheRun() {
     length_ = coordinator_->length();
-    layers_.resize(coordinator_->layers().size());
+    layers_.resize(coordinator_->evidence().layers.size());
     num_layers_ = static_cast<int32_t>(layers_.size());
   }
 
@@ -252,6 +293,14 @@ class Fuzzer {
         next_interval_.assign(start->members.size(), start->step.value() / length_.interval_steps);
         ASSERT_EQ(start->members.size(), static_cast<size_t>(options_.num_stages));
       }
+      if (const auto* accepted = std::get_if<OrderAccepted>(&decision)) {
+        ASSERT_TRUE(orders_.emplace(accepted->request_id, accepted->boundary).second);
+        if (!accepted->request_id.empty()) CountOrder(*accepted);
+      }
+      if (const auto* drained = std::get_if<WorkerDrained>(&decision)) {
+        static_cast<ExecutionOptions&>(options_) = AfterDrains(options_, 1);
+        ASSERT_FALSE(drained->reason.empty());
+      }
       if (std::holds_alternative<EndRun>(decision)) {
         ASSERT_FALSE(ended_) << "a run ends once";
         ended_ = true;
@@ -264,6 +313,29 @@ class Fuzzer {
       ASSERT_EQ(decided->second, verdict->frontier) << "boundary " << verdict->boundary;
     }
     ASSERT_EQ(boundary, coordinator_->verdicts().size()) << "each verdict is published once";
+  }
+
+  void CountOrder(const OrderAccepted& accepted) {
+    const OrderRecord& record = *FindOrder(coordinator_->orders(), accepted.request_id);
+    if (std::holds_alternative<UnfreezeLayers>(record.given.order))
+      unfreezes_.insert(accepted.boundary);
+  }
+
+  // The frontier never falls unless it was ordered there.
+  bool MayFollow(const Verdict& verdict, const Verdict& before) const {
+    return verdict.frontier >= before.frontier || unfreezes_.contains(verdict.boundary);
+  }
+
+  // What is carried out is marked so, and nothing else.
+  void CheckOrders() {
+    const Orders& orders = coordinator_->orders();
+    const auto num_verdicts = static_cast<int64_t>(coordinator_->verdicts().size());
+    for (const OrderRecord& record : orders.records) {
+      if (record.done) continue;
+      ASSERT_GE(record.boundary.value(), ended_ ? 0 : num_verdicts) << record.given.request_id;
+    }
+    if (!orders.paused_at.has_value() || coordinator_->state() != RunState::kRunning) return;
+    ASSERT_LE(num_verdicts, std::max(orders.paused_at->value(), first_boundary_ + 1));
   }
 
   int64_t FirstBoundary(Step step) const {
@@ -282,10 +354,14 @@ class Fuzzer {
       num_complete = *std::min_element(next_interval_.begin(), next_interval_.end());
     }
     if (coordinator_->state() == RunState::kRunning) {
-      ASSERT_EQ(static_cast<int64_t>(verdicts.size()), std::min(num_boundaries, 2 + num_complete));
+      int64_t num_due = std::min(num_boundaries, 2 + num_complete);
+      if (const auto& paused_at = coordinator_->orders().paused_at; paused_at.has_value())
+        num_due = std::min(num_due, std::max(paused_at->value(), first_boundary_ + 1));
+      ASSERT_EQ(static_cast<int64_t>(verdicts.size()), num_due);
     }
+    ASSERT_NO_FATAL_FAILURE(CheckOrders());
     for (size_t b = 1; b < verdicts.size(); ++b) {
-      ASSERT_GE(verdicts[b].frontier, verdicts[b - 1].frontier);
+      ASSERT_TRUE(MayFollow(verdicts[b], verdicts[b - 1])) << "boundary " << b;
     }
     // Older ones had other members.
     if (coordinator_->state() != RunState::kRunning) return;
@@ -320,7 +396,7 @@ class Fuzzer {
       ASSERT_EQ(verdict.plan->plan_epoch, verdict.plan_epoch);
     }
     if (before == nullptr) return;
-    ASSERT_GE(verdict.frontier, before->frontier);
+    ASSERT_TRUE(MayFollow(verdict, *before)) << "boundary " << verdict.boundary;
     ASSERT_EQ(verdict.plan_epoch - before->plan_epoch, verdict.plan.has_value() ? 1 : 0);
     ASSERT_EQ(verdict.moves,
               LayerMoves(before->cuts, verdict.cuts, num_layers_, options_.num_stages));
@@ -328,7 +404,7 @@ class Fuzzer {
       ASSERT_EQ(verdict.frontier, before->frontier);
       ASSERT_EQ(verdict.cuts, before->cuts);
     }
-    if (!options_.rebalance_enabled) {
+    if (!options_.rebalance_enabled && !absl::StrContains(verdict.reason, "as ordered")) {
       ASSERT_EQ(verdict.cuts, before->cuts);
     }
   }
@@ -357,6 +433,8 @@ class Fuzzer {
   std::vector<Event> events_;
   std::string text_;
   bool ended_ = false;
+  std::map<std::string, IntervalIndex> orders_;  // accepted
+  std::set<IntervalIndex> unfreezes_;
 };
 
 TEST(CoordinatorFuzz, KeepsItsPromisesAndReplaysByteForByte) {

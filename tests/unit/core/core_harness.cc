@@ -21,7 +21,8 @@ std::string Text(const StartGeneration& start, int32_t num_layers) {
 
 std::string Text(const Verdict& verdict, int32_t num_layers) {
   return absl::StrCat("boundary ", verdict.boundary.value(), " step ", verdict.step.value(), " ",
-                      verdict.stop ? "STOP " : "", verdict.plan.has_value() ? "PLAN" : "keep",
+                      verdict.stop ? "STOP " : "", verdict.checkpoint ? "CHECKPOINT " : "",
+                      verdict.plan.has_value() ? "PLAN" : "keep",
                       " epoch ", verdict.plan_epoch.value(), " ",
                       FormatCuts(verdict.cuts, num_layers, verdict.frontier), "\n  ",
                       verdict.reason);
@@ -29,6 +30,15 @@ std::string Text(const Verdict& verdict, int32_t num_layers) {
 
 std::string Text(const EndGeneration& end, int32_t) {
   return absl::StrCat("end generation ", end.generation.value(), ": ", end.reason);
+}
+
+std::string Text(const OrderAccepted& accepted, int32_t) {
+  return absl::StrCat("order ", accepted.request_id, " at boundary ", accepted.boundary.value(),
+                      " step ", accepted.step.value());
+}
+
+std::string Text(const WorkerDrained& drained, int32_t) {
+  return absl::StrCat("drained ", drained.worker.value(), ": ", drained.reason);
 }
 
 std::string Text(const EndRun& end, int32_t) {

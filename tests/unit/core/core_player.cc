@@ -118,8 +118,8 @@ std::string CorePlayer::Play(const ScenarioCommand& command) {
   if (name == "fail") return Apply(WorkerFailed{worker, generation, Words(command, 1)});
   if (name == "fault") return Apply(FaultReported{worker, generation, Words(command, 1)});
   if (name == "finish") return Apply(WorkerFinished{worker, generation});
-  if (name == "stop")
-    return Apply(StopRequested{Words(command, 0), command.Arg("at") == "boundary"});
+  if (name == "order") return Apply(MakeOrder(command));
+  if (name == "preview") return Preview(command);
   if (name == "resume") return Resume(command);
   if (name == "state") return State();
   ADD_FAILURE() << "line " << command.line << ": no command `" << name << "`";
@@ -225,6 +225,59 @@ std::string CorePlayer::Report(const ScenarioCommand& command) {
     if (one != "ok") absl::StrAppend(&text, text.empty() ? "" : "\n", one);
   }
   return text.empty() ? "ok" : text;
+}
+
+OrderGiven CorePlayer::MakeOrder(const ScenarioCommand& command) const {
+  const std::string& name = command.args[0];
+  OrderGiven given{.request_id = command.Arg("id", "r1"),
+                   .who = command.Arg("who", "alice"),
+                   .why = Words(command, 1),
+                   .step = {},
+                   .order = {}};
+  if (const int64_t step = command.IntArg("step", -1); step >= 0) given.step = Step(step);
+  const LayerIndex frontier(static_cast<int32_t>(command.IntArg("frontier", 0)));
+  if (name == "freeze") {
+    given.order = FreezeLayers{frontier};
+  } else if (name == "unfreeze") {
+    given.order = UnfreezeLayers{frontier};
+  } else if (name == "rebalance") {
+    RebalanceStages rebalance;
+    for (const std::string& cut : ListArg(command, "cuts"))
+      rebalance.cuts.push_back(LayerIndex(Whole(cut)));
+    given.order = rebalance;
+  } else if (name == "policy") {
+    PolicyOptions policy = coordinator_->policy();
+    policy.policy = command.Arg("policy", policy.policy);
+    policy.tau = command.DoubleArg("tau", policy.tau);
+    for (const std::string& entry : ListArg(command, "plan")) {
+      const std::pair<std::string, std::string> parts = absl::StrSplit(entry, ':');
+      policy.schedule.emplace_back(Step(Whole(parts.first)), LayerIndex(Whole(parts.second)));
+    }
+    given.order = ChangePolicy{policy};
+  } else if (name == "pause") {
+    given.order = PauseRun{};
+  } else if (name == "resume") {
+    given.order = ResumeRun{};
+  } else if (name == "checkpoint") {
+    given.order = TakeCheckpoint{};
+  } else if (name == "drain") {
+    given.order = DrainWorker{WorkerId(command.Arg("worker"))};
+  } else if (name == "stop") {
+    given.order = StopRun{command.Arg("at") == "once"};
+  } else {
+    ADD_FAILURE() << "line " << command.line << ": no order `" << name << "`";
+  }
+  return given;
+}
+
+std::string CorePlayer::Preview(const ScenarioCommand& command) const {
+  const std::string before = coordinator_->Dump();
+  const auto preview = coordinator_->Preview(MakeOrder(command));
+  EXPECT_EQ(coordinator_->Dump(), before) << "a dry run changed the state";
+  std::vector<Decision> decisions;
+  if (preview.ok()) decisions.push_back(preview->accepted);
+  if (preview.ok() && preview->verdict.has_value()) decisions.push_back(*preview->verdict);
+  return preview.ok() ? Text(decisions, num_layers()) : Text(preview.status(), num_layers());
 }
 
 std::string CorePlayer::State() const {

@@ -17,7 +17,10 @@
 //   fail ID [generation=G] WORDS
 //   fault ID [generation=G] WORDS
 //   finish ID [generation=G]
-//   stop [at=boundary] WORDS
+//   order freeze|unfreeze frontier=N | rebalance [cuts=..] | policy [policy=..] [tau=..] [plan=..] |
+//         pause | resume | checkpoint | drain worker=W | stop [at=once]
+//         [id=r1] [who=alice] [step=S] WORDS
+//   preview ...         a dry run of an order
 //   resume [step=S] [stages=N] [schedule=NAME] [rebalance=on|off] [cuts=...]
 //   state               what people can ask for
 //
@@ -44,6 +47,8 @@ class CorePlayer {
   std::string Join(const ScenarioCommand& command, const std::string& id);
   std::string Ready(const ScenarioCommand& command);
   std::string Report(const ScenarioCommand& command);
+  OrderGiven MakeOrder(const ScenarioCommand& command) const;
+  std::string Preview(const ScenarioCommand& command) const;
   std::string State() const;
   IntervalReported MakeOneReport(const ScenarioCommand& command, const std::string& id);
   /// Applies the event; on an error checks that nothing changed.

@@ -70,7 +70,7 @@ TEST(DecisionJson, BytesThatAreNoTextDoNotBreakTheLine) {
 EventRecord MakeRecord(int64_t sequence) {
   return {sequence,
           absl::FromUnixSeconds(1700000000),
-          StopRequested{"enough"},
+          OrderGiven{"r1", "alice", "enough", {}, StopRun{true}},
           {MakeVerdict(), EndRun{false, "enough"}}};
 }
 
@@ -93,7 +93,7 @@ TEST_F(DecisionLinesTest, OneLinePerDecision) {
   const auto lines = *DecisionLines::Open(path_);
   EXPECT_EQ(lines->last_sequence(), -1);
   ASSERT_TRUE(lines->Append(MakeRecord(0)).ok());
-  ASSERT_TRUE(lines->Append({1, absl::UnixEpoch(), StopRequested{}, {}}).ok());
+  ASSERT_TRUE(lines->Append({1, absl::UnixEpoch(), OrderGiven{}, {}}).ok());
   EXPECT_EQ(lines->last_sequence(), 0);
   EXPECT_EQ(Contents(), LinesOf(MakeRecord(0)));
 }

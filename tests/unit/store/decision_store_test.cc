@@ -62,10 +62,10 @@ TEST_P(DecisionStoreTest, GivesBackWhatItGot) {
 
 TEST_P(DecisionStoreTest, SequenceMustBeGapless) {
   const auto store = Open();
-  EXPECT_EQ(store->Append({1, absl::UnixEpoch(), StopRequested{}, {}}, nullptr).message(),
+  EXPECT_EQ(store->Append({1, absl::UnixEpoch(), OrderGiven{}, {}}, nullptr).message(),
             "record 1 cannot be stored, the next is 0");
-  EXPECT_TRUE(store->Append({0, absl::UnixEpoch(), StopRequested{}, {}}, nullptr).ok());
-  EXPECT_EQ(store->Append({0, absl::UnixEpoch(), StopRequested{}, {}}, nullptr).code(),
+  EXPECT_TRUE(store->Append({0, absl::UnixEpoch(), OrderGiven{}, {}}, nullptr).ok());
+  EXPECT_EQ(store->Append({0, absl::UnixEpoch(), OrderGiven{}, {}}, nullptr).code(),
             absl::StatusCode::kInvalidArgument);
 }
 
@@ -142,7 +142,7 @@ TEST_F(SqliteStoreTest, ReadsWhileAnotherWrites) {
 // The files may not grow: what does not fit is not there, and the log goes on once there is room.
 TEST_F(SqliteStoreTest, AFullDiskIsAnErrorAndNothingIsAppended) {
   const OpenedDecisionStore opened = Open();
-  const EventRecord record{0, absl::UnixEpoch(), StopRequested{std::string(20'000, 'x')}, {}};
+  const EventRecord record{0, absl::UnixEpoch(), OrderGiven{.request_id = std::string(20'000, 'x'), .who = {}, .why = {}, .step = {}, .order = {}}, {}};
   rlimit old_limit;
   ASSERT_EQ(getrlimit(RLIMIT_FSIZE, &old_limit), 0);
   const auto old_handler = std::signal(SIGXFSZ, SIG_IGN);

@@ -25,7 +25,7 @@ TEST(EventCodec, BytesOfEachKind) {
             "020000007730"      // "w0"
             "0201000000000000"  // 258
             "0100000078");      // "x"
-  EXPECT_EQ(hex(StopRequested{"", true}), "03050000000001");
+  EXPECT_EQ(hex(OrderGiven{"", "", "", {}, StopRun{true}}), "04050000000000000000000000000" "0000801");
   EXPECT_EQ(hex(WorkerFailed{WorkerId("w1"), Generation(1), "m"}),
             "0303"
             "020000007731"

@@ -1,0 +1,62 @@
+// How a command reaches the freeze service of a run, on this machine or another.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "smartpipe/v1/freeze_service.grpc.pb.h"
+
+namespace CLI {
+class App;
+}
+
+namespace smartpipe {
+
+/// Exit code of a command whose run cannot be reached.
+inline constexpr int kExitUnreachable = 3;
+
+struct RunTarget {
+  std::string run;  // a run directory, or HOST:PORT of the freeze service
+};
+
+/// Adds the argument RUN; it is read into `target`.
+void AddRunTarget(CLI::App& command, RunTarget& target);
+
+/// A stub for a service that answers.
+/// Errors: INVALID_ARGUMENT (neither a run directory nor an address), UNAVAILABLE when nobody
+/// answers within `timeout`; each with the cure.
+absl::StatusOr<std::unique_ptr<v1::FreezeService::StubInterface>> ConnectRun(
+    const RunTarget& target, absl::Duration timeout = absl::Seconds(5));
+
+/// A call with a deadline of `timeout`; the answer, or the service's refusal as a Status.
+template <typename Request, typename Response>
+absl::StatusOr<Response> CallRun(
+    v1::FreezeService::StubInterface& stub,
+    grpc::Status (v1::FreezeService::StubInterface::*method)(grpc::ClientContext*, const Request&,
+                                                             Response*),
+    const Request& request);
+
+}  // namespace smartpipe
+
+#include "services/rpc/channel.h"
+#include "services/rpc/status.h"
+
+namespace smartpipe {
+
+template <typename Request, typename Response>
+absl::StatusOr<Response> CallRun(
+    v1::FreezeService::StubInterface& stub,
+    grpc::Status (v1::FreezeService::StubInterface::*method)(grpc::ClientContext*, const Request&,
+                                                             Response*),
+    const Request& request) {
+  grpc::ClientContext context;
+  SetTimeout(context, absl::Seconds(10));
+  Response response;
+  const grpc::Status status = (stub.*method)(&context, request, &response);
+  if (!status.ok()) return FromGrpcStatus(status);
+  return response;
+}
+
+}  // namespace smartpipe

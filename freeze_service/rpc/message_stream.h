@@ -1,0 +1,96 @@
+// A server stream that is written from a queue, so that whoever has something to say never waits.
+#pragma once
+
+#include <deque>
+#include <string>
+#include <utility>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/synchronization/mutex.h"
+#include "grpcpp/grpcpp.h"
+
+namespace smartpipe {
+
+/// Writes what it is given in order. A reader that lets `queued_max` messages wait is dropped: it
+/// loses them, and when it reads again it is told RESOURCE_EXHAUSTED. Subclasses keep themselves alive until OnDone and learn there and by OnBroken
+/// when the other side has gone.  Threads: any.
+template <typename Message>
+class MessageStream : public grpc::ServerWriteReactor<Message> {
+ public:
+  /// False: the stream is closed, broken, or dropped with this message.
+  bool Send(Message message) ABSL_LOCKS_EXCLUDED(mutex_) {
+    absl::MutexLock lock(&mutex_);
+    if (closing_ || broken_) return false;
+    if (queue_.size() >= queued_max_) {
+      closing_ = true;
+      status_ = grpc::Status(grpc::StatusCode::RESOURCE_EXHAUSTED, too_slow_);
+      queue_.resize(1);  // it is being written
+    } else {
+      queue_.push_back(std::move(message));
+    }
+    Advance();
+    return !closing_;
+  }
+
+  /// Ends the stream with `status` after everything sent before is written. Idempotent.
+  void Close(const grpc::Status& status) ABSL_LOCKS_EXCLUDED(mutex_) {
+    absl::MutexLock lock(&mutex_);
+    if (closing_) return;
+    closing_ = true;
+    status_ = status;
+    Advance();
+  }
+
+  void OnWriteDone(bool ok) final ABSL_LOCKS_EXCLUDED(mutex_) {
+    if (!ok) Break();
+    absl::MutexLock lock(&mutex_);
+    writing_ = false;
+    queue_.pop_front();
+    Advance();
+  }
+
+  void OnCancel() final ABSL_LOCKS_EXCLUDED(mutex_) {
+    Break();
+    absl::MutexLock lock(&mutex_);
+    Advance();
+  }
+
+ protected:
+  /// `too_slow`: what a reader is told that is dropped.
+  MessageStream(size_t queued_max, std::string too_slow)
+      : queued_max_(queued_max), too_slow_(std::move(too_slow)) {}
+  /// The other side has gone; called without a lock held, maybe more than once.
+  virtual void OnBroken() = 0;
+
+ private:
+  /// Starts the next write, or the finish.
+  void Advance() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    if (writing_ || finished_) return;
+    if (!queue_.empty() && !broken_) {
+      writing_ = true;
+      this->StartWrite(&queue_.front());
+    } else if (closing_ || broken_) {
+      finished_ = true;
+      this->Finish(status_);
+    }
+  }
+
+  void Break() ABSL_LOCKS_EXCLUDED(mutex_) {
+    OnBroken();
+    absl::MutexLock lock(&mutex_);
+    broken_ = true;
+    if (!closing_) status_ = grpc::Status::CANCELLED;
+  }
+
+  const size_t queued_max_;
+  const std::string too_slow_;
+  absl::Mutex mutex_;
+  std::deque<Message> queue_ ABSL_GUARDED_BY(mutex_);  // the first one is written if writing_
+  grpc::Status status_ ABSL_GUARDED_BY(mutex_);
+  bool writing_ ABSL_GUARDED_BY(mutex_) = false;
+  bool closing_ ABSL_GUARDED_BY(mutex_) = false;
+  bool broken_ ABSL_GUARDED_BY(mutex_) = false;
+  bool finished_ ABSL_GUARDED_BY(mutex_) = false;
+};
+
+}  // namespace smartpipe
