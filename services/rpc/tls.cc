@@ -32,8 +32,9 @@ absl::Status CheckAllGiven(const TlsFiles& files) {
   if (missing.empty()) return absl::OkStatus();
   return absl::InvalidArgumentError(
       absl::StrCat("TLS needs three files, but --tls-", absl::StrJoin(missing, " and --tls-"),
-                   " (in a config tls.", absl::StrJoin(missing, ", tls."),
-                   ") is not given; give all three, or none for connections without TLS"));
+                   " (in a config tls.", absl::StrJoin(missing, ", tls."), ") ",
+                   missing.size() == 1 ? "is" : "are",
+                   " not given; give all three, or none for connections without TLS"));
 }
 
 absl::StatusOr<X509Ptr> ReadCertificateFile(const std::string& path) {
