@@ -136,6 +136,7 @@ absl::StatusOr<std::unique_ptr<RpcServer>> StartServer(const RpcServerOptions& o
         result->health_server_,
         Listen(builder, health_address, grpc::InsecureServerCredentials(), "--health-listen"));
     result->health_address_ = health_address.ToString();
+    LogInfo("telling health on ", result->health_address_);
   }
   grpc::ServerBuilder builder;
   Configure(builder, options.keepalive);

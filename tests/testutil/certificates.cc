@@ -8,7 +8,7 @@ namespace smartpipe::testutil {
 
 TestAuthority::TestAuthority()
     : certificate_(MakeAuthority("test CA", {.begin = absl::Now() - absl::Hours(24),
-                                             .end = absl::Now() + absl::Hours(24)})
+                                             .end = absl::Now() + absl::Hours(60 * 24)})
                        .value()) {
   WriteFile(dir_.File("ca.crt"), certificate_.cert);
 }

@@ -68,9 +68,9 @@ TEST_F(TlsFilesTest, WhatIsNotPemIsNamed) {
     EXPECT_THAT(Replaced(files_, &TlsFiles::ca, text),
                 HasSubstr("ca.crt.other holds no PEM certificate"));
     EXPECT_THAT(Replaced(files_, &TlsFiles::cert, text),
-                HasSubstr("service.crt.other holds no PEM certificate"));
+                HasSubstr("server.crt.other holds no PEM certificate"));
     EXPECT_THAT(Replaced(files_, &TlsFiles::key, text),
-                HasSubstr("service.key.other holds no PEM private key"));
+                HasSubstr("server.key.other holds no PEM private key"));
   }
   // The two mixed up.
   EXPECT_THAT(Replaced(files_, &TlsFiles::cert, testutil::ReadFile(files_.key)),
@@ -87,8 +87,8 @@ TEST_F(TlsFilesTest, AKeyOfAnotherCertificateIsRefused) {
 }
 
 TEST_F(TlsFilesTest, TheTimeMustFit) {
-  EXPECT_THAT(Check(files_, absl::Hours(2)), HasSubstr("service.crt expired at 20"));
-  EXPECT_THAT(Check(files_, -absl::Hours(2)), HasSubstr("service.crt is not valid before 20"));
+  EXPECT_THAT(Check(files_, absl::Hours(31 * 24)), HasSubstr("server.crt expired at 20"));
+  EXPECT_THAT(Check(files_, -absl::Hours(2)), HasSubstr("server.crt is not valid before 20"));
 }
 
 TEST_F(TlsFilesTest, WarnsOfAKeyThatOthersCanReadAndOfAnEndThatIsNear) {
@@ -97,11 +97,11 @@ TEST_F(TlsFilesTest, WarnsOfAKeyThatOthersCanReadAndOfAnEndThatIsNear) {
           {.process = "test", .level = "info", .file = authority_.File("log"), .to_stderr = false})
           .ok());
   chmod(files_.key.c_str(), 0644);
-  EXPECT_EQ(Check(files_), "");
+  EXPECT_EQ(Check(files_, absl::Hours(29 * 24)), "");
   const std::string log = testutil::ReadFile(authority_.File("log"));
   EXPECT_THAT(log, HasSubstr("everyone on this machine can read the private key in " + files_.key +
                              "; run chmod 600"));
-  EXPECT_THAT(log, HasSubstr("service.crt expires at 20"));
+  EXPECT_THAT(log, HasSubstr("server.crt expires at 20"));
 }
 
 TEST(Certificates, RefuseMalformedNamesAndHosts) {
@@ -126,7 +126,7 @@ TEST(Certificates, RefuseMalformedNamesAndHosts) {
 }
 
 TEST(Certificates, EndWithTheirAuthority) {
-  const TestAuthority authority;  // good for a day
+  const TestAuthority authority;  // good for two months
   const Certificate made = MakeCertificate(authority.certificate(), {.name = "x"},
                                            {absl::Now(), absl::Now() + absl::Hours(24 * 365)})
                                .value();
