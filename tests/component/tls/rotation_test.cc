@@ -78,6 +78,17 @@ TEST_F(Rotation, AServerChangesItsAuthority) {
   EXPECT_FALSE(Works(Channel(old_client)));
 }
 
+// How an authority is changed without a gap: both, then the new one alone.
+TEST_F(Rotation, AFileOfTwoAuthoritiesAcceptsBoth) {
+  const TlsFiles old_client = old_.Make(Role::kViewer);
+  TlsFiles new_client = new_.Make(Role::kViewer);
+  const std::string both = testutil::ReadFile(old_client.ca) + testutil::ReadFile(new_client.ca);
+  ASSERT_TRUE(WriteFileAtomically(new_client.ca, both).ok());
+  ASSERT_TRUE(WriteFileAtomically(server_files_.ca, both).ok());
+  EXPECT_TRUE(Eventually([&] { return Works(Channel(new_client)); }, kLong));
+  EXPECT_TRUE(Works(Channel(old_client)));
+}
+
 TEST_F(Rotation, AChannelTakesItsNewCertificate) {
   const TlsFiles expired = old_.Make({.name = "late", .roles = {Role::kViewer}, .hosts = {}},
                                      -absl::Hours(2), -absl::Hours(1));
