@@ -1,5 +1,6 @@
 #include "cli/certs_command.h"
 
+#include <algorithm>
 #include <filesystem>
 #include <iostream>
 #include <system_error>
@@ -61,6 +62,23 @@ absl::Status Half(const std::string& there, const std::string& missing) {
                    " is not; bring that back, or move the other away to have both made anew"));
 }
 
+/// Adds the hosts of a certificate that is there to its successor; without one it must name all
+/// that are asked for.
+absl::Status AddHostsOf(const std::string& cert, bool is_renewed, CertificateSubject& subject) {
+  if (subject.hosts.empty()) return absl::OkStatus();
+  SP_ASSIGN_OR_RETURN(const std::vector<std::string> had, HostsOf(cert));
+  for (const std::string& host : subject.hosts) {
+    if (is_renewed || std::count(had.begin(), had.end(), host) != 0) continue;
+    return absl::FailedPreconditionError(absl::StrCat("it is there and does not name ", host,
+                                                      "; give --renew to have it made anew"));
+  }
+  for (const std::string& host : had) {
+    if (std::count(subject.hosts.begin(), subject.hosts.end(), host) == 0)
+      subject.hosts.push_back(host);
+  }
+  return absl::OkStatus();
+}
+
 std::string CertsTable(const std::string& dir, const std::vector<CertificateRow>& rows) {
   std::vector<std::vector<std::string>> cells = {{"files", "roles", "good until", ""}};
   for (const CertificateRow& row : rows) {
@@ -88,8 +106,8 @@ CLI::App* AddCertsCommand(CLI::App& app, CertsArguments& arguments) {
       ->check(CLI::Range(int64_t{1}, int64_t{3650}))
       ->capture_default_str();
   command->add_flag("--renew", arguments.renew,
-                    "make all but the authority anew, with new keys; running processes pick them "
-                    "up");
+                    "make all but the authority anew, with new keys, for the same hosts; running "
+                    "processes pick them up");
   command->footer(
       "Makes what is missing: an authority (ca), one certificate for each role (service,\n"
       "worker, operator, viewer), and `all` with every role, for runs on one machine.\n"
@@ -132,7 +150,7 @@ absl::StatusOr<std::vector<CertificateRow>> MakeCertificates(const CertsArgument
   SP_RETURN_IF_ERROR(Annotate(add_row("ca", "-", authority.cert, is_new_ca), ca.cert));
 
   std::vector<std::string> hosts = LocalHosts();
-  hosts.insert(hosts.end(), arguments.hosts.begin(), arguments.hosts.end());
+  for (const std::string& host : arguments.hosts) hosts.push_back(CanonicalHost(host));
   std::vector<CertificateSubject> subjects;
   CertificateSubject all = {.name = "all", .hosts = hosts};
   for (const Role role : kRoles) {
@@ -141,26 +159,28 @@ absl::StatusOr<std::vector<CertificateRow>> MakeCertificates(const CertsArgument
     all.roles.Add(role);
   }
   subjects.push_back(all);
-  for (const CertificateSubject& subject : subjects) {
+  for (CertificateSubject& subject : subjects) {
     const Paths paths(arguments.dir, subject.name);
     // A key alone is what an interrupted call leaves; nothing uses it.
-    const bool is_missing = !paths.has_cert();
-    if (!is_missing && !paths.has_key() && !arguments.renew) return Half(paths.cert, paths.key);
+    const bool is_there = paths.has_cert();
+    const bool is_made = !is_there || arguments.renew;
+    if (!is_made && !paths.has_key()) return Half(paths.cert, paths.key);
     std::string cert;
-    if (is_missing || arguments.renew) {
+    if (is_there) {
+      SP_ASSIGN_OR_RETURN(cert, ReadSmallFile(paths.cert, kPemBytesMax));
+      SP_RETURN_IF_ERROR(Annotate(AddHostsOf(cert, is_made, subject), paths.cert));
+    }
+    if (is_made) {
       SP_ASSIGN_OR_RETURN(const Certificate made,
                           MakeCertificate(authority, subject,
                                           {.begin = now - kClockSkew,
                                            .end = now + absl::Hours(24 * arguments.days)}));
       SP_RETURN_IF_ERROR(Write(made, paths));
       cert = made.cert;
-    } else {
-      SP_ASSIGN_OR_RETURN(cert, ReadSmallFile(paths.cert, kPemBytesMax));
     }
-    SP_RETURN_IF_ERROR(
-        Annotate(add_row(subject.name, subject.name == "all" ? "all of these" : subject.name, cert,
-                         is_missing || arguments.renew),
-                 paths.cert));
+    SP_RETURN_IF_ERROR(Annotate(
+        add_row(subject.name, subject.name == "all" ? "all of these" : subject.name, cert, is_made),
+        paths.cert));
   }
   return rows;
 }

@@ -37,9 +37,11 @@ struct CertificateRow {
 };
 
 /// Makes the authority and one certificate per role in a folder, and `all` with every role: those
-/// that are not there, with `renew` all but the authority. Never overwrites anything else.
-/// Errors: FAILED_PRECONDITION (an authority without its key, a certificate without its), the
-/// system's reason; what was made until then stays and is used by the next call.
+/// that are not there, with `renew` all but the authority, for the hosts that they had and the
+/// given ones. Never overwrites anything else.
+/// Errors: INVALID_ARGUMENT (malformed host), FAILED_PRECONDITION (a certificate without its key,
+/// one that is there and does not name a given host), the system's reason; what was made until then
+/// stays and is used by the next call.
 absl::StatusOr<std::vector<CertificateRow>> MakeCertificates(const CertsArguments& arguments,
                                                              absl::Time now);
 

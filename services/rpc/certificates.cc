@@ -1,5 +1,7 @@
 #include "services/rpc/certificates.h"
 
+#include <arpa/inet.h>
+
 #include <algorithm>
 #include <initializer_list>
 #include <string_view>
@@ -21,6 +23,7 @@ namespace {
 
 using BignumPtr = std::unique_ptr<BIGNUM, OpensslDeleter<BN_free>>;
 using IpPtr = std::unique_ptr<ASN1_OCTET_STRING, OpensslDeleter<ASN1_OCTET_STRING_free>>;
+using NamesPtr = std::unique_ptr<GENERAL_NAMES, OpensslDeleter<GENERAL_NAMES_free>>;
 using ExtensionPtr = std::unique_ptr<X509_EXTENSION, OpensslDeleter<X509_EXTENSION_free>>;
 
 constexpr size_t kNameBytesMax = 64;  // of a common name
@@ -106,6 +109,15 @@ Validity ValidityOf(const X509& certificate) {
   return {ToTime(X509_get0_notBefore(&certificate)), ToTime(X509_get0_notAfter(&certificate))};
 }
 
+absl::Status NoCertificate() { return absl::InvalidArgumentError("it is no PEM certificate"); }
+
+// Of 4 or 16 bytes.
+std::string AddressText(const std::string& bytes) {
+  char text[INET6_ADDRSTRLEN] = "";
+  inet_ntop(bytes.size() == 4 ? AF_INET : AF_INET6, bytes.data(), text, sizeof(text));
+  return text;
+}
+
 std::string AlternativeNames(const CertificateSubject& subject) {
   std::vector<std::string> names;
   for (const Role role : kRoles) {
@@ -167,8 +179,34 @@ absl::StatusOr<Certificate> MakeCertificate(const Certificate& authority,
 
 absl::StatusOr<Validity> ValidityOf(const std::string& cert_pem) {
   const X509Ptr certificate = ReadCertificate(cert_pem);
-  if (certificate == nullptr) return absl::InvalidArgumentError("it is no PEM certificate");
+  if (certificate == nullptr) return NoCertificate();
   return ValidityOf(*certificate);
+}
+
+absl::StatusOr<std::vector<std::string>> HostsOf(const std::string& cert_pem) {
+  const X509Ptr certificate = ReadCertificate(cert_pem);
+  if (certificate == nullptr) return NoCertificate();
+  std::vector<std::string> hosts;
+  const NamesPtr names(static_cast<GENERAL_NAMES*>(
+      X509_get_ext_d2i(certificate.get(), NID_subject_alt_name, nullptr, nullptr)));
+  for (int i = 0; i < sk_GENERAL_NAME_num(names.get()); ++i) {  // -1 for none
+    int kind = 0;
+    const auto* value = static_cast<const ASN1_STRING*>(
+        GENERAL_NAME_get0_value(sk_GENERAL_NAME_value(names.get(), i), &kind));
+    if (kind != GEN_DNS && kind != GEN_IPADD) continue;
+    const std::string bytes(reinterpret_cast<const char*>(ASN1_STRING_get0_data(value)),
+                            static_cast<size_t>(ASN1_STRING_length(value)));
+    hosts.push_back(kind == GEN_DNS ? bytes : AddressText(bytes));
+  }
+  return hosts;
+}
+
+std::string CanonicalHost(const std::string& host) {
+  const IpPtr address(a2i_IPADDRESS(host.c_str()));
+  if (address == nullptr) return host;
+  return AddressText(
+      std::string(reinterpret_cast<const char*>(ASN1_STRING_get0_data(address.get())),
+                  static_cast<size_t>(ASN1_STRING_length(address.get()))));
 }
 
 }  // namespace smartpipe

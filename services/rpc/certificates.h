@@ -43,5 +43,9 @@ absl::StatusOr<Certificate> MakeCertificate(const Certificate& authority,
 
 /// When a certificate is good.  Errors: INVALID_ARGUMENT when it is not PEM.
 absl::StatusOr<Validity> ValidityOf(const std::string& cert_pem);
+/// The hosts that it names, addresses as CanonicalHost writes them.  Errors: as above.
+absl::StatusOr<std::vector<std::string>> HostsOf(const std::string& cert_pem);
+/// "0:0:0:0:0:0:0:1" as "::1"; what is no address as it is.
+std::string CanonicalHost(const std::string& host);
 
 }  // namespace smartpipe

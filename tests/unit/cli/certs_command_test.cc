@@ -84,6 +84,25 @@ TEST_F(CertsTest, RenewsAllButTheAuthority) {
   EXPECT_EQ(Mode(File("worker.key")), 0600);
 }
 
+TEST_F(CertsTest, ARenewedOneKeepsItsHostsAndTakesMore) {
+  arguments_.hosts = {"gpu-7.lan", "10.0.0.7", "FE80:0::1"};
+  Make();
+  Make();  // nothing to do
+  arguments_.hosts = {"gpu-8.lan"};
+  EXPECT_EQ(MakeCertificates(arguments_, now_).status().message(),
+            File("service.crt") +
+                ": it is there and does not name gpu-8.lan; give --renew to have it made anew");
+  arguments_.renew = true;
+  Make();
+  for (const char* name : {"service.crt", "all.crt"}) {
+    EXPECT_THAT(*HostsOf(Read(name)),
+                testing::UnorderedElementsAre("localhost", "127.0.0.1", "::1", "freeze_service",
+                                              "parameter_service", "gpu-7.lan", "10.0.0.7",
+                                              "fe80::1", "gpu-8.lan"));
+  }
+  EXPECT_TRUE(HostsOf(Read("worker.crt"))->empty());
+}
+
 TEST_F(CertsTest, HalfOfAPairIsNotReplaced) {
   Make();
   remove(File("ca.key").c_str());
