@@ -11,6 +11,7 @@
 #include "absl/time/clock.h"
 #include "cli/complaint.h"
 #include "cli/config_notes.h"
+#include "cli/connection.h"
 #include "cli/display.h"
 #include "cli/files.h"
 #include "cli/preflight.h"
@@ -54,6 +55,13 @@ absl::Status CheckSummary(const TrainArguments& arguments) {
   }
   const absl::Status writable = CheckWritable(arguments.summary_path);
   return absl::Status(writable.code(), absl::StrCat("--summary: ", writable.message()));
+}
+
+absl::Status CheckTls(const RunConfig& config) {
+  const absl::Status status = CheckTlsFiles(TlsFilesOf(config), absl::Now());
+  return status.ok()
+             ? status
+             : absl::Status(status.code(), absl::StrCat(status.message(), ". ", kNothingStarted));
 }
 
 std::string NotesText(const CheckedConfig& checked) {
@@ -103,6 +111,8 @@ int TrainCommand(const TrainArguments& arguments) {
   if (!checked.ok()) return FailConfig(checked.status(), kNothingStarted);
   if (const absl::Status status = CheckSummary(arguments); !status.ok())
     return Fail(status, kExitUsage);
+  if (const absl::Status status = CheckTls(checked->config); !status.ok())
+    return Fail(status, kExitUsage);
   if (arguments.resume == kResumeAuto && HoldsFinishedRun(arguments.run_dir)) {
     const absl::Status same = CheckSameRun(arguments.run_dir, checked->config);
     return same.ok() ? TellFinished(arguments) : Fail(same, kExitUsage);
@@ -146,6 +156,8 @@ int DemoCommand(const TrainArguments& arguments) {
   if (!full.ok()) return FailConfig(full.status(), kNothingStarted);
   const std::vector<CheckedConfig> configs = {*full, *frozen};
   if (const absl::Status status = CheckSummary(arguments); !status.ok())
+    return Fail(status, kExitUsage);
+  if (const absl::Status status = CheckTls(full->config); !status.ok())
     return Fail(status, kExitUsage);
   const absl::Time now = absl::Now();
   const std::string base =

@@ -39,7 +39,8 @@ complete -o default -F _smartpipe smartpipe
 }  // namespace
 
 CLI::App* AddCompletionCommand(CLI::App& app, std::string& shell) {
-  CLI::App* command = app.add_subcommand("completion", "print what a shell needs to complete words");
+  CLI::App* command =
+      app.add_subcommand("completion", "print what a shell needs to complete words");
   command->add_option("SHELL", shell, "bash or zsh")
       ->required()
       ->type_name("")

@@ -92,8 +92,8 @@ absl::Status SetOfPolicy(const std::string& word, v1::SetPolicyRequest& request)
       const std::pair<absl::string_view, absl::string_view> parts = absl::StrSplit(entry_text, ':');
       int64_t step = 0;
       if (!absl::SimpleAtoi(parts.first, &step) || !absl::SimpleAtoi(parts.second, &whole)) {
-        return absl::InvalidArgumentError(absl::StrCat(
-            "--set schedule takes STEP:FRONTIER,STEP:FRONTIER, not \"", value, "\""));
+        return absl::InvalidArgumentError(
+            absl::StrCat("--set schedule takes STEP:FRONTIER,STEP:FRONTIER, not \"", value, "\""));
       }
       v1::ScheduleEntry& added = *request.add_schedule();
       added.set_step(step);
@@ -132,8 +132,7 @@ absl::StatusOr<v1::OrderResult> Give(const std::string& name, const CtlArguments
   if (name == "policy") {
     auto request = MakeRequest<v1::SetPolicyRequest>(arguments);
     if (!arguments.policy.empty()) request.set_policy(arguments.policy);
-    for (const std::string& word : arguments.sets)
-      SP_RETURN_IF_ERROR(SetOfPolicy(word, request));
+    for (const std::string& word : arguments.sets) SP_RETURN_IF_ERROR(SetOfPolicy(word, request));
     return call(&Stub::SetPolicy, request);
   }
   if (name == "pause") return call(&Stub::Pause, MakeRequest<v1::PauseRequest>(arguments));
@@ -191,8 +190,8 @@ int CtlCommand(const CLI::App& ctl, const CtlArguments& arguments) {
   const std::string name = ctl.get_subcommands().front()->get_name();
   const auto stub = ConnectRun(arguments.target);
   if (!stub.ok()) {
-    return Fail(stub.status(), absl::IsInvalidArgument(stub.status()) ? kExitUsage
-                                                                      : kExitUnreachable);
+    return Fail(stub.status(),
+                absl::IsInvalidArgument(stub.status()) ? kExitUsage : kExitUnreachable);
   }
   const absl::StatusOr<v1::OrderResult> result = Give(name, arguments, **stub);
   if (result.ok()) {
@@ -209,9 +208,9 @@ int CtlCommand(const CLI::App& ctl, const CtlArguments& arguments) {
   const std::optional<ErrorReason> reason = ReasonOf(status);
   if (!reason.has_value())
     return Fail(status, absl::IsInvalidArgument(status) ? kExitUsage : kExitFailed);
-  return Fail(absl::Status(status.code(),
-                           absl::StrCat(status.message(), " [", reason->reason, "]")),
-              kExitFailed);
+  return Fail(
+      absl::Status(status.code(), absl::StrCat(status.message(), " [", reason->reason, "]")),
+      kExitFailed);
 }
 
 }  // namespace smartpipe

@@ -22,8 +22,8 @@ struct CtlArguments {
   std::vector<int32_t> cuts;  // empty = the best found
   std::string worker_id;
   bool at_once = false;
-  std::string policy;              // empty = it stays
-  std::vector<std::string> sets;   // KEY=VALUE of freeze.*
+  std::string policy;             // empty = it stays
+  std::vector<std::string> sets;  // KEY=VALUE of freeze.*
 };
 
 /// Adds the command with one subcommand per order; their options are read into `arguments`.

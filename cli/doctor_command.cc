@@ -72,7 +72,8 @@ Finding CheckDisk(const std::string& dir) {
     return {Health::kBad, "disk", absl::StrCat(dir, ": ", std::strerror(errno)),
             "give a folder that can be read"};
   }
-  const double free_gb = static_cast<double>(info.f_bavail) * static_cast<double>(info.f_frsize) / 1e9;
+  const double free_gb =
+      static_cast<double>(info.f_bavail) * static_cast<double>(info.f_frsize) / 1e9;
   const std::string found = absl::StrFormat("%.1f GB free in %s", free_gb, dir);
   if (access(dir.c_str(), W_OK) != 0) {
     return {Health::kBad, "disk", absl::StrCat(dir, " cannot be written"),
@@ -145,8 +146,9 @@ absl::string_view Word(Health health) {
 
 CLI::App* AddDoctorCommand(CLI::App& app, DoctorArguments& arguments) {
   CLI::App* command = app.add_subcommand("doctor", "say what would go wrong, and what to do");
-  command->add_option("RUN", arguments.target.run,
-                      "also a run: its directory, or HOST:PORT of its freeze service")
+  command
+      ->add_option("RUN", arguments.target.run,
+                   "also a run: its directory, or HOST:PORT of its freeze service")
       ->type_name("");
   command->add_flag("--json", arguments.json, "print one JSON object");
   command->footer(
@@ -157,8 +159,9 @@ CLI::App* AddDoctorCommand(CLI::App& app, DoctorArguments& arguments) {
 }
 
 std::vector<Finding> CheckMachine(const std::string& program_dir, const std::string& data_dir) {
-  std::vector<Finding> findings = {CheckPrograms(program_dir), CheckCores(),     CheckPorts(),
-                                   CheckDisk(data_dir),        CheckOpenFiles(), CheckSharedMemory()};
+  std::vector<Finding> findings = {
+      CheckPrograms(program_dir), CheckCores(),     CheckPorts(),
+      CheckDisk(data_dir),        CheckOpenFiles(), CheckSharedMemory()};
   for (Finding& finding : CheckGpus()) findings.push_back(std::move(finding));
   return findings;
 }
@@ -170,8 +173,8 @@ std::vector<Finding> CheckRun(const RunTarget& target) {
              "see its log in RUN/logs, and that the address can be reached from here"}};
   }
   const absl::Time before = absl::Now();
-  const absl::StatusOr<v1::GetRunResponse> run = CallRun(
-      **stub, &v1::FreezeService::StubInterface::GetRun, v1::GetRunRequest());
+  const absl::StatusOr<v1::GetRunResponse> run =
+      CallRun(**stub, &v1::FreezeService::StubInterface::GetRun, v1::GetRunRequest());
   const absl::Time after = absl::Now();
   if (!run.ok()) {
     return {{Health::kBad, "freeze service", std::string(run.status().message()),
@@ -209,7 +212,8 @@ std::string FindingsText(const std::vector<Finding>& findings, int width) {
     absl::StrAppend(&text, WrapHanging(absl::StrFormat("%-4s  %s: %s", Word(finding.health),
                                                        finding.what, finding.found),
                                        width, 6));
-    if (!finding.cure.empty()) absl::StrAppend(&text, WrapHanging("      -> " + finding.cure, width, 3));
+    if (!finding.cure.empty())
+      absl::StrAppend(&text, WrapHanging("      -> " + finding.cure, width, 3));
   }
   return text;
 }

@@ -30,6 +30,15 @@ bool IsService(const std::string& name) { return name == kServiceName || name ==
 // "freeze_service" as people read it.
 std::string Spoken(const std::string& name) { return absl::StrReplaceAll(name, {{"_", " "}}); }
 
+// Where this machine reaches what listens there: no certificate names "all addresses".
+std::string Dialled(const std::string& listen) {
+  const size_t colon = listen.rfind(':');
+  const std::string host = listen.substr(0, colon);
+  if (host == "0.0.0.0") return absl::StrCat("127.0.0.1", listen.substr(colon));
+  if (host == "[::]") return absl::StrCat("[::1]", listen.substr(colon));
+  return listen;
+}
+
 absl::Status CheckProgram(const std::string& path) {
   if (access(path.c_str(), X_OK) == 0) return absl::OkStatus();
   return absl::ErrnoToStatus(errno,
@@ -92,6 +101,7 @@ absl::Status Launcher::StartAll() {
   for (int64_t i = 0; i < options_.num_workers; ++i) {
     const std::string name = WorkerName(i);
     argv_[name] = {options_.worker_program, "--service", service_address_, "--worker-id", name};
+    argv_[name].insert(argv_[name].end(), options_.tls_flags.begin(), options_.tls_flags.end());
     SP_RETURN_IF_ERROR(Start(name));
   }
   return absl::OkStatus();
@@ -103,6 +113,7 @@ absl::StatusOr<std::string> Launcher::StartService(const std::string& name,
   int ends[2];
   if (pipe2(ends, O_CLOEXEC | O_NONBLOCK) != 0) return absl::ErrnoToStatus(errno, "pipe2");
   FdCloser read_end(ends[0]), write_end(ends[1]);
+  argv.insert(argv.end(), options_.tls_flags.begin(), options_.tls_flags.end());
   const std::vector<std::string> words = argv;
   argv.insert(argv.end(), {"--listen", listen, "--ready-fd", absl::StrCat(write_end.fd())});
   if (name == kServiceName && !options_.resume.empty())
@@ -114,7 +125,7 @@ absl::StatusOr<std::string> Launcher::StartService(const std::string& name,
   const std::string address = absl::StrCat(listen.substr(0, listen.rfind(':')), ":", port);
   argv_[name] = words;
   argv_[name].insert(argv_[name].end(), {"--listen", address});
-  return address;
+  return Dialled(address);
 }
 
 std::vector<std::string> Launcher::StartAgain() {

@@ -28,6 +28,7 @@ struct LaunchOptions {
   int64_t num_workers = 1;
   std::string service_listen = "127.0.0.1:0";        // HOST:PORT; port 0 = any free one
   std::string parameter_listen = "127.0.0.1:0";      // likewise
+  std::vector<std::string> tls_flags;                // of every process; none = plaintext
   std::string resume;                                // of the freeze service; "" = a new run
   int64_t max_restarts = 0;                          // of killed processes, within an hour
   absl::Duration start_timeout = absl::Seconds(30);  // until a service listens
@@ -81,7 +82,7 @@ class Launcher {
   /// SIGTERM, after 2.5 s SIGKILL; returns when all have gone.
   void StopAll() { children_->StopAll(absl::Milliseconds(2500)); }
 
-  /// "127.0.0.1:1234", of the freeze service; after StartAll.
+  /// "127.0.0.1:1234", where processes of this machine reach the freeze service; after StartAll.
   const std::string& service_address() const { return service_address_; }
 
  private:
@@ -91,7 +92,7 @@ class Launcher {
     return static_cast<int64_t>(restarts_.size()) >= options_.max_restarts;
   }
   std::string LogPath(const std::string& name) const;
-  /// Starts a program that listens on a port of its choice. Returns its address.
+  /// Starts a program that listens on a port of its choice. Returns the address to dial.
   absl::StatusOr<std::string> StartService(const std::string& name, std::vector<std::string> argv,
                                            const std::string& listen);
   absl::StatusOr<std::string> WaitForPort(const std::string& name, int ready_fd);

@@ -9,6 +9,7 @@
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "cli/certs_command.h"
 #include "cli/checkpoints_command.h"
 #include "cli/commands.h"
 #include "cli/complaint.h"
@@ -207,6 +208,8 @@ int main(int argc, char** argv) {
   CLI::App* exported = smartpipe::AddExportCommand(app, export_arguments);
   smartpipe::EvalArguments eval_arguments;
   CLI::App* evaluated = smartpipe::AddEvalCommand(app, eval_arguments);
+  smartpipe::CertsArguments certs_arguments;
+  CLI::App* certs = smartpipe::AddCertsCommand(app, certs_arguments);
   CLI::App* config = app.add_subcommand("config", "check and explain config files");
   config->require_subcommand(1);
   CLI::App* check = config->add_subcommand("check", "say what is wrong: line, key and cure");
@@ -268,6 +271,7 @@ int main(int argc, char** argv) {
     if (checkpoints->parsed()) return smartpipe::CheckpointsCommand(checkpoints_arguments);
     if (exported->parsed()) return smartpipe::ExportCommand(export_arguments);
     if (evaluated->parsed()) return smartpipe::EvalCommand(eval_arguments);
+    if (certs->parsed()) return smartpipe::CertsCommand(certs_arguments);
     if (check->parsed())
       return smartpipe::ConfigCheckCommand(arguments.config_path, arguments.sets);
     if (show->parsed()) return smartpipe::ConfigShowCommand(arguments.config_path, arguments.sets);

@@ -105,14 +105,13 @@ void RunMonitor::PrintGeneration() {
   const bool is_first = std::exchange(generation_, run_.generation()) == 0;
   if (run_.generation() == 1) return;
   num_verdicts_seen_ = 0;  // some are given anew
-  const bool drained = std::exchange(num_recoveries_, run_.num_recoveries()) ==
-                           run_.num_recoveries() &&
-                       !is_first && run_.drained_workers_size() > 0;
+  const bool drained =
+      std::exchange(num_recoveries_, run_.num_recoveries()) == run_.num_recoveries() && !is_first &&
+      run_.drained_workers_size() > 0;
   if (drained) {
-    display_->PrintSentence(absl::StrCat("Generation ", run_.generation(), " goes on from step ",
-                                         run_.first_step(), " without ",
-                                         absl::StrJoin(run_.drained_workers(), ", "),
-                                         ", as ordered."));
+    display_->PrintSentence(
+        absl::StrCat("Generation ", run_.generation(), " goes on from step ", run_.first_step(),
+                     " without ", absl::StrJoin(run_.drained_workers(), ", "), ", as ordered."));
     return;
   }
   display_->PrintSentence(absl::StrCat(
@@ -123,8 +122,8 @@ void RunMonitor::PrintGeneration() {
 
 void RunMonitor::ShowRun(absl::Time now) {
   if (run_.paused()) {
-    display_->ShowState(absl::StrCat("step ", run_.step(), "/", run_.num_steps(), ": ",
-                                     run_.message()));
+    display_->ShowState(
+        absl::StrCat("step ", run_.step(), "/", run_.num_steps(), ": ", run_.message()));
   } else if (run_.step() == 0) {
     display_->ShowState("All workers are ready; the first step is running.");
   } else if (Evaluating()) {

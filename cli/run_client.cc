@@ -2,11 +2,15 @@
 
 #include <filesystem>
 #include <fstream>
+#include <iterator>
 #include <system_error>
 
 #include "CLI/CLI.hpp"
 #include "absl/strings/str_cat.h"
+#include "cli/connection.h"
+#include "services/config/run_config.h"
 #include "services/rpc/address.h"
+#include "services/rpc/tls_flags.h"
 
 namespace smartpipe {
 namespace {
@@ -17,8 +21,17 @@ absl::StatusOr<std::string> AddressIn(const std::string& run_dir) {
   std::string address;
   if (std::getline(file, address) && ParseHostPort(address).ok()) return address;
   return absl::InvalidArgumentError(
-      absl::StrCat(run_dir, " has no service_address: it is no run directory, or its run has never "
-                            "been served; give a run directory or HOST:PORT"));
+      absl::StrCat(run_dir,
+                   " has no service_address: it is no run directory, or its run has never "
+                   "been served; give a run directory or HOST:PORT"));
+}
+
+/// Those with which `smartpipe train` started the run; none when there is no such config.
+TlsFiles TlsFilesIn(const std::string& run) {
+  std::ifstream file(run + "/config.toml");
+  const std::string text((std::istreambuf_iterator<char>(file)), std::istreambuf_iterator<char>());
+  const absl::StatusOr<RunConfig> config = ParseRunConfig(text, run);
+  return text.empty() || !config.ok() ? TlsFiles() : TlsFilesOf(*config);
 }
 
 absl::StatusOr<std::string> AddressOf(const std::string& run) {
@@ -38,21 +51,25 @@ void AddRunTarget(CLI::App& command, RunTarget& target) {
   command.add_option("RUN", target.run, "run directory, or HOST:PORT of its freeze service")
       ->required()
       ->type_name("");
+  AddTlsFlags(command, target.tls);
 }
 
 absl::StatusOr<std::unique_ptr<v1::FreezeService::StubInterface>> ConnectRun(
     const RunTarget& target, absl::Duration timeout) {
   const absl::StatusOr<std::string> address = AddressOf(target.run);
   if (!address.ok()) return address.status();
-  const std::shared_ptr<grpc::Channel> channel = MakeChannel({.address = *address, .keepalive = {}});
-  const absl::Status connected = WaitConnected(*channel, *address, timeout);
-  if (!connected.ok()) {
+  const TlsFiles tls = target.tls.empty() ? TlsFilesIn(target.run) : target.tls;
+  const absl::StatusOr<std::shared_ptr<grpc::Channel>> channel =
+      Connect({.service_address = *address, .tls = tls}, timeout);
+  if (!channel.ok() && !absl::IsUnavailable(channel.status())) return channel.status();
+  if (!channel.ok()) {
     return absl::UnavailableError(
-        absl::StrCat(connected.message(), ": the run has ended or was cut off; `smartpipe train "
-                                          "CONFIG --run-dir DIR --resume auto` goes on with one "
-                                          "that is not finished"));
+        absl::StrCat(channel.status().message(),
+                     ": the run has ended or was cut off; `smartpipe train "
+                     "CONFIG --run-dir DIR --resume auto` goes on with one "
+                     "that is not finished"));
   }
-  return v1::FreezeService::NewStub(channel);
+  return v1::FreezeService::NewStub(*channel);
 }
 
 }  // namespace smartpipe

@@ -6,6 +6,7 @@
 
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "services/rpc/tls.h"
 #include "smartpipe/v1/freeze_service.grpc.pb.h"
 
 namespace CLI {
@@ -19,24 +20,24 @@ inline constexpr int kExitUnreachable = 3;
 
 struct RunTarget {
   std::string run;  // a run directory, or HOST:PORT of the freeze service
+  TlsFiles tls;     // none = those of the run directory's config, if it has any
 };
 
-/// Adds the argument RUN; it is read into `target`.
+/// Adds the argument RUN, --tls-ca, --tls-cert and --tls-key; they are read into `target`.
 void AddRunTarget(CLI::App& command, RunTarget& target);
 
 /// A stub for a service that answers.
-/// Errors: INVALID_ARGUMENT (neither a run directory nor an address), UNAVAILABLE when nobody
-/// answers within `timeout`; each with the cure.
+/// Errors: INVALID_ARGUMENT (neither a run directory nor an address), those of CheckTlsFiles,
+/// UNAVAILABLE when nobody answers within `timeout`; each with the cure.
 absl::StatusOr<std::unique_ptr<v1::FreezeService::StubInterface>> ConnectRun(
     const RunTarget& target, absl::Duration timeout = absl::Seconds(5));
 
 /// A call with a deadline of `timeout`; the answer, or the service's refusal as a Status.
 template <typename Request, typename Response>
-absl::StatusOr<Response> CallRun(
-    v1::FreezeService::StubInterface& stub,
-    grpc::Status (v1::FreezeService::StubInterface::*method)(grpc::ClientContext*, const Request&,
-                                                             Response*),
-    const Request& request);
+absl::StatusOr<Response> CallRun(v1::FreezeService::StubInterface& stub,
+                                 grpc::Status (v1::FreezeService::StubInterface::*method)(
+                                     grpc::ClientContext*, const Request&, Response*),
+                                 const Request& request);
 
 }  // namespace smartpipe
 
@@ -46,11 +47,10 @@ absl::StatusOr<Response> CallRun(
 namespace smartpipe {
 
 template <typename Request, typename Response>
-absl::StatusOr<Response> CallRun(
-    v1::FreezeService::StubInterface& stub,
-    grpc::Status (v1::FreezeService::StubInterface::*method)(grpc::ClientContext*, const Request&,
-                                                             Response*),
-    const Request& request) {
+absl::StatusOr<Response> CallRun(v1::FreezeService::StubInterface& stub,
+                                 grpc::Status (v1::FreezeService::StubInterface::*method)(
+                                     grpc::ClientContext*, const Request&, Response*),
+                                 const Request& request) {
   grpc::ClientContext context;
   SetTimeout(context, absl::Seconds(10));
   Response response;

@@ -59,9 +59,9 @@ std::string RunLine(const v1::Run& run) {
   if (run.num_steps() == 0) return text;
   absl::StrAppend(&text, ", step ", run.step(), " of ", run.num_steps());
   if (run.steps_per_epoch() > 0) {
-    absl::StrAppendFormat(&text, " (epoch %.2f)",
-                          static_cast<double>(run.step()) /
-                              static_cast<double>(run.steps_per_epoch()));
+    absl::StrAppendFormat(
+        &text, " (epoch %.2f)",
+        static_cast<double>(run.step()) / static_cast<double>(run.steps_per_epoch()));
   }
   if (run.step() > 0) absl::StrAppendFormat(&text, ", loss %.4f", run.loss());
   if (run.samples_per_second() > 0) {
@@ -83,9 +83,9 @@ std::string RunLine(const v1::Run& run) {
 std::string PlanLine(const RunView& view) {
   if (!view.plan.has_plan()) return "";
   const v1::Plan& plan = view.plan.plan();
-  std::string text = absl::StrCat("plan ", plan.plan_epoch(), ": layers ", view.plan.stages(),
-                                  ", frontier ", plan.frontier(), " of ", view.run.layers_size(),
-                                  ", ", plan.schedule());
+  std::string text =
+      absl::StrCat("plan ", plan.plan_epoch(), ": layers ", view.plan.stages(), ", frontier ",
+                   plan.frontier(), " of ", view.run.layers_size(), ", ", plan.schedule());
   if (view.plan.even_step_s() > 0) {
     absl::StrAppend(&text, ", predicted step ", Ms(view.plan.predicted_step_s()), " (at best ",
                     Ms(view.plan.even_step_s()), ")");
@@ -113,21 +113,20 @@ std::string WorkersTable(const std::vector<v1::WorkerStatus>& workers) {
 }
 
 std::string DecisionParagraph(const v1::Verdict& verdict, int width) {
-  return WrapHanging(absl::StrCat("step ", verdict.step(), ", boundary ", verdict.boundary(), ", ",
-                                  verdict.has_plan()
-                                      ? absl::StrCat("plan ", verdict.plan_epoch())
-                                      : "keep",
-                                  verdict.stop() ? ", stop" : "",
-                                  verdict.checkpoint() ? ", checkpoint" : "", ", frontier ",
-                                  verdict.frontier(), ": ", verdict.reason()),
-                     width, 2);
+  return WrapHanging(
+      absl::StrCat("step ", verdict.step(), ", boundary ", verdict.boundary(), ", ",
+                   verdict.has_plan() ? absl::StrCat("plan ", verdict.plan_epoch()) : "keep",
+                   verdict.stop() ? ", stop" : "", verdict.checkpoint() ? ", checkpoint" : "",
+                   ", frontier ", verdict.frontier(), ": ", verdict.reason()),
+      width, 2);
 }
 
 }  // namespace
 
 std::string StatusText(const RunView& view, int width) {
   std::string text = WrapHanging(RunLine(view.run), width, 2);
-  if (!view.run.message().empty()) absl::StrAppend(&text, WrapHanging(view.run.message(), width, 2));
+  if (!view.run.message().empty())
+    absl::StrAppend(&text, WrapHanging(view.run.message(), width, 2));
   absl::StrAppend(&text, WrapHanging(PlanLine(view), width, 2));
   if (view.run.speedup_limit() > 1) {
     absl::StrAppendFormat(&text, "the work saved by freezing so far allows %.2fx\n",
@@ -135,17 +134,17 @@ std::string StatusText(const RunView& view, int width) {
   }
   if (!view.workers.empty()) absl::StrAppend(&text, "\n", WorkersTable(view.workers));
   if (!view.verdicts.empty()) {
-    absl::StrAppend(&text, "\nlast decision: ",
-                    DecisionParagraph(view.verdicts.back(), width - 15));
+    absl::StrAppend(&text,
+                    "\nlast decision: ", DecisionParagraph(view.verdicts.back(), width - 15));
   }
   std::string open;
   for (const v1::Order& order : view.orders) {
     if (order.done()) continue;
-    absl::StrAppend(&open, WrapHanging(absl::StrCat("  ", order.text(), " at step ", order.step(),
-                                                    " (request ", order.request_id(),
-                                                    order.who().empty() ? "" : ", by ",
-                                                    order.who(), ")"),
-                                       width, 2));
+    absl::StrAppend(
+        &open, WrapHanging(absl::StrCat("  ", order.text(), " at step ", order.step(), " (request ",
+                                        order.request_id(), order.who().empty() ? "" : ", by ",
+                                        order.who(), ")"),
+                           width, 2));
   }
   if (!open.empty()) absl::StrAppend(&text, "\nopen orders:\n", open);
   return text;
@@ -157,15 +156,12 @@ std::string LayersText(const std::vector<v1::LayerStatus>& layers, int width) {
                                                  "forward", "input grad", "weight grad", "bytes"}};
   std::vector<std::pair<int64_t, std::string>> freezes;  // step, reason
   for (const v1::LayerStatus& layer : layers) {
-    const std::string eta =
-        std::isnan(layer.eta()) ? "-" : absl::StrFormat("%.3g", layer.eta());
-    rows.push_back({absl::StrCat(layer.layer()), layer.name(), absl::StrCat(layer.stage()),
-                    layer.worker_id(),
-                    layer.frozen() ? absl::StrCat("frozen at ", layer.frozen_since_step())
-                                   : "trains",
-                    layer.frozen() ? "-" : eta, Ms(layer.cost().forward_s()),
-                    Ms(layer.cost().input_grad_s()), Ms(layer.cost().weight_grad_s()),
-                    absl::StrCat(layer.cost().param_bytes())});
+    const std::string eta = std::isnan(layer.eta()) ? "-" : absl::StrFormat("%.3g", layer.eta());
+    rows.push_back(
+        {absl::StrCat(layer.layer()), layer.name(), absl::StrCat(layer.stage()), layer.worker_id(),
+         layer.frozen() ? absl::StrCat("frozen at ", layer.frozen_since_step()) : "trains",
+         layer.frozen() ? "-" : eta, Ms(layer.cost().forward_s()), Ms(layer.cost().input_grad_s()),
+         Ms(layer.cost().weight_grad_s()), absl::StrCat(layer.cost().param_bytes())});
     if (!layer.frozen()) continue;
     if (freezes.empty() || freezes.back().first != layer.frozen_since_step())
       freezes.emplace_back(layer.frozen_since_step(), layer.frozen_reason());
@@ -187,11 +183,10 @@ std::string DecisionsText(const std::vector<v1::Verdict>& verdicts, int width) {
 
 std::string OrderText(const v1::OrderResult& result, bool validate_only, int width) {
   const v1::Order& order = result.order();
-  const std::string when =
-      order.step() < 0 ? "at once" : absl::StrCat("at step ", order.step());
+  const std::string when = order.step() < 0 ? "at once" : absl::StrCat("at step ", order.step());
   if (!validate_only) {
-    return WrapHanging(absl::StrCat(order.text(), order.done() ? " was" : " is",
-                                    " carried out ", when, " (request ", order.request_id(), ")."),
+    return WrapHanging(absl::StrCat(order.text(), order.done() ? " was" : " is", " carried out ",
+                                    when, " (request ", order.request_id(), ")."),
                        width, 2);
   }
   std::string text = absl::StrCat(order.text(), " would be carried out ", when, ".\n");
@@ -203,8 +198,9 @@ std::string OrderText(const v1::OrderResult& result, bool validate_only, int wid
                     Ms(verdict.predicted_step_s()), ", at best ", Ms(verdict.even_step_s()), ".\n");
   }
   if (verdict.moves_size() > 0) {
-    absl::StrAppend(&text, "Moves ", verdict.moves_size(), verdict.moves_size() == 1 ? " layer" : " layers",
-                    ", ", verdict.moved_bytes(), " bytes: ",
+    absl::StrAppend(&text, "Moves ", verdict.moves_size(),
+                    verdict.moves_size() == 1 ? " layer" : " layers", ", ", verdict.moved_bytes(),
+                    " bytes: ",
                     absl::StrJoin(verdict.moves(), ", ",
                                   [](std::string* out, const v1::LayerMove& move) {
                                     absl::StrAppend(out, move.layer(), " from stage ",

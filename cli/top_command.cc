@@ -69,8 +69,8 @@ CLI::App* AddTopCommand(CLI::App& app, TopArguments& arguments) {
 int TopCommand(const TopArguments& arguments) {
   const auto stub = ConnectRun(arguments.target);
   if (!stub.ok()) {
-    return Fail(stub.status(), absl::IsInvalidArgument(stub.status()) ? kExitUsage
-                                                                      : kExitUnreachable);
+    return Fail(stub.status(),
+                absl::IsInvalidArgument(stub.status()) ? kExitUsage : kExitUnreachable);
   }
   const bool live = !arguments.once && isatty(STDOUT_FILENO) != 0;
   sigset_t stops;

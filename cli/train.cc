@@ -11,6 +11,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
+#include "cli/connection.h"
 #include "cli/files.h"
 #include "cli/launcher.h"
 #include "cli/monitor.h"
@@ -43,6 +44,7 @@ class LocalRun {
     const auto listen = [](const AddressConfig& address) {
       return address.address.empty() ? std::string("127.0.0.1:0") : address.address;
     };
+    const TlsFiles tls = TlsFilesOf(config);
     SP_ASSIGN_OR_RETURN(
         launcher_,
         Launcher::Create(
@@ -54,13 +56,14 @@ class LocalRun {
              .num_workers = config.pipeline.num_workers(),
              .service_listen = listen(config.service),
              .parameter_listen = listen(config.parameter_service),
+             .tls_flags = TlsFlags(tls),
              .resume = resume_,
              .max_restarts = config.recovery.enabled ? config.recovery.max_restarts : 0}));
     const absl::Time start = absl::Now();
     if (absl::Status status = launcher_->StartAll(); !status.ok()) return End(status);
     monitor_ = std::make_unique<RunMonitor>(
         v1::FreezeService::NewStub(
-            MakeChannel({.address = launcher_->service_address(), .keepalive = {}})),
+            MakeChannel({.address = launcher_->service_address(), .keepalive = {}, .tls = tls})),
         &display_, [this] { return StopAsked(); },
         EvaluationPlan{.every_epochs = checked_.config.eval.every_epochs,
                        .num_samples = checked_.num_test_samples});

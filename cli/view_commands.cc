@@ -54,8 +54,8 @@ template <typename View>
 int RunCommand(const RunTarget& target, const View& view) {
   const auto stub = ConnectRun(target);
   if (!stub.ok()) {
-    return Fail(stub.status(), absl::IsInvalidArgument(stub.status()) ? kExitUsage
-                                                                      : kExitUnreachable);
+    return Fail(stub.status(),
+                absl::IsInvalidArgument(stub.status()) ? kExitUsage : kExitUnreachable);
   }
   const absl::Status status = view(**stub);
   if (status.ok()) return kExitFinished;
@@ -97,8 +97,7 @@ CLI::App* AddDecisionsCommand(CLI::App& app, ViewArguments& arguments) {
 
 absl::StatusOr<RunView> FetchRunView(Stub& stub) {
   RunView view;
-  SP_ASSIGN_OR_RETURN(v1::GetRunResponse run,
-                      CallRun(stub, &Stub::GetRun, v1::GetRunRequest()));
+  SP_ASSIGN_OR_RETURN(v1::GetRunResponse run, CallRun(stub, &Stub::GetRun, v1::GetRunRequest()));
   view.run = std::move(*run.mutable_run());
   SP_ASSIGN_OR_RETURN(const v1::ListWorkersResponse workers,
                       CallRun(stub, &Stub::ListWorkers, v1::ListWorkersRequest()));

@@ -6,6 +6,7 @@
 #include "services/base/version.h"
 #include "services/obs/log.h"
 #include "services/rpc/process.h"
+#include "services/rpc/tls_flags.h"
 
 int main(int argc, char** argv) {
   smartpipe::ServeOptions options;
@@ -34,7 +35,11 @@ int main(int argc, char** argv) {
   app.add_option("--linger-s", options.linger_s, "seconds to stay after the end of the run")
       ->check(CLI::Range(0.0, 86'400.0))
       ->capture_default_str();
-  app.add_flag("--insecure", options.insecure, "allow addresses other than loopback, unencrypted");
+  smartpipe::AddTlsFlags(app, options.tls);
+  app.add_flag("--insecure", options.insecure,
+               "listen on other addresses than loopback without TLS, open to everyone");
+  app.add_option("--health-listen", options.health_listen,
+                 "HOST:PORT that tells health alone, without TLS, for probes");
   app.add_option(
       "--die-at", options.die_at,
       "for tests: before_append:N, after_append:N or after_publish:N kills it at record N");

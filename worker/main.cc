@@ -3,9 +3,11 @@
 #include <string>
 
 #include "CLI/CLI.hpp"
+#include "absl/time/clock.h"
 #include "services/base/version.h"
 #include "services/obs/log.h"
 #include "services/rpc/address.h"
+#include "services/rpc/tls_flags.h"
 #include "worker/stage_worker.h"
 #include "worker/weights_main.h"
 
@@ -26,6 +28,7 @@ int main(int argc, char** argv) {
   app.add_option("--bind", options.bind_address,
                  "address of this machine for tensors from and to other workers")
       ->capture_default_str();
+  smartpipe::AddTlsFlags(app, options.tls);
   app.add_option("--log-level", log_level, "debug, info, warning or error")->capture_default_str();
   CLI11_PARSE(app, argc, argv);
   if (const absl::Status status = smartpipe::ParseHostPort(options.service_address).status();
@@ -39,6 +42,7 @@ int main(int argc, char** argv) {
   options.worker = smartpipe::WorkerId(worker_id);
   absl::Status status = smartpipe::InitLogging(
       {.process = "stage_worker " + worker_id, .level = log_level, .file = ""});
+  if (status.ok()) status = smartpipe::CheckTlsFiles(options.tls, absl::Now());
   if (status.ok()) status = smartpipe::RunStageWorker(options);
   if (!status.ok()) smartpipe::LogError(status.message());
   return status.ok() ? 0 : 1;

@@ -143,9 +143,9 @@ struct Checkpoints {
   std::shared_ptr<grpc::Channel> channel;  // null = none are taken
   std::shared_ptr<CheckpointReader> reader;
 
-  explicit Checkpoints(const RunWelcome& welcome) {
+  Checkpoints(const RunWelcome& welcome, const TlsFiles& tls) {
     if (welcome.parameter_service.empty()) return;
-    channel = MakeChannel({.address = welcome.parameter_service, .keepalive = {}});
+    channel = MakeChannel({.address = welcome.parameter_service, .keepalive = {}, .tls = tls});
     reader = std::make_shared<CheckpointReader>(channel, ToRunId(welcome.run_id));
   }
   absl::StatusOr<std::vector<Step>> ListSteps() const {
@@ -273,7 +273,7 @@ absl::Status RunSession(const StageWorkerOptions& options, ControlSession& sessi
   Workbench bench;
   SP_RETURN_IF_ERROR(BuildWorkbench(welcome, bench));
   session.set_decision_timeout(absl::Seconds(bench.config.decision_timeout_s));
-  const Checkpoints checkpoints(welcome);
+  const Checkpoints checkpoints(welcome, options.tls);
   while (true) {
     const absl::StatusOr<WorkerResult> result =
         RunGeneration(options, welcome, bench, checkpoints, session);
@@ -296,8 +296,9 @@ absl::Status RunSession(const StageWorkerOptions& options, ControlSession& sessi
 
 absl::Status RunStageWorker(const StageWorkerOptions& options) {
   SP_ASSIGN_OR_RETURN(const std::unique_ptr<ControlSession> session,
-                      ControlSession::Start(
-                          {.service_address = options.service_address, .worker = options.worker}));
+                      ControlSession::Start({.service_address = options.service_address,
+                                             .worker = options.worker,
+                                             .tls = options.tls}));
   const absl::Status ended =
       CatchExceptions(kOutOfMemoryCure, [&] { return RunSession(options, *session); });
   if (!ended.ok()) session->Fail(ended);

@@ -5,12 +5,14 @@
 
 #include "absl/status/status.h"
 #include "services/base/ids.h"
+#include "services/rpc/tls.h"
 
 namespace smartpipe {
 
 struct StageWorkerOptions {
   std::string service_address;  // host:port of the FreezeService
   WorkerId worker;
+  TlsFiles tls;                            // none = plaintext
   std::string bind_address = "127.0.0.1";  // for the data connections
 };
 

@@ -26,7 +26,7 @@ class Watchdog {
     absl::Duration leave_patience = absl::Seconds(60);
     std::shared_ptr<const Position> position;
     std::string dump_path;
-    std::function<bool()> may_stand_still;  // true = it is meant to; null = never
+    std::function<bool()> may_stand_still;                  // true = it is meant to; null = never
     std::function<std::string()> describe;                  // the dump's text
     std::function<void(const absl::Status& why)> on_stuck;  // DEADLINE_EXCEEDED, for people
   };

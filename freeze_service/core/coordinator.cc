@@ -359,6 +359,7 @@ absl::StatusOr<Decisions> CoordinatorImpl::GoOnFrom(Step step, Membership comple
   progress_.assign(options_.num_workers(), {.next_interval = next_interval, .result = {}});
   next_to_learn_ = next_interval;
   plan_ = plan;
+  Postpone(boundary, length_, &orders_);
   Decisions decisions = {StartGeneration{generation_, membership_.ids(), plan, step},
                          std::move(in_force)};
   DecideReady(&decisions);
@@ -496,30 +497,30 @@ std::vector<WorkerId> CoordinatorImpl::NewestWorkers() const {
 
 OrderContext CoordinatorImpl::order_context() const {
   const IntervalIndex next(static_cast<int64_t>(verdicts_.size()));
-  return {.execution = options_,
-          .policy = options_.policy,
-          .length = length_,
-          .next_boundary = next,
-          .next_undecided = next + static_cast<int64_t>(earlier_verdicts_.size()),
-          .frontier =
-              earlier_verdicts_.empty() ? plan_->frontier : earlier_verdicts_.back().frontier,
-          .layers = evidence_.layers,
-          .workers = NewestWorkers()};
+  return {
+      .execution = options_,
+      .policy = options_.policy,
+      .length = length_,
+      .next_boundary = next,
+      .next_undecided = next + static_cast<int64_t>(earlier_verdicts_.size()),
+      .frontier = earlier_verdicts_.empty() ? plan_->frontier : earlier_verdicts_.back().frontier,
+      .layers = evidence_.layers,
+      .workers = NewestWorkers()};
 }
 
 absl::StatusOr<OrderRecord> CoordinatorImpl::TryOrder(const OrderGiven& given) const {
   if (ended()) {
-    return WithReason(absl::FailedPreconditionError(
-                          absl::StrCat("the run is over: ", end_reason_)),
+    return WithReason(absl::FailedPreconditionError(absl::StrCat("the run is over: ", end_reason_)),
                       {"RUN_OVER", {}});
   }
   const auto* stop = std::get_if<StopRun>(&given.order);
   if (stop != nullptr && (stop->at_once || state_ == RunState::kWaiting)) {
-    return OrderRecord{.given = given, .boundary = IntervalIndex(-1), .step = Step(-1), .done = true};
+    return OrderRecord{
+        .given = given, .boundary = IntervalIndex(-1), .step = Step(-1), .done = true};
   }
   if (!has_started()) {
-    return WithReason(absl::FailedPreconditionError(absl::StrCat(
-                          "the run has not started: ", membership_.Message())),
+    return WithReason(absl::FailedPreconditionError(
+                          absl::StrCat("the run has not started: ", membership_.Message())),
                       {"RUN_NOT_STARTED", {}});
   }
   return CheckOrder(given, order_context(), orders_);
@@ -697,7 +698,8 @@ absl::StatusOr<Decisions> CoordinatorImpl::Handle(const WorkerFinished& finished
   if (!all) return Decisions();
   if (stop.has_value() && !orders_.leaving.value().empty()) {
     Decisions decisions;
-    std::string reason = absl::StrCat(WorkerLabel(orders_.leaving), " leaves on an operator's order");
+    std::string reason =
+        absl::StrCat(WorkerLabel(orders_.leaving), " leaves on an operator's order");
     CompleteDrain(&decisions);
     LeaveGeneration();
     decisions.push_back(EndGeneration{generation_, std::move(reason)});
@@ -721,8 +723,13 @@ absl::StatusOr<Decisions> CoordinatorImpl::Handle(const RunResumed& resumed) {
   static_cast<ExecutionOptions&>(options_) = resumed.execution;
   LeaveGeneration();
   end_reason_.clear();
-  // Nobody waits for the answer to an order that was given before.
-  for (OrderRecord& record : orders_.records) record.done = true;
+  // Whoever resumes a run wants it to go on; what else was ordered stands.
+  for (OrderRecord& record : orders_.records) {
+    const Order& order = record.given.order;
+    record.done |= std::holds_alternative<PauseRun>(order) ||
+                   std::holds_alternative<StopRun>(order) ||
+                   std::holds_alternative<DrainWorker>(order);
+  }
   orders_.paused_at.reset();
   orders_.stop_why.clear();
   orders_.leaving = WorkerId();
@@ -745,14 +752,12 @@ std::string CoordinatorImpl::state_message() const {
                             : absl::StrCat(WorkerLabel(orders_.leaving), " leaves"));
   }
   if (orders_.paused_at.has_value()) {
-    const auto pause = std::find_if(orders_.records.begin(), orders_.records.end(),
-                                    [](const OrderRecord& record) {
-                                      return !record.done &&
-                                             std::holds_alternative<PauseRun>(record.given.order);
-                                    });
-    return absl::StrCat("paused from step ",
-                        orders_.paused_at->value() * length_.interval_steps, " on, ",
-                        WhoAndWhy(pause->given));
+    const auto pause =
+        std::find_if(orders_.records.begin(), orders_.records.end(), [](const OrderRecord& record) {
+          return !record.done && std::holds_alternative<PauseRun>(record.given.order);
+        });
+    return absl::StrCat("paused from step ", orders_.paused_at->value() * length_.interval_steps,
+                        " on, ", WhoAndWhy(pause->given));
   }
   return absl::StrCat(Counted(options_.num_workers(), "worker"),
                       options_.num_workers() == 1 ? " trains " : " train ",
@@ -781,11 +786,11 @@ double CoordinatorImpl::SpeedupLimitOfRun() const {
 
 std::string CoordinatorImpl::Dump() const {
   const int32_t num_layers = static_cast<int32_t>(evidence_.layers.size());
-  std::string text = absl::StrCat(
-      StateName(state_), ", generation ", generation_.value(), ": ", state_message(), "\nsteps ",
-      length().num_steps, ", per epoch ", length().steps_per_epoch, ", per interval ",
-      length().interval_steps, "\n", Describe(options_), "\n", Describe(history_),
-      "\n", Describe(orders_));
+  std::string text =
+      absl::StrCat(StateName(state_), ", generation ", generation_.value(), ": ", state_message(),
+                   "\nsteps ", length().num_steps, ", per epoch ", length().steps_per_epoch,
+                   ", per interval ", length().interval_steps, "\n", Describe(options_), "\n",
+                   Describe(history_), "\n", Describe(orders_));
   if (is_resuming_) {
     absl::StrAppend(&text, "resumed",
                     resume_step_ ? absl::StrCat(" from step ", resume_step_->value()) : "", "\n");

@@ -40,7 +40,8 @@ struct CoordinatorOptions : ExecutionOptions {
 /// What an order would do.
 struct OrderPreview {
   OrderAccepted accepted;
-  // What its boundary would get if nothing were learned any more; nothing = no verdict is part of it.
+  // What its boundary would get if nothing were learned any more; nothing = no verdict is part of
+  // it.
   std::optional<Verdict> verdict;
 };
 

@@ -44,10 +44,10 @@ struct OrderRecord {
 struct Orders {
   // All that are open and the newest of the others, in the order in which they came.
   std::vector<OrderRecord> records;
-  std::optional<IntervalIndex> paused_at;  // that boundary and those behind it get no verdict
+  std::optional<IntervalIndex> paused_at;    // that boundary and those behind it get no verdict
   std::optional<LayerIndex> keep_trainable;  // no policy freezes layers from this one on
-  std::string stop_why;     // why the run is to stop at a boundary; empty = it is not
-  WorkerId leaving;         // who leaves at the boundary at which the generation stops; empty = nobody
+  std::string stop_why;  // why the run is to stop at a boundary; empty = it is not
+  WorkerId leaving;      // who leaves at the boundary at which the generation stops; empty = nobody
   std::vector<WorkerId> drained;  // they may not come back
 };
 

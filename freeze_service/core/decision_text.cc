@@ -58,9 +58,9 @@ std::string Describe(const Verdict& verdict, int32_t num_layers) {
       "boundary ", verdict.boundary.value(), " step ", verdict.step.value(), ": ",
       verdict.plan.has_value() ? absl::StrCat("plan ", Describe(*verdict.plan, num_layers))
                                : "keep",
-      verdict.stop ? ", stop" : "", verdict.checkpoint ? ", checkpoint" : "", "\n  in force: epoch ", verdict.plan_epoch.value(),
-      ", frontier ", verdict.frontier.value(), ", cuts ",
-      FormatCuts(verdict.cuts, num_layers, verdict.frontier), "\n  predicted s: ",
+      verdict.stop ? ", stop" : "", verdict.checkpoint ? ", checkpoint" : "",
+      "\n  in force: epoch ", verdict.plan_epoch.value(), ", frontier ", verdict.frontier.value(),
+      ", cuts ", FormatCuts(verdict.cuts, num_layers, verdict.frontier), "\n  predicted s: ",
       Exact({verdict.predicted_old_step_s, verdict.predicted_step_s, verdict.even_step_s}),
       ", moved bytes ", verdict.moved_bytes, ", moves");
   for (const LayerMove& move : verdict.moves) {
@@ -154,11 +154,10 @@ std::string Describe(const Orders& orders) {
   if (orders.keep_trainable.has_value())
     absl::StrAppend(&text, " trainable from layer ", orders.keep_trainable->value());
   if (!orders.stop_why.empty()) absl::StrAppend(&text, " to stop: ", orders.stop_why);
-  if (!orders.leaving.value().empty())
-    absl::StrAppend(&text, " leaving: ", orders.leaving.value());
+  if (!orders.leaving.value().empty()) absl::StrAppend(&text, " leaving: ", orders.leaving.value());
   if (!orders.drained.empty()) {
-    absl::StrAppend(&text, " drained: ",
-                    absl::StrJoin(orders.drained, " ", absl::StreamFormatter()));
+    absl::StrAppend(&text,
+                    " drained: ", absl::StrJoin(orders.drained, " ", absl::StreamFormatter()));
   }
   text += "\n";
   for (const OrderRecord& record : orders.records) {

@@ -53,10 +53,11 @@ absl::Status CheckPossible(const FreezeLayers& freeze, const OrderContext& conte
   const int32_t num_layers = static_cast<int32_t>(context.layers.size());
   const int32_t most = num_layers - context.policy.min_trainable;
   if (freeze.frontier.value() < 1 || freeze.frontier.value() > most) {
-    return BadFrontier(absl::StrCat("the frontier is ", freeze.frontier.value(), ", it must be in 1..",
-                                    most, ": the model has ", Counted(num_layers, "layer"),
-                                    " and freeze.min_trainable is ", context.policy.min_trainable),
-                       1, most);
+    return BadFrontier(
+        absl::StrCat("the frontier is ", freeze.frontier.value(), ", it must be in 1..", most,
+                     ": the model has ", Counted(num_layers, "layer"),
+                     " and freeze.min_trainable is ", context.policy.min_trainable),
+        1, most);
   }
   if (!is_next || freeze.frontier > context.frontier) return absl::OkStatus();
   return NothingToDo(absl::StrCat("the frontier is ", context.frontier.value(),
@@ -67,9 +68,9 @@ absl::Status CheckPossible(const UnfreezeLayers& unfreeze, const OrderContext& c
                            const Orders&, bool is_next) {
   const int32_t most = static_cast<int32_t>(context.layers.size()) - 1;
   if (unfreeze.frontier.value() < 0 || unfreeze.frontier.value() > most) {
-    return BadFrontier(absl::StrCat("the frontier is ", unfreeze.frontier.value(),
-                                    ", it must be in 0..", most),
-                       0, most);
+    return BadFrontier(
+        absl::StrCat("the frontier is ", unfreeze.frontier.value(), ", it must be in 0..", most), 0,
+        most);
   }
   if (!is_next || unfreeze.frontier < context.frontier) return absl::OkStatus();
   return NothingToDo(absl::StrCat("layers from ", unfreeze.frontier.value(),
@@ -85,8 +86,7 @@ absl::Status CheckPossible(const RebalanceStages& rebalance, const OrderContext&
   ExecutionOptions execution = context.execution;
   execution.cuts = rebalance.cuts;
   absl::Status status = CheckExecution(execution);
-  if (status.ok() &&
-      rebalance.cuts.back().value() >= static_cast<int32_t>(context.layers.size())) {
+  if (status.ok() && rebalance.cuts.back().value() >= static_cast<int32_t>(context.layers.size())) {
     status = absl::InvalidArgumentError(
         absl::StrCat("the cuts end with ", rebalance.cuts.back().value(), ", but the model has ",
                      Counted(context.layers.size(), "layer")));
@@ -117,18 +117,28 @@ absl::Status CheckPossible(const TakeCheckpoint&, const OrderContext&, const Ord
   return absl::OkStatus();
 }
 
-absl::Status CheckPossible(const DrainWorker& drain, const OrderContext& context, const Orders&,
-                           bool) {
+absl::Status CheckPossible(const DrainWorker& drain, const OrderContext& context,
+                           const Orders& orders, bool) {
   const std::vector<WorkerId>& workers = context.workers;
   if (std::find(workers.begin(), workers.end(), drain.worker) == workers.end()) {
     return WithReason(absl::NotFoundError(absl::StrCat("worker \"", drain.worker.value(),
                                                        "\" does not take part in the run")),
                       {"UNKNOWN_WORKER", {}});
   }
-  if (context.execution.num_workers() > 1) return absl::OkStatus();
+  int32_t num_left = context.execution.num_workers() - 1;
+  for (const OrderRecord& record : orders.records) {
+    const auto* other = std::get_if<DrainWorker>(&record.given.order);
+    const bool leaves = other != nullptr && (!record.done || orders.leaving == other->worker);
+    if (leaves && other->worker == drain.worker) {
+      return NothingToDo(absl::StrCat("worker \"", drain.worker.value(),
+                                      "\" leaves already, at step ", record.step.value()));
+    }
+    num_left -= leaves ? 1 : 0;
+  }
+  if (num_left > 0) return absl::OkStatus();
   return WithReason(
       absl::FailedPreconditionError(
-          "it is the only worker, so nobody could go on: stop the run, and resume it elsewhere"),
+          "it is the last worker, so nobody could go on: stop the run, and resume it elsewhere"),
       {"LAST_WORKER", {}});
 }
 
@@ -148,17 +158,17 @@ absl::StatusOr<IntervalIndex> FindBoundary(const OrderGiven& given, const OrderC
       ChangesFrontier(given.order) ? context.next_undecided : context.next_boundary;
   if (std::holds_alternative<ResumeRun>(given.order)) {
     if (!given.step.has_value()) return *orders.paused_at;
-    return WithReason(absl::InvalidArgumentError(
-                          "an order to resume takes effect at once; give it no step"),
-                      {"NO_BOUNDARY_STEP", {}});
+    return WithReason(
+        absl::InvalidArgumentError("an order to resume takes effect at once; give it no step"),
+        {"NO_BOUNDARY_STEP", {}});
   }
   if (given.step.has_value()) {
     const int64_t step = given.step->value();
     if (step < 0 || step % length.interval_steps != 0 || step >= length.num_steps) {
       return WithReason(
-          absl::InvalidArgumentError(absl::StrCat(
-              "step ", step, " is no boundary of the run: give a multiple of ",
-              length.interval_steps, " below ", length.num_steps)),
+          absl::InvalidArgumentError(
+              absl::StrCat("step ", step, " is no boundary of the run: give a multiple of ",
+                           length.interval_steps, " below ", length.num_steps)),
           {"NO_BOUNDARY_STEP", {{"interval_steps", absl::StrCat(length.interval_steps)}}});
     }
     const IntervalIndex boundary(step / length.interval_steps);
@@ -178,11 +188,26 @@ absl::StatusOr<IntervalIndex> FindBoundary(const OrderGiven& given, const OrderC
 }  // namespace
 
 absl::string_view OrderName(const Order& order) {
-  static constexpr absl::string_view kNames[] = {
-      "FreezeLayers", "UnfreezeLayers", "Rebalance",   "SetPolicy", "Pause",
-      "Resume",       "Checkpoint",     "DrainWorker", "Stop"};
+  static constexpr absl::string_view kNames[] = {"FreezeLayers", "UnfreezeLayers", "Rebalance",
+                                                 "SetPolicy",    "Pause",          "Resume",
+                                                 "Checkpoint",   "DrainWorker",    "Stop"};
   static_assert(std::variant_size_v<Order> == std::size(kNames));
   return kNames[order.index()];
+}
+
+void Postpone(IntervalIndex first, const RunLength& length, Orders* orders) {
+  const IntervalIndex next = first + 1;
+  const bool exists = IsBoundary(next, length);
+  for (OrderRecord& record : orders->records) {
+    if (record.done || record.boundary > first) continue;
+    record.boundary = next;
+    record.step = Step(next.value() * length.interval_steps);
+    record.done = !exists;
+  }
+  if (orders->paused_at.has_value() && *orders->paused_at <= first) {
+    orders->paused_at = next;
+    if (!exists) orders->paused_at.reset();
+  }
 }
 
 ExecutionOptions AfterDrains(ExecutionOptions execution, size_t num_drained) {
@@ -212,18 +237,17 @@ absl::StatusOr<OrderRecord> CheckOrder(const OrderGiven& given, const OrderConte
                                        const Orders& orders) {
   if (const OrderRecord* known = FindOrder(orders, given.request_id); known != nullptr) {
     if (known->given == given) return *known;
-    return WithReason(
-        absl::AlreadyExistsError(absl::StrCat("request_id \"", given.request_id,
-                                              "\" belongs to another order (",
-                                              OrderName(known->given.order), "); give a new one")),
-        {"REQUEST_ID_IN_USE", {}});
+    return WithReason(absl::AlreadyExistsError(absl::StrCat(
+                          "request_id \"", given.request_id, "\" belongs to another order (",
+                          OrderName(known->given.order), "); give a new one")),
+                      {"REQUEST_ID_IN_USE", {}});
   }
   const auto num_open = std::count_if(orders.records.begin(), orders.records.end(),
                                       [](const OrderRecord& record) { return !record.done; });
   if (num_open >= limits::kOrdersOpenMax) {
-    return WithReason(absl::ResourceExhaustedError(
-                          absl::StrCat(num_open, " orders are open; that is the limit")),
-                      {"TOO_MANY_ORDERS", {}});
+    return WithReason(
+        absl::ResourceExhaustedError(absl::StrCat(num_open, " orders are open; that is the limit")),
+        {"TOO_MANY_ORDERS", {}});
   }
   SP_RETURN_IF_ERROR(std::visit(
       [&](const auto& order) {
@@ -248,8 +272,8 @@ absl::StatusOr<OrderRecord> CheckOrder(const OrderGiven& given, const OrderConte
 void Accept(OrderRecord record, Orders* orders) {
   if (Is<PauseRun>(record)) orders->paused_at = record.boundary;
   const bool resumes = Is<ResumeRun>(record);
-  const bool stops_before = Is<StopRun>(record) && orders->paused_at.has_value() &&
-                            *orders->paused_at <= record.boundary;
+  const bool stops_before =
+      Is<StopRun>(record) && orders->paused_at.has_value() && *orders->paused_at <= record.boundary;
   if (resumes || stops_before) {
     orders->paused_at.reset();
     for (OrderRecord& other : orders->records) {

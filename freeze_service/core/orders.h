@@ -55,6 +55,10 @@ struct BoundaryOrders {
 /// its verdict, which keeps its frontier and policy.
 BoundaryOrders CarryOut(IntervalIndex boundary, bool is_decided, Orders* orders);
 
+/// A generation starts with the verdict of `first` given anew: what was to be carried out there or
+/// before is at the next boundary, or is dropped if there is none.
+void Postpone(IntervalIndex first, const RunLength& length, Orders* orders);
+
 /// How the run is carried out once so many workers have been drained.
 ExecutionOptions AfterDrains(ExecutionOptions execution, size_t num_drained);
 

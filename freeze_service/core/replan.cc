@@ -38,14 +38,13 @@ ReplanResult Obey(const ReplanInput& input, const PartitionResult& best, ReplanR
   const std::vector<LayerIndex>& cuts = input.ordered->empty() ? best.cuts : *input.ordered;
   const std::string written = FormatCuts(cuts, num_layers, input.planner.frontier);
   if (cuts == input.cuts) {
-    return Stay(std::move(result), absl::StrCat(written, input.ordered->empty()
-                                                             ? " are the best found"
+    return Stay(std::move(result),
+                absl::StrCat(written, input.ordered->empty() ? " are the best found"
                                                              : " are ordered and in force"));
   }
   const absl::StatusOr<double> step_s = SimulatedStepSeconds(input.planner, cuts);
   if (!step_s.ok()) {
-    return Stay(std::move(result),
-                absl::StrCat("the planner failed: ", step_s.status().message()));
+    return Stay(std::move(result), absl::StrCat("the planner failed: ", step_s.status().message()));
   }
   FillMove(input, cuts, *step_s, &result);
   result.reason = absl::StrCat("moves ", DescribeMoves(result.moves), " as ordered: step ",

@@ -13,14 +13,14 @@
 namespace smartpipe {
 
 struct ReplanInput {
-  PlannerInput planner;          // newest costs and the frontier of the boundary
-  std::vector<LayerIndex> cuts;  // decided for the boundary before
-  bool may_move = true;          // rebalance.enabled
+  PlannerInput planner;           // newest costs and the frontier of the boundary
+  std::vector<LayerIndex> cuts;   // decided for the boundary before
+  bool may_move = true;           // rebalance.enabled
   bool frontier_changes = false;  // at this boundary
   // Cuts to go over to, whatever that costs; empty = the best found; nothing = nobody orders any.
   std::optional<std::vector<LayerIndex>> ordered = std::nullopt;
-  int32_t num_proposals = 0;     // intervals in a row, up to now, whose costs proposed a move
-  int64_t steps_left = 0;        // from the boundary on
+  int32_t num_proposals = 0;  // intervals in a row, up to now, whose costs proposed a move
+  int64_t steps_left = 0;     // from the boundary on
   double drain_s = 0, bytes_per_s = 0, min_gain = 0;
 };
 

@@ -67,12 +67,13 @@ Fields FieldsOf(const StartGeneration& start) {
 }
 
 Fields FieldsOf(const Verdict& verdict) {
-  const auto& [boundary, step, plan, reason, frontier_reason, stop, checkpoint, frontier, cuts, plan_epoch,
-               moves, moved_bytes, predicted_old_step_s, predicted_step_s, even_step_s, eta] =
-      verdict;
-  Fields fields = {{"boundary", Text(boundary)}, {"step", Text(step)},
-                   {"stop", Text(stop)},         {"checkpoint", Text(checkpoint)},
-                   {"frontier", Text(frontier)}, {"cuts", Text(cuts)},         {"plan_epoch", Text(plan_epoch)}};
+  const auto& [boundary, step, plan, reason, frontier_reason, stop, checkpoint, frontier, cuts,
+               plan_epoch, moves, moved_bytes, predicted_old_step_s, predicted_step_s, even_step_s,
+               eta] = verdict;
+  Fields fields = {
+      {"boundary", Text(boundary)},     {"step", Text(step)},         {"stop", Text(stop)},
+      {"checkpoint", Text(checkpoint)}, {"frontier", Text(frontier)}, {"cuts", Text(cuts)},
+      {"plan_epoch", Text(plan_epoch)}};
   AddPlan(plan, &fields);
   fields.insert(fields.end(), {{"moves", Text(moves)},
                                {"moved_bytes", Text(moved_bytes)},
@@ -107,8 +108,8 @@ Fields FieldsOf(const WorkerDrained& drained) {
 
 absl::string_view KindOf(const Decision& decision) {
   static constexpr absl::string_view kKinds[] = {"start of a generation", "verdict",
-                                                 "end of the run", "end of a generation",
-                                                 "accepted order", "drained worker"};
+                                                 "end of the run",        "end of a generation",
+                                                 "accepted order",        "drained worker"};
   static_assert(std::variant_size_v<Decision> == std::size(kKinds));
   return kKinds[decision.index()];
 }

@@ -57,8 +57,7 @@ PolicyDecision WithOrders(PolicyDecision decision, LayerIndex frontier,
   if (raises) return {*orders.freeze, orders.frontier_why};
   if (lowers) return {*orders.unfreeze, orders.frontier_why};
   if (!orders.frontier_why.empty()) {
-    absl::StrAppend(&decision.reason, "; nothing is left to do of what was ",
-                    orders.frontier_why);
+    absl::StrAppend(&decision.reason, "; nothing is left to do of what was ", orders.frontier_why);
   }
   return decision;
 }
@@ -210,7 +209,8 @@ Verdict NextVerdict(const VerdictContext& context, const Evidence& evidence, con
   const Step step(boundary.value() * context.length.interval_steps);
   const std::string freeze_sentence =
       changes ? FreezeSentence(evidence, plan.frontier, decision) : decision.reason;
-  if (!changes && !orders.cuts.has_value() && evidence.interval.value() < 0) {  // nothing new to plan with
+  if (!changes && !orders.cuts.has_value() &&
+      evidence.interval.value() < 0) {  // nothing new to plan with
     Verdict verdict = MakeVerdict(context, evidence, plan, boundary);
     verdict.frontier_reason = decision.reason;
     verdict.reason = absl::StrCat("keep: ", freeze_sentence);

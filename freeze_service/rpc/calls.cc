@@ -48,9 +48,9 @@ absl::Status FreezeServiceImpl::CheckRate(const WorkerId& worker) {
   const auto member = members_.find(worker);
   if (member == members_.end() || member->second.reports.Take(clock_->Now()))
     return absl::OkStatus();
-  return absl::ResourceExhaustedError(
-      absl::StrCat("worker ", worker.value(), " sends more than ", limits::kReportsPerSecondMax,
-                   " reports a second; that is the limit"));
+  return absl::ResourceExhaustedError(absl::StrCat("worker ", worker.value(), " sends more than ",
+                                                   limits::kReportsPerSecondMax,
+                                                   " reports a second; that is the limit"));
 }
 
 grpc::Status FreezeServiceImpl::ReportProgress(grpc::ServerContext*,

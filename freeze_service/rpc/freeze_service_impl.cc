@@ -83,8 +83,8 @@ absl::Status FreezeServiceImpl::GoOn() {
   }
   num_published_ = coordinator_->verdicts().size();
   if ((options_.resume && is_recorded) ||
-      coordinator_->execution() != AfterDrains(options_.resumption.execution,
-                                               coordinator_->orders().drained.size())) {
+      coordinator_->execution() !=
+          AfterDrains(options_.resumption.execution, coordinator_->orders().drained.size())) {
     return ApplyEvent(options_.resumption);
   }
   switch (state.run_state) {
@@ -159,7 +159,8 @@ absl::Status FreezeServiceImpl::ApplyEvent(const Event& event) {
 void FreezeServiceImpl::WriteCosts() {
   if (options_.costs_path.empty() || !coordinator_->plan()) return;
   const absl::Status written = WriteFileAtomically(
-      options_.costs_path, CostFileJson(coordinator_->evidence().layers, coordinator_->planner_input()));
+      options_.costs_path,
+      CostFileJson(coordinator_->evidence().layers, coordinator_->planner_input()));
   if (!written.ok() && !costs_failed_) {
     LogWarning("the costs are not written: ", written.message(), "; the run goes on without them");
   }
@@ -357,8 +358,7 @@ absl::Status FreezeServiceImpl::AddStream(const std::shared_ptr<JoinStream>& str
   }
   const bool is_running = coordinator_->state() == RunState::kRunning;
   const bool has_joined = coordinator_->MemberIncarnation(worker) == request.incarnation();
-  members_[worker] = {
-      .stream = stream, .address = request.address(), .announced = has_joined};
+  members_[worker] = {.stream = stream, .address = request.address(), .announced = has_joined};
   absent_.erase(worker);
   if (!is_running) ended_workers_.erase(worker);
   const std::string text =
@@ -524,13 +524,17 @@ absl::Status FreezeServiceImpl::TakeEndWorker(const v1::EndWorkerRequest& reques
     return absl::NotFoundError(absl::StrCat("worker \"", request.worker_id(), "\" has not joined"));
   }
   SP_RETURN_IF_ERROR(CheckMember(request.worker_id(), request.generation()));
-  if (!end_ && request.error().empty()) {
-    SP_RETURN_IF_ERROR(ApplyEvent(DecodeFinished(request)));
-  } else if (!end_) {
-    SP_RETURN_IF_ERROR(
-        ApplyEvent(WorkerFailed{worker, Generation(request.generation()), request.error()}));
+  ended_workers_[worker] = request;  // before: the event may end the generation, which clears it
+  if (!end_) {
+    const absl::Status applied =
+        request.error().empty()
+            ? ApplyEvent(DecodeFinished(request))
+            : ApplyEvent(WorkerFailed{worker, Generation(request.generation()), request.error()});
+    if (!applied.ok()) {
+      ended_workers_.erase(worker);
+      return applied;
+    }
   }
-  ended_workers_[worker] = request;
   const std::string text =
       absl::StrCat("worker ", request.worker_id(),
                    request.error().empty() ? " finished" : " failed: ", request.error());

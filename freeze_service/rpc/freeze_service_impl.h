@@ -108,33 +108,34 @@ class FreezeServiceImpl final
   grpc::Status GetRun(grpc::ServerContext* context, const v1::GetRunRequest* request,
                       v1::GetRunResponse* response) override;
   grpc::Status ListWorkers(grpc::ServerContext* context, const v1::ListWorkersRequest* request,
-      v1::ListWorkersResponse* response) override;
+                           v1::ListWorkersResponse* response) override;
   grpc::Status ListLayers(grpc::ServerContext* context, const v1::ListLayersRequest* request,
-      v1::ListLayersResponse* response) override;
+                          v1::ListLayersResponse* response) override;
   grpc::Status GetPlan(grpc::ServerContext* context, const v1::GetPlanRequest* request,
-      v1::GetPlanResponse* response) override;
+                       v1::GetPlanResponse* response) override;
   grpc::Status ListVerdicts(grpc::ServerContext* context, const v1::ListVerdictsRequest* request,
-      v1::ListVerdictsResponse* response) override;
+                            v1::ListVerdictsResponse* response) override;
   grpc::Status ListOrders(grpc::ServerContext* context, const v1::ListOrdersRequest* request,
-      v1::ListOrdersResponse* response) override;
+                          v1::ListOrdersResponse* response) override;
   grpc::Status FreezeLayers(grpc::ServerContext* context, const v1::FreezeLayersRequest* request,
-      v1::FreezeLayersResponse* response) override;
-  grpc::Status UnfreezeLayers(grpc::ServerContext* context, const v1::UnfreezeLayersRequest* request,
-      v1::UnfreezeLayersResponse* response) override;
+                            v1::FreezeLayersResponse* response) override;
+  grpc::Status UnfreezeLayers(grpc::ServerContext* context,
+                              const v1::UnfreezeLayersRequest* request,
+                              v1::UnfreezeLayersResponse* response) override;
   grpc::Status Rebalance(grpc::ServerContext* context, const v1::RebalanceRequest* request,
-      v1::RebalanceResponse* response) override;
+                         v1::RebalanceResponse* response) override;
   grpc::Status SetPolicy(grpc::ServerContext* context, const v1::SetPolicyRequest* request,
-      v1::SetPolicyResponse* response) override;
+                         v1::SetPolicyResponse* response) override;
   grpc::Status Pause(grpc::ServerContext* context, const v1::PauseRequest* request,
-      v1::PauseResponse* response) override;
+                     v1::PauseResponse* response) override;
   grpc::Status Resume(grpc::ServerContext* context, const v1::ResumeRequest* request,
-      v1::ResumeResponse* response) override;
+                      v1::ResumeResponse* response) override;
   grpc::Status Checkpoint(grpc::ServerContext* context, const v1::CheckpointRequest* request,
-      v1::CheckpointResponse* response) override;
+                          v1::CheckpointResponse* response) override;
   grpc::Status DrainWorker(grpc::ServerContext* context, const v1::DrainWorkerRequest* request,
-      v1::DrainWorkerResponse* response) override;
+                           v1::DrainWorkerResponse* response) override;
   grpc::Status Stop(grpc::ServerContext* context, const v1::StopRequest* request,
-      v1::StopResponse* response) override;
+                    v1::StopResponse* response) override;
   grpc::ServerWriteReactor<v1::WatchRunResponse>* WatchRun(
       grpc::CallbackServerContext* context, const v1::WatchRunRequest* request) override;
 

@@ -12,8 +12,8 @@
 namespace smartpipe {
 
 /// Writes what it is given in order. A reader that lets `queued_max` messages wait is dropped: it
-/// loses them, and when it reads again it is told RESOURCE_EXHAUSTED. Subclasses keep themselves alive until OnDone and learn there and by OnBroken
-/// when the other side has gone.  Threads: any.
+/// loses them, and when it reads again it is told RESOURCE_EXHAUSTED. Subclasses keep themselves
+/// alive until OnDone and learn there and by OnBroken when the other side has gone.  Threads: any.
 template <typename Message>
 class MessageStream : public grpc::ServerWriteReactor<Message> {
  public:

@@ -13,6 +13,7 @@
 #include "services/base/error_reason.h"
 #include "services/base/limits.h"
 #include "services/base/status_macros.h"
+#include "services/rpc/access.h"
 #include "services/rpc/status.h"
 
 namespace smartpipe {
@@ -116,11 +117,12 @@ absl::Status FreezeServiceImpl::TakeOrder(const OrderGiven& given, v1::OrderResu
 }
 
 template <typename Request>
-grpc::Status FreezeServiceImpl::AnswerOrder(grpc::ServerContext*, const Request& request,
+grpc::Status FreezeServiceImpl::AnswerOrder(grpc::ServerContext* context, const Request& request,
                                             absl::StatusOr<Order> order, v1::OrderResult* result) {
   if (!order.ok()) return ToGrpcStatus(order.status());
   absl::StatusOr<OrderGiven> given = DecodeOrder(request, *std::move(order));
   if (!given.ok()) return ToGrpcStatus(given.status());
+  if (const Caller caller = CallerOf(*context); !caller.is_local) given->who = caller.name;
   absl::MutexLock lock(&mutex_);
   // Each order that is accepted is a record of its own.
   if (given->request_id.empty()) given->request_id = absl::StrCat("order-", store_->num_records());
@@ -192,9 +194,9 @@ grpc::Status FreezeServiceImpl::DrainWorker(grpc::ServerContext* context,
                                             const v1::DrainWorkerRequest* request,
                                             v1::DrainWorkerResponse* response) {
   absl::StatusOr<WorkerId> worker = DecodeWorkerId(request->worker_id());
-  absl::StatusOr<Order> order = worker.status();
-  if (worker.ok()) order = Order(smartpipe::DrainWorker{*std::move(worker)});
-  return AnswerOrder(context, *request, std::move(order), response->mutable_result());
+  if (!worker.ok()) return ToGrpcStatus(worker.status());
+  return AnswerOrder(context, *request, Order(smartpipe::DrainWorker{*std::move(worker)}),
+                     response->mutable_result());
 }
 
 grpc::Status FreezeServiceImpl::Stop(grpc::ServerContext* context, const v1::StopRequest* request,

@@ -120,7 +120,9 @@ absl::Status Serve(const ServeOptions& options, const sigset_t& stop_signals) {
                                                 std::move(opened.store), &clock));
   RpcServerOptions server_options;
   server_options.listen_address = options.listen;
+  server_options.tls = options.tls;
   server_options.insecure = options.insecure;
+  server_options.health_listen_address = options.health_listen;
   SP_ASSIGN_OR_RETURN(auto server,
                       StartServer(server_options, {{FreezeServiceImpl::kName, service.get()}}));
   LogInfo("serving run ", run_id, " on ", server->address());

@@ -5,6 +5,7 @@
 #include <string>
 
 #include "absl/status/status.h"
+#include "services/rpc/tls.h"
 
 namespace smartpipe {
 
@@ -15,10 +16,12 @@ struct ServeOptions {
   int ready_fd = -1;    // "PORT\n" is written to it when serving; -1 = none
   int num_cores = 0;    // that all workers share; 0 = each has its own
   std::string parameter_service;  // HOST:PORT for the workers' checkpoints; "" = none are taken
-  std::string resume;     // "auto" or a step: go on also with a run that has ended; "" = do not
-  double linger_s = 30;   // how long it answers after the end of the run
-  bool insecure = false;  // listen on other addresses than loopback
-  std::string die_at;     // for tests: "after_append:7", see ParseFaultPoint; "" = never
+  std::string resume;         // "auto" or a step: go on also with a run that has ended; "" = do not
+  double linger_s = 30;       // how long it answers after the end of the run
+  TlsFiles tls;               // none = plaintext
+  bool insecure = false;      // plaintext on other addresses than loopback, too
+  std::string health_listen;  // HOST:PORT for health alone; "" = none
+  std::string die_at;         // for tests: "after_append:7", see ParseFaultPoint; "" = never
 };
 
 /// Goes on with the run that run_dir holds, if it holds one. Serves until one of `stop_signals`

@@ -178,8 +178,7 @@ grpc::Status FreezeServiceImpl::ListLayers(grpc::ServerContext*, const v1::ListL
     const StageIndex stage = StageOfLayer(plan.cuts, layer);
     status.set_stage(stage.value());
     status.set_worker_id(plan.placement[stage.value()].front().value());
-    for (const std::vector<double>& etas : evidence.eta_history)
-      status.add_eta_history(etas[i]);
+    for (const std::vector<double>& etas : evidence.eta_history) status.add_eta_history(etas[i]);
     status.set_eta(evidence.eta_history.empty() ? std::nan("") : evidence.eta_history.back()[i]);
     if (!evidence.no_evidence.empty()) status.set_no_evidence(evidence.no_evidence[i]);
     status.set_frozen(layer < current->frontier);
@@ -245,9 +244,9 @@ grpc::ServerWriteReactor<v1::WatchRunResponse>* FreezeServiceImpl::WatchRun(
     grpc::CallbackServerContext*, const v1::WatchRunRequest* request) {
   const double period_s = request->step_period_s();
   if (!(period_s >= 0 && period_s <= kStepPeriodMaxS)) {
-    return Watchers::Refuse(ToGrpcStatus(absl::InvalidArgumentError(absl::StrCat(
-                                "step_period_s is ", period_s, "; the range is 0 to ",
-                                kStepPeriodMaxS))))
+    return Watchers::Refuse(
+               ToGrpcStatus(absl::InvalidArgumentError(absl::StrCat(
+                   "step_period_s is ", period_s, "; the range is 0 to ", kStepPeriodMaxS))))
         .get();
   }
   absl::MutexLock lock(&mutex_);

@@ -37,11 +37,10 @@ std::shared_ptr<WatchStream> Watchers::Refuse(const grpc::Status& status) {
 }
 
 std::shared_ptr<WatchStream> Watchers::Add(absl::Duration step_period, v1::Run run) {
-  std::shared_ptr<WatchStream> stream =
-      WatchStream::Create(step_period, [this](WatchStream& gone) {
-        absl::MutexLock lock(&mutex_);
-        std::erase_if(watchers_, [&gone](const Watcher& w) { return w.stream.get() == &gone; });
-      });
+  std::shared_ptr<WatchStream> stream = WatchStream::Create(step_period, [this](WatchStream& gone) {
+    absl::MutexLock lock(&mutex_);
+    std::erase_if(watchers_, [&gone](const Watcher& w) { return w.stream.get() == &gone; });
+  });
   v1::WatchRunResponse first;
   *first.mutable_run() = std::move(run);
   stream->Send(std::move(first));

@@ -163,10 +163,11 @@ void Each(Same<StartGeneration> auto& value, auto&& f) {
   f(generation, members, plan, step);
 }
 void Each(Same<Verdict> auto& value, auto&& f) {
-  auto& [boundary, step, plan, reason, frontier_reason, stop, checkpoint, frontier, cuts, plan_epoch, moves,
-         moved_bytes, predicted_old_step_s, predicted_step_s, even_step_s, eta] = value;
-  f(boundary, step, plan, reason, frontier_reason, stop, checkpoint, frontier, cuts, plan_epoch, moves,
-    moved_bytes, predicted_old_step_s, predicted_step_s, even_step_s, eta);
+  auto& [boundary, step, plan, reason, frontier_reason, stop, checkpoint, frontier, cuts,
+         plan_epoch, moves, moved_bytes, predicted_old_step_s, predicted_step_s, even_step_s, eta] =
+      value;
+  f(boundary, step, plan, reason, frontier_reason, stop, checkpoint, frontier, cuts, plan_epoch,
+    moves, moved_bytes, predicted_old_step_s, predicted_step_s, even_step_s, eta);
 }
 void Each(Same<EndRun> auto& value, auto&& f) {
   auto& [success, reason] = value;

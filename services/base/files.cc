@@ -11,6 +11,42 @@
 #include "absl/strings/str_cat.h"
 
 namespace smartpipe {
+namespace {
+
+absl::Status WriteAtomically(const std::string& link_or_path, const std::string& text,
+                             mode_t mode) {
+  std::error_code ignored;
+  const std::string path = std::filesystem::is_symlink(link_or_path, ignored)
+                               ? std::filesystem::weakly_canonical(link_or_path, ignored).string()
+                               : link_or_path;
+  struct stat info;
+  if (stat(path.c_str(), &info) == 0 && !S_ISREG(info.st_mode)) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("cannot write ", path, ": it is there and no plain file"));
+  }
+  const std::string temporary = absl::StrCat(path, ".", getpid(), ".tmp");
+  unlink(temporary.c_str());  // one that is left over keeps its mode
+  const int fd = open(temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, mode);
+  if (fd < 0) return absl::ErrnoToStatus(errno, absl::StrCat("cannot create ", temporary));
+  size_t written = 0;
+  int error = 0;
+  while (error == 0 && written < text.size()) {
+    const ssize_t count = write(fd, text.data() + written, text.size() - written);
+    if (count >= 0) {
+      written += static_cast<size_t>(count);
+    } else if (errno != EINTR) {
+      error = errno;
+    }
+  }
+  if (error == 0 && fsync(fd) != 0) error = errno;
+  if (close(fd) != 0 && error == 0) error = errno;
+  if (error == 0 && rename(temporary.c_str(), path.c_str()) != 0) error = errno;
+  if (error == 0) return absl::OkStatus();
+  unlink(temporary.c_str());
+  return absl::ErrnoToStatus(error, absl::StrCat("cannot write ", path));
+}
+
+}  // namespace
 
 absl::StatusOr<std::string> ReadSmallFile(const std::string& path, int64_t bytes_max) {
   const int fd = open(path.c_str(), O_RDONLY | O_CLOEXEC);
@@ -32,35 +68,12 @@ absl::StatusOr<std::string> ReadSmallFile(const std::string& path, int64_t bytes
   return text;
 }
 
-absl::Status WriteFileAtomically(const std::string& link_or_path, const std::string& text) {
-  std::error_code ignored;
-  const std::string path = std::filesystem::is_symlink(link_or_path, ignored)
-                               ? std::filesystem::weakly_canonical(link_or_path, ignored).string()
-                               : link_or_path;
-  struct stat info;
-  if (stat(path.c_str(), &info) == 0 && !S_ISREG(info.st_mode)) {
-    return absl::FailedPreconditionError(
-        absl::StrCat("cannot write ", path, ": it is there and no plain file"));
-  }
-  const std::string temporary = absl::StrCat(path, ".", getpid(), ".tmp");
-  const int fd = open(temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
-  if (fd < 0) return absl::ErrnoToStatus(errno, absl::StrCat("cannot create ", temporary));
-  size_t written = 0;
-  int error = 0;
-  while (error == 0 && written < text.size()) {
-    const ssize_t count = write(fd, text.data() + written, text.size() - written);
-    if (count >= 0) {
-      written += static_cast<size_t>(count);
-    } else if (errno != EINTR) {
-      error = errno;
-    }
-  }
-  if (error == 0 && fsync(fd) != 0) error = errno;
-  if (close(fd) != 0 && error == 0) error = errno;
-  if (error == 0 && rename(temporary.c_str(), path.c_str()) != 0) error = errno;
-  if (error == 0) return absl::OkStatus();
-  unlink(temporary.c_str());
-  return absl::ErrnoToStatus(error, absl::StrCat("cannot write ", path));
+absl::Status WriteFileAtomically(const std::string& path, const std::string& text) {
+  return WriteAtomically(path, text, 0644);
+}
+
+absl::Status WriteSecretAtomically(const std::string& path, const std::string& text) {
+  return WriteAtomically(path, text, 0600);
 }
 
 }  // namespace smartpipe

@@ -18,5 +18,7 @@ absl::StatusOr<std::string> ReadSmallFile(const std::string& path, int64_t bytes
 /// Errors: the system's reason with the path; the temporary file is removed then;
 /// FAILED_PRECONDITION when the path is there and no plain file.
 absl::Status WriteFileAtomically(const std::string& path, const std::string& text);
+/// The same for a secret: only this user may read the file, at no time anyone else.
+absl::Status WriteSecretAtomically(const std::string& path, const std::string& text);
 
 }  // namespace smartpipe

@@ -175,6 +175,18 @@ void CheckPartial(const RunConfig& config, const Report& report) {
          "has no effect without model.weights; name the file or remove the key");
 }
 
+void CheckTls(const RunConfig& config, const Report& report) {
+  const TlsConfig& tls = config.tls;
+  if (tls.ca.empty() == tls.cert.empty() && tls.cert.empty() == tls.key.empty()) return;
+  for (const auto& [key, path] :
+       {std::pair("tls.ca", tls.ca), {"tls.cert", tls.cert}, {"tls.key", tls.key}}) {
+    if (path.empty()) {
+      report(key,
+             "is not given, but TLS needs tls.ca, tls.cert and tls.key; give all three or none");
+    }
+  }
+}
+
 bool IsDirectory(const std::string& path) {
   struct stat info;
   return stat(path.c_str(), &info) == 0 && S_ISDIR(info.st_mode);
@@ -214,6 +226,7 @@ void CheckRules(const RunConfig& config, const std::function<bool(absl::string_v
        CheckLayers},
       {{"data.limit_train", "train.batch_size"}, CheckLimits},
       {{"model.weights", "model.allow_partial"}, CheckPartial},
+      {{"tls.ca", "tls.cert", "tls.key"}, CheckTls},
   };
   for (const Rule& rule : kRules) {
     if (std::all_of(rule.keys.begin(), rule.keys.end(), usable)) rule.check(config, report);
@@ -233,6 +246,14 @@ std::vector<ConfigProblem> CheckConfigFiles(const RunConfig& config,
              absl::StrCat("file \"", weights, "\" ", why,
                           "; give a safetensors file, or \"\" to start from random weights"));
     }
+  }
+  for (const auto& [key, path] : {std::pair("tls.ca", config.tls.ca),
+                                  {"tls.cert", config.tls.cert},
+                                  {"tls.key", config.tls.key}}) {
+    const std::string why = path.empty() ? "" : WhyUnreadable(path);
+    if (why.empty()) continue;
+    report(key, absl::StrCat("file \"", path, "\" ", why,
+                             "; `smartpipe certs DIR` makes ca.crt, all.crt and all.key"));
   }
   const std::string& folder = config.data.path;
   if (folder.empty() || dataset_files.empty()) return problems;

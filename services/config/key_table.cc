@@ -156,6 +156,14 @@ std::vector<KeySpec> MakeKeyTable() {
        "HOST:PORT where the freeze service listens; empty = a free port of 127.0.0.1"},
       {"parameter_service.address", [](C& c) { return &c.parameter_service.address; }, AnyValue{},
        "HOST:PORT where the parameter service listens; empty = a free port of 127.0.0.1"},
+
+      {"tls.ca", [](C& c) { return &c.tls.ca; }, AnyValue{},
+       "PEM file of the authorities that vouch for the run's processes; with tls.cert and tls.key: "
+       "they use TLS; empty = plaintext, on loopback only"},
+      {"tls.cert", [](C& c) { return &c.tls.cert; }, AnyValue{},
+       "PEM file of the certificate that all processes of the run share, all.crt of `smartpipe "
+       "certs`"},
+      {"tls.key", [](C& c) { return &c.tls.key; }, AnyValue{}, "PEM file of its private key"},
   };
 }
 

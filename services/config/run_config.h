@@ -95,6 +95,11 @@ struct AddressConfig {
   std::string address;  // HOST:PORT; empty = a free port of this machine
 };
 
+/// Certificates of all processes of a local run; all paths are given, or none.
+struct TlsConfig {
+  std::string ca, cert, key;
+};
+
 struct RunConfig {
   TrainConfig train;
   OptimConfig optim;
@@ -109,6 +114,7 @@ struct RunConfig {
   RecoveryConfig recovery;
   AddressConfig service;
   AddressConfig parameter_service;
+  TlsConfig tls;
   double decision_timeout_s = 60;  // how long a worker waits for a verdict or a lost service
   double watchdog_s = 300;         // without a step; 0 = no watchdog
   std::string on_service_loss = "wait";

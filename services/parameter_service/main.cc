@@ -8,6 +8,7 @@
 #include "services/obs/log.h"
 #include "services/parameter_service/serve.h"
 #include "services/rpc/process.h"
+#include "services/rpc/tls_flags.h"
 
 int main(int argc, char** argv) {
   smartpipe::ParameterServeOptions options;
@@ -25,7 +26,11 @@ int main(int argc, char** argv) {
                  "write the port to this file descriptor when serving");
   app.add_flag("--skip-verify", skip_verify,
                "compare only sizes at the start, not the digests of all contents");
-  app.add_flag("--insecure", options.insecure, "allow addresses other than loopback, unencrypted");
+  smartpipe::AddTlsFlags(app, options.tls);
+  app.add_flag("--insecure", options.insecure,
+               "listen on other addresses than loopback without TLS, open to everyone");
+  app.add_option("--health-listen", options.health_listen,
+                 "HOST:PORT that tells health alone, without TLS, for probes");
   app.add_option("--log-level", log_level, "debug, info, warning or error")->capture_default_str();
   CLI11_PARSE(app, argc, argv);
   options.verify = !skip_verify;

@@ -28,7 +28,9 @@ absl::Status ServeParameters(const ParameterServeOptions& options, const sigset_
   ParameterServiceImpl service(std::move(store));
   RpcServerOptions server_options;
   server_options.listen_address = options.listen;
+  server_options.tls = options.tls;
   server_options.insecure = options.insecure;
+  server_options.health_listen_address = options.health_listen;
   SP_ASSIGN_OR_RETURN(auto server,
                       StartServer(server_options, {{ParameterServiceImpl::kName, &service}}));
   LogInfo("serving ", options.dir, " on ", server->address(), ": ", usage.num_checkpoints,

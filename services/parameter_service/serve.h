@@ -6,16 +6,19 @@
 #include <string>
 
 #include "absl/status/status.h"
+#include "services/rpc/tls.h"
 
 namespace smartpipe {
 
 struct ParameterServeOptions {
   std::string listen = "127.0.0.1:50052";
-  std::string dir;          // the layer store's folder; made if its parent is there
-  int64_t quota_bytes = 0;  // 0 = no limit
-  bool verify = true;       // read all contents at the start
-  int ready_fd = -1;        // "PORT\n" is written to it when serving; -1 = none
-  bool insecure = false;    // listen on other addresses than loopback
+  std::string dir;            // the layer store's folder; made if its parent is there
+  int64_t quota_bytes = 0;    // 0 = no limit
+  bool verify = true;         // read all contents at the start
+  int ready_fd = -1;          // "PORT\n" is written to it when serving; -1 = none
+  TlsFiles tls;               // none = plaintext
+  bool insecure = false;      // plaintext on other addresses than loopback, too
+  std::string health_listen;  // HOST:PORT for health alone; "" = none
 };
 
 /// Serves until one of `stop_signals` (blocked in all threads) arrives; puts and gets that are

@@ -49,7 +49,7 @@ absl::StatusOr<HostPort> ParseHostPort(absl::string_view address) {
     return BadAddress(address, "an IPv6 address stands in [brackets]");
   }
   for (char c : host) {
-    if (!absl::ascii_isalnum(c) && c != '.' && c != '-' && c != ':')
+    if (!absl::ascii_isalnum(c) && c != '.' && c != '-' && c != '_' && c != ':')
       return BadAddress(address, "the host is malformed");
   }
   if (!absl::SimpleAtoi(port, &result.port) || result.port < 0 || result.port > 65535) {

@@ -26,14 +26,21 @@ std::shared_ptr<grpc::Channel> MakeChannel(const ChannelOptions& options) {
   // Calls inside a cluster or a machine must not follow http_proxy.
   arguments.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, 0);
   arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
-  return grpc::CreateCustomChannel(options.address, grpc::InsecureChannelCredentials(), arguments);
+  return grpc::CreateCustomChannel(options.address,
+                                   options.tls.empty() ? grpc::InsecureChannelCredentials()
+                                                       : MakeChannelCredentials(options.tls),
+                                   arguments);
 }
 
 absl::Status WaitConnected(grpc::Channel& channel, const std::string& address,
-                           absl::Duration timeout) {
+                           absl::Duration timeout, const TlsFiles& tls) {
   if (channel.WaitForConnected(absl::ToChronoTime(absl::Now() + timeout))) return absl::OkStatus();
   return absl::UnavailableError(
-      absl::StrCat("nobody answers at ", address, " within ", absl::FormatDuration(timeout)));
+      absl::StrCat("nobody answers at ", address, " within ", absl::FormatDuration(timeout),
+                   // A server that refuses a client closes the connection without a word.
+                   tls.empty() ? ""
+                               : absl::StrCat(", or whoever does refuses the certificate in ",
+                                              tls.cert, "; its log says why")));
 }
 
 void SetTimeout(grpc::ClientContext& context, absl::Duration timeout) {

@@ -34,7 +34,8 @@ ARROWS = {
     "services/base": ([], []),
     "services/obs": (BASE, LOG),
     # pipeline: the one translation between plans and their messages, for both sides of the wire.
-    "services/rpc": (BASE + ["pipeline"], WIRE + LOG),
+    # obs: what is refused is logged where it is refused.
+    "services/rpc": (BASE + ["services/obs", "pipeline"], WIRE + LOG),
     "services/config": (BASE, []),
     "services/parameter_service": (BASE + ["services/obs", "services/rpc"], WIRE + LOG),
     "pipeline": (BASE, []),

@@ -26,9 +26,9 @@ using testutil::TrainRun;
 constexpr int64_t kSteps = 128;
 
 std::vector<std::string> Sets(const std::vector<std::string>& more) {
-  std::vector<std::string> sets = {"train.epochs=2", "data.limit_train=1024",
-                                   "freeze.policy=full", "freeze.interval_steps=8",
-                                   "checkpoint.every_steps=40", "decision_timeout_s=2.0"};
+  std::vector<std::string> sets = {
+      "train.epochs=2",          "data.limit_train=1024",     "freeze.policy=full",
+      "freeze.interval_steps=8", "checkpoint.every_steps=40", "decision_timeout_s=2.0"};
   sets.insert(sets.end(), more.begin(), more.end());
   return sets;
 }
@@ -38,13 +38,15 @@ class Operator {
  public:
   explicit Operator(TrainRun& run) : run_(run) {
     const std::string path = run.run_dir() + "/service_address";
-    EXPECT_TRUE(testutil::Eventually([&] { return !testutil::ReadFile(path).empty(); },
-                                     absl::Seconds(30)));
-    std::string address = testutil::ReadFile(path);
-    while (!address.empty() && address.back() == '\n') address.pop_back();
-    stub_ = v1::FreezeService::NewStub(MakeChannel({.address = address, .keepalive = {}}));
-    EXPECT_TRUE(testutil::Eventually([this] { return Run().state() == v1::RUN_STATE_RUNNING; },
-                                     absl::Seconds(60)));
+    EXPECT_TRUE(testutil::Eventually(
+        [&] {
+          std::string address = testutil::ReadFile(path);  // of a resumed run at first the old one
+          while (!address.empty() && address.back() == '\n') address.pop_back();
+          if (address.empty()) return false;
+          stub_ = v1::FreezeService::NewStub(MakeChannel({.address = address, .keepalive = {}}));
+          return Run().state() == v1::RUN_STATE_RUNNING;
+        },
+        absl::Seconds(60)));
   }
 
   v1::Run Run() {
@@ -57,8 +59,8 @@ class Operator {
 
   /// The step at which it takes effect; -2 after a failure.
   template <typename Request, typename Response>
-  int64_t Give(grpc::Status (v1::FreezeService::Stub::*method)(grpc::ClientContext*,
-                                                               const Request&, Response*),
+  int64_t Give(grpc::Status (v1::FreezeService::Stub::*method)(grpc::ClientContext*, const Request&,
+                                                               Response*),
                const Request& request) {
     grpc::ClientContext context;
     SetTimeout(context, absl::Seconds(5));
@@ -133,8 +135,8 @@ TEST(OrdersTest, PausedDrainedRebalancedAndKilledItIsTheSameRun) {
   Operator someone(run);
   GiveOrders(someone);
   const int64_t paused_at = someone.Give(&v1::FreezeService::Stub::Pause, v1::PauseRequest());
-  ASSERT_TRUE(testutil::Eventually([&] { return someone.Run().step() == paused_at; },
-                                   absl::Seconds(60)))
+  ASSERT_TRUE(
+      testutil::Eventually([&] { return someone.Run().step() == paused_at; }, absl::Seconds(60)))
       << run.process().output();
   EXPECT_TRUE(someone.Run().paused());
   // Longer than anybody waits for a verdict that is not held back, and a death on top.
@@ -155,8 +157,8 @@ TEST(OrdersTest, PausedDrainedRebalancedAndKilledItIsTheSameRun) {
   rebalance.set_step(80);
   rebalance.add_cuts(1);
   EXPECT_EQ(someone.Give(&v1::FreezeService::Stub::Resume, v1::ResumeRequest()), paused_at);
-  ASSERT_TRUE(testutil::Eventually([&] { return someone.Run().generation() == 2; },
-                                   absl::Seconds(60)))
+  ASSERT_TRUE(
+      testutil::Eventually([&] { return someone.Run().generation() == 2; }, absl::Seconds(60)))
       << run.process().output();
   EXPECT_EQ(someone.Give(&v1::FreezeService::Stub::Rebalance, rebalance), 80);
   ExpectSameResult(run);
@@ -176,7 +178,6 @@ TEST(OrdersTest, StoppedBehindACheckpointAndResumedItIsTheSameRun) {
   TrainRun again(Sets({}), run.run_dir(), "auto");
   Operator other(again);
   EXPECT_EQ(other.Run().resumed_from_step(), 72);
-  other.FreezeAt(96, 2);
   ExpectSameResult(again);
 }
 
@@ -184,7 +185,7 @@ TEST(OrdersTest, StoppedBehindACheckpointAndResumedItIsTheSameRun) {
 std::pair<int, std::string> Command(std::vector<std::string> words) {
   words.insert(words.begin(), testutil::Binary("smartpipe"));
   testutil::Process process(words);
-  const int code = process.Wait(absl::Seconds(60));
+  const int code = process.Wait(absl::Seconds(60)).value_or(-1);
   return {code, process.output()};
 }
 

@@ -19,9 +19,9 @@ struct ReferenceResult {
   std::vector<std::string> frozen_sha256;  // [layer] at the moment of its freeze; "" = never frozen
 };
 
-/// Trains num_steps steps on one thread. `frontiers`: (step, frontier), steps ascending: layers below
-/// the frontier are frozen from that step on; those that a falling one lets train again have a new
-/// optimizer.
+/// Trains num_steps steps on one thread. `frontiers`: (step, frontier), steps ascending: layers
+/// below the frontier are frozen from that step on; those that a falling one lets train again have
+/// a new optimizer.
 ReferenceResult TrainReference(const RunConfig& config, const ModelSpec& model,
                                const Dataset& dataset, int64_t num_steps,
                                const std::vector<std::pair<int64_t, int64_t>>& frontiers);

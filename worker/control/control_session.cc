@@ -711,10 +711,10 @@ void ControlSessionImpl::SendLoop() {
 
 absl::StatusOr<std::unique_ptr<ControlSession>> ControlSession::Start(const Options& options) {
   std::shared_ptr<grpc::Channel> channel =
-      MakeChannel({.address = options.service_address, .keepalive = {}});
-  SP_RETURN_IF_ERROR(
-      Annotate(WaitConnected(*channel, options.service_address, options.connect_timeout),
-               "cannot reach the freeze service"));
+      MakeChannel({.address = options.service_address, .keepalive = {}, .tls = options.tls});
+  SP_RETURN_IF_ERROR(Annotate(
+      WaitConnected(*channel, options.service_address, options.connect_timeout, options.tls),
+      "cannot reach the freeze service"));
   return std::make_unique<ControlSessionImpl>(options, std::move(channel));
 }
 

@@ -14,6 +14,7 @@
 #include "services/base/key_value_store.h"
 #include "services/config/run_config.h"
 #include "services/obs/trace_file.h"
+#include "services/rpc/tls.h"
 #include "worker/control/control_plane.h"
 #include "worker/control/messages.h"
 
@@ -48,6 +49,7 @@ class ControlSession : public ControlPlane {
   struct Options {
     std::string service_address;  // "127.0.0.1:1234"
     WorkerId worker;
+    TlsFiles tls;  // none = plaintext
     absl::Duration connect_timeout = absl::Seconds(10);
     absl::Duration decision_timeout = absl::Seconds(60);  // until set_decision_timeout
   };

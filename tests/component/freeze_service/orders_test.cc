@@ -1,4 +1,5 @@
-// An operator's orders over gRPC: answers, refusals with their details, repeats, dry runs, watchers.
+// An operator's orders over gRPC: answers, refusals with their details, repeats, dry runs,
+// watchers.
 #include <memory>
 #include <string>
 #include <vector>
@@ -125,8 +126,7 @@ TEST_F(OrdersRpc, RefusalsCarryTheirReason) {
   EXPECT_EQ(Reason(Give(&Stub::FreezeLayers, late).status()), "NO_BOUNDARY_STEP");
   late.set_step(20);
   late.set_reason(std::string(limits::kReasonBytesMax + 1, 'x'));
-  EXPECT_EQ(Give(&Stub::FreezeLayers, late).status().code(),
-            absl::StatusCode::kResourceExhausted);
+  EXPECT_EQ(Give(&Stub::FreezeLayers, late).status().code(), absl::StatusCode::kResourceExhausted);
   v1::RebalanceRequest cuts;
   cuts.add_cuts(7);
   EXPECT_EQ(Reason(Give(&Stub::Rebalance, cuts).status()), "BAD_CUTS");
@@ -237,8 +237,8 @@ TEST_F(OrdersRpc, WatchersHaveALimitAndRoomIsMadeWhenOneLeaves) {
 class ManyWords final
     : public v1::FreezeService::WithCallbackMethod_WatchRun<v1::FreezeService::Service> {
  public:
-  grpc::ServerWriteReactor<v1::WatchRunResponse>* WatchRun(
-      grpc::CallbackServerContext*, const v1::WatchRunRequest*) override {
+  grpc::ServerWriteReactor<v1::WatchRunResponse>* WatchRun(grpc::CallbackServerContext*,
+                                                           const v1::WatchRunRequest*) override {
     return watchers.Add(absl::ZeroDuration(), v1::Run()).get();
   }
   ManualClock clock;

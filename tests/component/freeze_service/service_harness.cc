@@ -46,7 +46,9 @@ ServiceHarness::ServiceHarness(HarnessOptions options) {
                                         .resumption = {coordinator_options, std::nullopt}},
                                        std::move(coordinator), std::move(store), &clock_)
                  .value();
-  server_ = StartServer({}, {{FreezeServiceImpl::kName, service_.get()}}).value();
+  RpcServerOptions server_options;
+  server_options.tls = options.tls;
+  server_ = StartServer(server_options, {{FreezeServiceImpl::kName, service_.get()}}).value();
 }
 
 ServiceHarness::~ServiceHarness() {
@@ -56,8 +58,8 @@ ServiceHarness::~ServiceHarness() {
 
 void ServiceHarness::Kill() { server_->Shutdown(absl::ZeroDuration()); }
 
-std::shared_ptr<grpc::Channel> ServiceHarness::Channel() {
-  return MakeChannel({.address = server_->address(), .keepalive = {}});
+std::shared_ptr<grpc::Channel> ServiceHarness::Channel(const TlsFiles& tls) {
+  return MakeChannel({.address = server_->address(), .keepalive = {}, .tls = tls});
 }
 
 std::shared_ptr<grpc::Channel> ServiceHarness::InProcessChannel() {

@@ -24,6 +24,7 @@ struct HarnessOptions {
   std::string config = kTestConfig;
   std::unique_ptr<DecisionStore> store;  // null = the real one in dir()
   std::string parameter_service = "";    // told to the workers; "" = no checkpoints
+  TlsFiles tls;                          // none = plaintext
 };
 
 class ServiceHarness {
@@ -34,8 +35,8 @@ class ServiceHarness {
   FreezeServiceImpl& service() { return *service_; }
   const std::string& address() const { return server_->address(); }
   std::string File(const std::string& name) const { return dir_.File(name); }
-  std::shared_ptr<grpc::Channel> Channel();           // over the port
-  std::shared_ptr<grpc::Channel> InProcessChannel();  // without a socket
+  std::shared_ptr<grpc::Channel> Channel(const TlsFiles& tls = {});  // over the port
+  std::shared_ptr<grpc::Channel> InProcessChannel();                 // without a socket
   v1::Run GetRun();
   /// Ends server and service as a killed process would: no word to anybody.
   void Kill();

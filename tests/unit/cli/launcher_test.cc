@@ -32,6 +32,7 @@ while [ $# -gt 0 ]; do
     --worker-id) worker=$2 ;;
     --config) config=$2 ;;
     --dir) dir=$2 ;;
+    --tls-ca) tls=$2 ;;
     --parameter-service) parameters=$2 ;;
   esac
   shift
@@ -58,13 +59,15 @@ class LauncherTest : public testing::Test {
 
   // Creates a launcher of these scripts.
   void Launch(const std::string& service, const std::string& worker, int64_t num_workers,
-              const std::string& parameters = kKeep) {
+              const std::string& parameters = kKeep, const std::string& listen = "127.0.0.1:0") {
     std::filesystem::create_directories(dir_.File("run/logs"));
     auto created = Launcher::Create({.parameter_program = Script("parameters", parameters),
                                      .service_program = Script("service", service),
                                      .worker_program = Script("worker", worker),
                                      .run_dir = dir_.File("run"),
                                      .num_workers = num_workers,
+                                     .service_listen = listen,
+                                     .tls_flags = tls_flags_,
                                      .start_timeout = kLong});
     ASSERT_TRUE(created.ok()) << created.status();
     launcher_ = *std::move(created);
@@ -78,6 +81,7 @@ class LauncherTest : public testing::Test {
   }
 
   TempDir dir_;
+  std::vector<std::string> tls_flags_;
   std::unique_ptr<Launcher> launcher_;
 };
 
@@ -94,6 +98,31 @@ TEST_F(LauncherTest, WorkersGetThePortTheServiceTold) {
                                        ", parameters at 127.0.0.1:2424")));
   EXPECT_THAT(LastLines(dir_.File("run/logs/parameter_service.log"), 5),
               ElementsAre(absl::StrCat("in ", dir_.File("run/checkpoints"))));
+}
+
+TEST_F(LauncherTest, AllProcessesGetTheTlsFlags) {
+  tls_flags_ = {"--tls-ca", "ca.crt"};
+  const std::string tell = "echo \"tls $tls\"\n";
+  ASSERT_NO_FATAL_FAILURE(Launch(tell + kServe, tell, 2, tell + kKeep));
+  ASSERT_TRUE(launcher_->StartAll().ok());
+  ASSERT_NO_FATAL_FAILURE(WaitUntil([&] { return launcher_->workers_done(); }));
+  launcher_->StopAll();
+  for (const char* name : {"freeze_service", "parameter_service", "w0", "w1"}) {
+    EXPECT_THAT(testutil::ReadFile(absl::StrCat(dir_.File("run/logs/"), name, ".log")),
+                HasSubstr("tls ca.crt\n"));
+  }
+}
+
+// No certificate names "all addresses".
+TEST_F(LauncherTest, WhatListensEverywhereIsReachedOverLoopback) {
+  for (const auto& [listen, reached] : {std::pair("0.0.0.0:0", "127.0.0.1:4242"),
+                                        {"[::]:0", "[::1]:4242"},
+                                        {"gpu-7:0", "gpu-7:4242"}}) {
+    ASSERT_NO_FATAL_FAILURE(Launch(kServe, "true\n", 1, kKeep, listen));
+    ASSERT_TRUE(launcher_->StartAll().ok());
+    EXPECT_EQ(launcher_->service_address(), reached);
+    launcher_->StopAll();
+  }
 }
 
 TEST_F(LauncherTest, AFailingWorkerIsNamedWithItsLastWords) {

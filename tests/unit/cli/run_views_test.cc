@@ -48,10 +48,11 @@ RunView TrainingRun() {
 TEST(RunViews, StatusSaysWhatTheRunDoesAndWhoWaits) {
   const std::string text = StatusText(TrainingRun(), 200);
   EXPECT_THAT(text, HasSubstr("run a: training, generation 1, step 125 of 1000 (epoch 0.50), loss "
-                              "0.5000, 1.00k samples/s, 56.0 s to go"));
+                              "0.5000, 1000 samples/s, 56.0 s to go"));
   EXPECT_THAT(text, HasSubstr("layers [0,2|4) [4,7), frontier 2 of 7, 1f1b"));
   EXPECT_THAT(text, HasSubstr("0-2,5  40.0 ms  30.0 ms  25 %"));
-  EXPECT_THAT(text, HasSubstr("last decision: step 124, boundary 2, keep, frontier 0: keep: nothing"));
+  EXPECT_THAT(text,
+              HasSubstr("last decision: step 124, boundary 2, keep, frontier 0: keep: nothing"));
   EXPECT_THAT(text, Not(HasSubstr("open orders")));
 }
 
@@ -97,8 +98,7 @@ TEST(RunViews, BeforeTheStart) {
   view.run.set_run_id("a");
   view.run.set_state(v1::RUN_STATE_WAITING);
   view.run.set_message("0 of 2 workers; waiting for 2");
-  EXPECT_EQ(StatusText(view, 100),
-            "run a: waiting, generation 0\n0 of 2 workers; waiting for 2\n");
+  EXPECT_EQ(StatusText(view, 100), "run a: waiting, generation 0\n0 of 2 workers; waiting for 2\n");
   EXPECT_THAT(LayersText({}, 100), HasSubstr("has not started"));
   EXPECT_EQ(DecisionsText({}, 100), "No decision yet.\n");
 }

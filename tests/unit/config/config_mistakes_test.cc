@@ -345,6 +345,11 @@ const std::vector<Mistake>& Mistakes() {
        {},
        "c.toml:3: optim.momentum: adamw has no momentum (its betas are 0.9 and 0.999); remove the "
        "key or give 0"},
+      {"TlsWithoutKey",
+       "[tls]\nca = \"ca.crt\"\ncert = \"all.crt\"\n",
+       {},
+       "c.toml: tls.key: is not given, but TLS needs tls.ca, tls.cert and tls.key; give all three "
+       "or none"},
       {"PartialWithoutWeights",
        "[model]\nallow_partial = true\n",
        {},

@@ -20,12 +20,11 @@ std::string Text(const StartGeneration& start, int32_t num_layers) {
 }
 
 std::string Text(const Verdict& verdict, int32_t num_layers) {
-  return absl::StrCat("boundary ", verdict.boundary.value(), " step ", verdict.step.value(), " ",
-                      verdict.stop ? "STOP " : "", verdict.checkpoint ? "CHECKPOINT " : "",
-                      verdict.plan.has_value() ? "PLAN" : "keep",
-                      " epoch ", verdict.plan_epoch.value(), " ",
-                      FormatCuts(verdict.cuts, num_layers, verdict.frontier), "\n  ",
-                      verdict.reason);
+  return absl::StrCat(
+      "boundary ", verdict.boundary.value(), " step ", verdict.step.value(), " ",
+      verdict.stop ? "STOP " : "", verdict.checkpoint ? "CHECKPOINT " : "",
+      verdict.plan.has_value() ? "PLAN" : "keep", " epoch ", verdict.plan_epoch.value(), " ",
+      FormatCuts(verdict.cuts, num_layers, verdict.frontier), "\n  ", verdict.reason);
 }
 
 std::string Text(const EndGeneration& end, int32_t) {

@@ -17,7 +17,8 @@
 //   fail ID [generation=G] WORDS
 //   fault ID [generation=G] WORDS
 //   finish ID [generation=G]
-//   order freeze|unfreeze frontier=N | rebalance [cuts=..] | policy [policy=..] [tau=..] [plan=..] |
+//   order freeze|unfreeze frontier=N | rebalance [cuts=..] | policy [policy=..] [tau=..] [plan=..]
+//   |
 //         pause | resume | checkpoint | drain worker=W | stop [at=once]
 //         [id=r1] [who=alice] [step=S] WORDS
 //   preview ...         a dry run of an order

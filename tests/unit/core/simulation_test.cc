@@ -90,7 +90,7 @@ class Simulation {
       run();
       if (testing::Test::HasFatalFailure()) return;
     }
-    ASSERT_TRUE(end_.has_value()) << "it stands still: " << coordinator_->Dump();
+    ASSERT_TRUE(end_.has_value()) << "it stands still: " << Dump();
     ASSERT_TRUE(end_->success) << end_->reason;
     for (const OrderRecord& record : coordinator_->orders().records)
       ASSERT_TRUE(record.done) << record.given.request_id << "\n" << coordinator_->Dump();
@@ -110,10 +110,10 @@ class Simulation {
         const auto result = calm->Apply(given, {});
         EXPECT_TRUE(result.ok()) << result.status();
       }
-      const auto result = calm->Apply(
-          testutil::MakeReport(*calm, {w}, Rank(0), IntervalIndex(interval),
-                               setting_.Eta(IntervalIndex(interval)), setting_.layers),
-          {});
+      const auto result =
+          calm->Apply(testutil::MakeReport(*calm, {w}, Rank(0), IntervalIndex(interval),
+                                           setting_.Eta(IntervalIndex(interval)), setting_.layers),
+                      {});
       EXPECT_TRUE(result.ok()) << result.status();
     }
     return Frontiers(*calm);
@@ -130,6 +130,7 @@ class Simulation {
     int64_t incarnation = 1;
     bool alive = true;
     Generation generation;  // that it takes part in; 0 = none
+    Generation ended;       // the newest that it has heard the end of: streams keep their order
     IntervalIndex next;     // interval to run
     bool finished = false;
   };
@@ -145,6 +146,17 @@ class Simulation {
     std::vector<LayerIndex> frontiers;
     for (const Verdict& verdict : coordinator.verdicts()) frontiers.push_back(verdict.frontier);
     return frontiers;
+  }
+
+  std::string Dump() const {
+    std::string text;
+    for (const Worker& worker : workers_) {
+      absl::StrAppend(&text, worker.id.value(), ": incarnation ", worker.incarnation,
+                      worker.alive ? "" : ", dead", ", generation ", worker.generation.value(),
+                      ", next interval ", worker.next.value(), worker.finished ? ", finished" : "",
+                      busy_.contains(worker.id) ? ", busy" : "", "\n");
+    }
+    return text + coordinator_->Dump();
   }
 
   void After(int64_t delay, std::function<void()> run) {
@@ -181,6 +193,14 @@ class Simulation {
 
   absl::Status Deliver(const Event& event) {
     if (dice_.OneIn(60)) RestartService();
+    if (const auto* joined = std::get_if<WorkerJoined>(&event)) {
+      // The service takes an announcement only from a process whose stream is open.
+      const Worker& worker = Find(joined->worker);
+      if (!worker.alive || worker.incarnation != joined->incarnation) {
+        ++num_refused_;
+        return absl::NotFoundError("no open stream");
+      }
+    }
     const auto result = coordinator_->Apply(event, absl::FromUnixSeconds(now_));
     if (!result.ok()) {
       ++num_refused_;
@@ -191,8 +211,8 @@ class Simulation {
   }
 
   void RestartService() {
-    coordinator_ = *Coordinator::Restore(setting_.options, coordinator_->Snapshot(),
-                                         coordinator_->verdicts());
+    coordinator_ =
+        *Coordinator::Restore(setting_.options, coordinator_->Snapshot(), coordinator_->verdicts());
   }
 
   // ---- What the service says ----
@@ -204,7 +224,7 @@ class Simulation {
         const int64_t first = start->step.value() / setting_.length.interval_steps;
         Later([this, &worker, incarnation = worker.incarnation, start = *start, first] {
           if (!worker.alive || worker.incarnation != incarnation ||
-              worker.generation >= start.generation)
+              worker.generation >= start.generation || worker.ended >= start.generation)
             return;
           worker.generation = start.generation;
           worker.next = IntervalIndex(first);
@@ -221,8 +241,8 @@ class Simulation {
         Later([this, &worker, incarnation = worker.incarnation, generation = end->generation] {
           if (!worker.alive || worker.incarnation != incarnation || worker.generation > generation)
             return;
-          if (IsDrained(worker)) return;
-          Join(worker);
+          worker.ended = generation;
+          if (!IsDrained(worker)) Join(worker);
         });
       }
     } else if (const auto* accepted = std::get_if<OrderAccepted>(&decision)) {
@@ -254,7 +274,10 @@ class Simulation {
   void Join(Worker& worker) {
     const int64_t incarnation = worker.incarnation;
     const Generation before = worker.generation;
-    WorkerJoined joined{worker.id, incarnation, setting_.length, setting_.layers,
+    WorkerJoined joined{worker.id,
+                        incarnation,
+                        setting_.length,
+                        setting_.layers,
                         {checkpoints_.begin(), checkpoints_.end()}};
     Send(
         joined,
@@ -286,10 +309,9 @@ class Simulation {
     const int64_t incarnation = worker.incarnation;
     After(3 + dice_.Below(20), [this, &worker, generation, incarnation] {
       busy_.erase(worker.id);
-      const bool is_current = worker.alive && worker.incarnation == incarnation &&
-                              worker.generation == generation &&
-                              coordinator_->generation() == generation &&
-                              coordinator_->state() == RunState::kRunning;
+      const bool is_current =
+          worker.alive && worker.incarnation == incarnation && worker.generation == generation &&
+          coordinator_->generation() == generation && coordinator_->state() == RunState::kRunning;
       if (!is_current) return Run(worker);
       Report(worker);
     });
@@ -411,7 +433,8 @@ class Simulation {
       given.step = Step(setting_.length.interval_steps *
                         dice_.Below(setting_.length.num_steps / setting_.length.interval_steps));
     }
-    Send(given, [this] { return !end_.has_value(); }, [](const absl::Status&) {});
+    Send(
+        given, [this] { return !end_.has_value(); }, [](const absl::Status&) {});
   }
 
   void Resume() {
@@ -420,7 +443,8 @@ class Simulation {
                            .why = "",
                            .step = {},
                            .order = ResumeRun{}};
-    Send(given, [this] { return !end_.has_value(); }, [](const absl::Status&) {});
+    Send(
+        given, [this] { return !end_.has_value(); }, [](const absl::Status&) {});
   }
 
   Dice dice_;
@@ -450,8 +474,8 @@ TEST(CoordinatorSimulation, WhateverHappensTheSameFreezes) {
     num_orders += simulation.num_orders();
     num_refused += simulation.num_refused();
   }
-  std::cout << kSimulations << " simulations, " << num_generations << " generations, "
-            << num_orders << " orders accepted, " << num_refused << " messages refused\n";
+  std::cout << kSimulations << " simulations, " << num_generations << " generations, " << num_orders
+            << " orders accepted, " << num_refused << " messages refused\n";
   EXPECT_GT(num_generations, kSimulations * 5 / 4);
   EXPECT_GT(num_orders, kSimulations / 2);
   EXPECT_GT(num_refused, kSimulations / 2);

@@ -18,7 +18,8 @@ TEST(ParseHostPort, AcceptsHostsAndBracketedAddresses) {
        {Case{"127.0.0.1:50051", "127.0.0.1", 50051, true},
         Case{"localhost:0", "localhost", 0, true}, Case{"[::1]:80", "::1", 80, true},
         Case{"0.0.0.0:1", "0.0.0.0", 1, false}, Case{"[::]:1", "::", 1, false},
-        Case{"gpu-7.lan:65535", "gpu-7.lan", 65535, false}}) {
+        Case{"gpu-7.lan:65535", "gpu-7.lan", 65535, false},
+        Case{"freeze_service:50051", "freeze_service", 50051, false}}) {
     absl::StatusOr<HostPort> address = ParseHostPort(c.text);
     ASSERT_TRUE(address.ok()) << c.text << ": " << address.status();
     EXPECT_EQ(address->host, c.host);

@@ -37,7 +37,7 @@ TEST(StartServer, TellsThatAPortIsInUse) {
 TEST(StartServer, ListensOnLoopbackOnlyUnlessToldOtherwise) {
   const absl::Status refused = StartError("0.0.0.0:0");
   EXPECT_EQ(refused.code(), absl::StatusCode::kFailedPrecondition);
-  EXPECT_THAT(std::string(refused.message()), HasSubstr("not encrypted yet"));
+  EXPECT_THAT(std::string(refused.message()), HasSubstr("give --tls-ca, --tls-cert and --tls-key"));
   RpcServerOptions options;
   options.listen_address = "0.0.0.0:0";
   options.insecure = true;

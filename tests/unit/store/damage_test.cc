@@ -77,7 +77,8 @@ class DamageTest : public testing::Test {
     const auto coordinator =
         RestoreCoordinator(*MakeCoordinatorOptions(LogSettings()), *opened->store);
     EXPECT_TRUE(coordinator.ok()) << coordinator.status();
-    const EventRecord next{count, absl::UnixEpoch(), OrderGiven{"r1", "alice", "enough", {}, StopRun{true}}, {}};
+    const EventRecord next{
+        count, absl::UnixEpoch(), OrderGiven{"r1", "alice", "enough", {}, StopRun{true}}, {}};
     EXPECT_TRUE(opened->store->Append(next, nullptr).ok());
     opened->store.reset();
     const absl::StatusOr<OpenedDecisionStore> again = OpenDecisionStore(dir, LogSettings());

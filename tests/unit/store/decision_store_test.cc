@@ -142,7 +142,12 @@ TEST_F(SqliteStoreTest, ReadsWhileAnotherWrites) {
 // The files may not grow: what does not fit is not there, and the log goes on once there is room.
 TEST_F(SqliteStoreTest, AFullDiskIsAnErrorAndNothingIsAppended) {
   const OpenedDecisionStore opened = Open();
-  const EventRecord record{0, absl::UnixEpoch(), OrderGiven{.request_id = std::string(20'000, 'x'), .who = {}, .why = {}, .step = {}, .order = {}}, {}};
+  const EventRecord record{
+      0,
+      absl::UnixEpoch(),
+      OrderGiven{
+          .request_id = std::string(20'000, 'x'), .who = {}, .why = {}, .step = {}, .order = {}},
+      {}};
   rlimit old_limit;
   ASSERT_EQ(getrlimit(RLIMIT_FSIZE, &old_limit), 0);
   const auto old_handler = std::signal(SIGXFSZ, SIG_IGN);

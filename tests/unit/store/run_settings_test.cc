@@ -38,7 +38,8 @@ TEST(RunSettings, OnlyHowTheRunIsCarriedOutMayDifferOnResume) {
   EXPECT_EQ(difference("[pipeline]\nstages = 2\n[rebalance]\nenabled = true\n",
                        "[pipeline]\nstages = 4\n[rebalance]\nenabled = false\n"),
             "");
-  EXPECT_EQ(difference("[worker]\ntrace = true\n[service]\naddress = \"\"\n",
+  EXPECT_EQ(difference("[worker]\ntrace = true\n[service]\naddress = \"\"\n"
+                       "[tls]\nca = \"a\"\ncert = \"b\"\nkey = \"c\"\n",
                        "[worker]\ntrace = false\n[service]\naddress = \"127.0.0.1:1\"\n"),
             "");
   EXPECT_EQ(difference("[pipeline]\nstages = 2\n[train]\nseed = 1\n",
