@@ -234,8 +234,7 @@ absl::StatusOr<std::optional<double>> Interpreter::RunStep(Step step, bool probe
   if (!received_ahead_) SP_RETURN_IF_ERROR(ExpectMessages(program_, Op::kRecvForward));
   SP_RETURN_IF_ERROR(ExpectMessages(program_, Op::kRecvBackward));
   // A switch that drains finds nothing on its way.
-  received_ahead_ =
-      next != nullptr && next->cuts == plan_.cuts && next->frontier >= plan_.frontier;
+  received_ahead_ = next != nullptr && next->cuts == plan_.cuts && next->frontier >= plan_.frontier;
   if (received_ahead_ && next->plan_epoch == plan_.plan_epoch) {
     SP_RETURN_IF_ERROR(ExpectMessages(program_, Op::kRecvForward));
   } else if (received_ahead_) {

@@ -77,8 +77,13 @@ TEST_F(ReplayCommandTest, ASnapshotThatDoesNotFollowIsADifference) {
   {
     const auto store = Open();
     CoordinatorState state = twin->ReadSnapshot()->state;
-    ASSERT_TRUE(
-        store->Append({store->num_records(), absl::UnixEpoch(), WorkerLost{WorkerId("w0"), 1, "late"}, {}}, &state).ok());
+    ASSERT_TRUE(store
+                    ->Append({store->num_records(),
+                              absl::UnixEpoch(),
+                              WorkerLost{WorkerId("w0"), 1, "late"},
+                              {}},
+                             &state)
+                    .ok());
   }
   const auto [exit_code, output] = Replay({run_.path()});
   EXPECT_EQ(exit_code, 1);
