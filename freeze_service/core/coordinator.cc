@@ -92,17 +92,6 @@ class CoordinatorImpl final : public Coordinator {
 
   bool has_started() const { return !verdicts_.empty(); }  // its first generation, at least
   bool ended() const { return state_ == RunState::kFinished || state_ == RunState::kFailed; }
-  bool IsBoundary(IntervalIndex boundary) const {
-    return boundary.value() * length().interval_steps < length().num_steps;
-  }
-  int64_t NumBoundaries() const {
-    return (length().num_steps + length().interval_steps - 1) / length().interval_steps;
-  }
-  /// The newest one at or before `step`.
-  IntervalIndex BoundaryAt(Step step) const {
-    const IntervalIndex interval(step.value() / length_.interval_steps);
-    return IsBoundary(interval) ? interval : interval - 1;
-  }
   VerdictContext context() const { return {options_, *policy_, length()}; }
 
   absl::StatusOr<Rank> FindRank(const WorkerId& worker) const;
@@ -330,7 +319,7 @@ absl::StatusOr<Decisions> CoordinatorImpl::Start(Membership complete) {
 }
 
 absl::StatusOr<Decisions> CoordinatorImpl::GoOnFrom(Step step, Membership complete) {
-  const IntervalIndex boundary = BoundaryAt(step);
+  const IntervalIndex boundary = length_.boundary_at(step);
   // The newest one of each boundary, of whichever generation.
   const auto newest = [this](IntervalIndex b) -> const Verdict& {
     const auto size = static_cast<int64_t>(verdicts_.size());
@@ -392,7 +381,7 @@ absl::Status CoordinatorImpl::CheckNewReport(const IntervalReported& report, Ran
         absl::StrCat("interval ", interval.value(),
                      " is out of order, the next report is of interval ", next.value()));
   }
-  if (!IsBoundary(interval)) {
+  if (!length_.has_boundary(interval)) {
     return absl::FailedPreconditionError(absl::StrCat("the run has no interval ", interval.value(),
                                                       ", its last is ", interval.value() - 1));
   }
@@ -443,7 +432,7 @@ absl::StatusOr<Decisions> CoordinatorImpl::Handle(const IntervalReported& report
 
 bool CoordinatorImpl::DecideNext(Decisions* decisions) {
   const IntervalIndex boundary(static_cast<int64_t>(verdicts_.size()));
-  if (!IsBoundary(boundary)) return false;
+  if (!length_.has_boundary(boundary)) return false;
   if (orders_.paused_at.has_value() && boundary >= *orders_.paused_at) return false;
   const bool is_decided =
       !earlier_verdicts_.empty() && earlier_verdicts_.front().boundary == boundary;
@@ -465,7 +454,7 @@ bool CoordinatorImpl::DecideNext(Decisions* decisions) {
 void CoordinatorImpl::DecideReady(Decisions* decisions) {
   // Boundary i+2 is decided with what interval i has taught, and nothing is learned before that.
   while (true) {
-    const int64_t num_due = std::min(next_to_learn_.value() + 2, NumBoundaries());
+    const int64_t num_due = std::min(next_to_learn_.value() + 2, length_.num_boundaries());
     while (static_cast<int64_t>(verdicts_.size()) < num_due) {
       if (!DecideNext(decisions)) return;
     }
@@ -504,7 +493,7 @@ OrderContext CoordinatorImpl::order_context() const {
       .next_boundary = next,
       .next_undecided = next + static_cast<int64_t>(earlier_verdicts_.size()),
       .frontier = earlier_verdicts_.empty() ? plan_->frontier : earlier_verdicts_.back().frontier,
-      .layers = evidence_.layers,
+      .num_layers = static_cast<int32_t>(evidence_.layers.size()),
       .workers = NewestWorkers()};
 }
 
@@ -624,7 +613,7 @@ Decisions CoordinatorImpl::BreakGeneration(std::string reason) {
 }
 
 std::optional<IntervalIndex> CoordinatorImpl::StopBoundary() const {
-  const IntervalIndex first = BoundaryAt(history_.first_step);
+  const IntervalIndex first = length_.boundary_at(history_.first_step);
   for (size_t b = first.value(); b < verdicts_.size(); ++b) {
     if (verdicts_[b].stop) return verdicts_[b].boundary;
   }
@@ -687,7 +676,7 @@ absl::StatusOr<Decisions> CoordinatorImpl::Handle(const WorkerFinished& finished
   // No worker enters an interval without the verdict at its start.
   const IntervalIndex undecided(static_cast<int64_t>(verdicts_.size()));
   const std::optional<IntervalIndex> stop = StopBoundary();
-  if (IsBoundary(undecided) && !stop.has_value()) {
+  if (length_.has_boundary(undecided) && !stop.has_value()) {
     return absl::FailedPreconditionError(
         absl::StrCat(WorkerLabel(finished.worker), " cannot have finished, boundary ",
                      undecided.value(), " of the run has no verdict yet"));
@@ -756,8 +745,8 @@ std::string CoordinatorImpl::state_message() const {
         std::find_if(orders_.records.begin(), orders_.records.end(), [](const OrderRecord& record) {
           return !record.done && std::holds_alternative<PauseRun>(record.given.order);
         });
-    return absl::StrCat("paused from step ", orders_.paused_at->value() * length_.interval_steps,
-                        " on, ", WhoAndWhy(pause->given));
+    return absl::StrCat("paused from step ", length_.step_of(*orders_.paused_at).value(), " on, ",
+                        WhoAndWhy(pause->given));
   }
   return absl::StrCat(Counted(options_.num_workers(), "worker"),
                       options_.num_workers() == 1 ? " trains " : " train ",

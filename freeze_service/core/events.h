@@ -46,6 +46,17 @@ struct RunLength {
   int64_t num_steps = 0;        // >= 1
   int64_t steps_per_epoch = 0;  // >= 1
   int64_t interval_steps = 0;   // K >= 1
+
+  bool has_boundary(IntervalIndex boundary) const {
+    return boundary.value() * interval_steps < num_steps;
+  }
+  int64_t num_boundaries() const { return (num_steps + interval_steps - 1) / interval_steps; }
+  Step step_of(IntervalIndex boundary) const { return Step(boundary.value() * interval_steps); }
+  /// The newest one at or before `step`.
+  IntervalIndex boundary_at(Step step) const {
+    const IntervalIndex interval(step.value() / interval_steps);
+    return has_boundary(interval) ? interval : interval - 1;
+  }
   friend bool operator==(const RunLength&, const RunLength&) = default;
 };
 

@@ -50,12 +50,11 @@ absl::Status BadFrontier(std::string sentence, int32_t least, int32_t most) {
 // comes before a later one is not known yet.
 absl::Status CheckPossible(const FreezeLayers& freeze, const OrderContext& context, const Orders&,
                            bool is_next) {
-  const int32_t num_layers = static_cast<int32_t>(context.layers.size());
-  const int32_t most = num_layers - context.policy.min_trainable;
+  const int32_t most = context.num_layers - context.policy.min_trainable;
   if (freeze.frontier.value() < 1 || freeze.frontier.value() > most) {
     return BadFrontier(
         absl::StrCat("the frontier is ", freeze.frontier.value(), ", it must be in 1..", most,
-                     ": the model has ", Counted(num_layers, "layer"),
+                     ": the model has ", Counted(context.num_layers, "layer"),
                      " and freeze.min_trainable is ", context.policy.min_trainable),
         1, most);
   }
@@ -66,7 +65,7 @@ absl::Status CheckPossible(const FreezeLayers& freeze, const OrderContext& conte
 
 absl::Status CheckPossible(const UnfreezeLayers& unfreeze, const OrderContext& context,
                            const Orders&, bool is_next) {
-  const int32_t most = static_cast<int32_t>(context.layers.size()) - 1;
+  const int32_t most = context.num_layers - 1;
   if (unfreeze.frontier.value() < 0 || unfreeze.frontier.value() > most) {
     return BadFrontier(
         absl::StrCat("the frontier is ", unfreeze.frontier.value(), ", it must be in 0..", most), 0,
@@ -86,10 +85,10 @@ absl::Status CheckPossible(const RebalanceStages& rebalance, const OrderContext&
   ExecutionOptions execution = context.execution;
   execution.cuts = rebalance.cuts;
   absl::Status status = CheckExecution(execution);
-  if (status.ok() && rebalance.cuts.back().value() >= static_cast<int32_t>(context.layers.size())) {
+  if (status.ok() && rebalance.cuts.back().value() >= context.num_layers) {
     status = absl::InvalidArgumentError(
         absl::StrCat("the cuts end with ", rebalance.cuts.back().value(), ", but the model has ",
-                     Counted(context.layers.size(), "layer")));
+                     Counted(context.num_layers, "layer")));
   }
   return WithReason(std::move(status), {"BAD_CUTS", {}});
 }
@@ -147,10 +146,6 @@ absl::Status CheckPossible(const StopRun&, const OrderContext&, const Orders& or
   return NothingToDo(absl::StrCat("the run stops already: ", orders.stop_why));
 }
 
-bool IsBoundary(IntervalIndex boundary, const RunLength& length) {
-  return boundary.value() * length.interval_steps < length.num_steps;
-}
-
 absl::StatusOr<IntervalIndex> FindBoundary(const OrderGiven& given, const OrderContext& context,
                                            const Orders& orders) {
   const RunLength& length = context.length;
@@ -176,10 +171,10 @@ absl::StatusOr<IntervalIndex> FindBoundary(const OrderGiven& given, const OrderC
     return WithReason(
         absl::FailedPreconditionError(absl::StrCat(
             "step ", step, " is too early, it has its verdict; the next that can be is step ",
-            next.value() * length.interval_steps)),
-        {"TOO_LATE", {{"earliest_step", absl::StrCat(next.value() * length.interval_steps)}}});
+            length.step_of(next).value())),
+        {"TOO_LATE", {{"earliest_step", absl::StrCat(length.step_of(next).value())}}});
   }
-  if (IsBoundary(next, length)) return next;
+  if (length.has_boundary(next)) return next;
   return WithReason(absl::FailedPreconditionError(
                         "no boundary is left at which it could be carried out: the run ends soon"),
                     {"NO_BOUNDARY_LEFT", {}});
@@ -197,11 +192,11 @@ absl::string_view OrderName(const Order& order) {
 
 void Postpone(IntervalIndex first, const RunLength& length, Orders* orders) {
   const IntervalIndex next = first + 1;
-  const bool exists = IsBoundary(next, length);
+  const bool exists = length.has_boundary(next);
   for (OrderRecord& record : orders->records) {
     if (record.done || record.boundary > first) continue;
     record.boundary = next;
-    record.step = Step(next.value() * length.interval_steps);
+    record.step = length.step_of(next);
     record.done = !exists;
   }
   if (orders->paused_at.has_value() && *orders->paused_at <= first) {
@@ -264,9 +259,8 @@ absl::StatusOr<OrderRecord> CheckOrder(const OrderGiven& given, const OrderConte
             ") is to be carried out at step ", other.step.value(), ", too; give another step")),
         {"CONFLICT", {{"request_id", other.given.request_id}}});
   }
-  return OrderRecord{.given = given,
-                     .boundary = boundary,
-                     .step = Step(boundary.value() * context.length.interval_steps)};
+  return OrderRecord{
+      .given = given, .boundary = boundary, .step = context.length.step_of(boundary)};
 }
 
 void Accept(OrderRecord record, Orders* orders) {

@@ -19,10 +19,10 @@ struct OrderContext {
   const ExecutionOptions& execution;
   const PolicyOptions& policy;
   RunLength length;
-  IntervalIndex next_boundary;    // the first that this generation has no verdict for
-  IntervalIndex next_undecided;   // the first that no generation has had one for
-  LayerIndex frontier;            // decided for the boundary before next_undecided
-  std::vector<LayerInfo> layers;  // [layer]
+  IntervalIndex next_boundary;   // the first that this generation has no verdict for
+  IntervalIndex next_undecided;  // the first that no generation has had one for
+  LayerIndex frontier;           // decided for the boundary before next_undecided
+  int32_t num_layers = 0;
   std::vector<WorkerId> workers;  // of the newest plan
 };
 

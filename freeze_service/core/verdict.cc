@@ -28,7 +28,7 @@ PolicyDecision DecideFrontier(const VerdictContext& context, const Evidence& evi
   input.layer_names = LayerNames(evidence);
   input.frontier = frontier;
   input.boundary = boundary;
-  input.step = Step(boundary.value() * context.length.interval_steps);
+  input.step = context.length.step_of(boundary);
   input.steps_per_epoch = context.length.steps_per_epoch;
   input.interval = evidence.interval;
   input.eta_history = evidence.eta_history;
@@ -109,7 +109,7 @@ Verdict MakeVerdict(const VerdictContext& context, const Evidence& evidence, con
                     IntervalIndex boundary) {
   Verdict verdict;
   verdict.boundary = boundary;
-  verdict.step = Step(boundary.value() * context.length.interval_steps);
+  verdict.step = context.length.step_of(boundary);
   verdict.frontier = plan.frontier;
   verdict.cuts = plan.cuts;
   verdict.plan_epoch = plan.plan_epoch;
@@ -206,7 +206,7 @@ Verdict NextVerdict(const VerdictContext& context, const Evidence& evidence, con
                          : WithOrders(DecideFrontier(context, evidence, plan.frontier, boundary),
                                       plan.frontier, orders, keep_trainable);
   const bool changes = decision.frontier != plan.frontier;
-  const Step step(boundary.value() * context.length.interval_steps);
+  const Step step = context.length.step_of(boundary);
   const std::string freeze_sentence =
       changes ? FreezeSentence(evidence, plan.frontier, decision) : decision.reason;
   if (!changes && !orders.cuts.has_value() &&
