@@ -167,6 +167,11 @@ void FreezeServiceImpl::WriteCosts() {
   costs_failed_ = !written.ok();
 }
 
+void FreezeServiceImpl::Tell(LogLevel level, const std::string& text) {
+  Log(level, text);
+  watchers_.TellNotice(text);
+}
+
 void FreezeServiceImpl::SendToAll(const v1::JoinResponse& message) {
   for (const auto& [worker, member] : members_) member.stream->Send(message);
 }
@@ -180,8 +185,7 @@ void FreezeServiceImpl::Publish(const StartGeneration& start) {
       ": all workers are there: ", absl::StrJoin(ranks_, ", ", absl::StreamFormatter()),
       "; from step ", start.step.value(), " with ",
       FormatCuts(start.plan.cuts, static_cast<int32_t>(coordinator_->evidence().layers.size())));
-  LogInfo(text);
-  watchers_.TellNotice(text);
+  Tell(LogLevel::kInfo, text);
   for (size_t rank = 0; rank < ranks_.size(); ++rank) {
     auto member = members_.find(ranks_[rank]);
     if (member == members_.end()) continue;  // its loss is on its way
@@ -191,8 +195,6 @@ void FreezeServiceImpl::Publish(const StartGeneration& start) {
 
 void FreezeServiceImpl::SendAssignment(JoinStream& stream, Rank rank) {
   const RunHistory& history = coordinator_->history();
-  const RunLength& length = coordinator_->length();
-  const int64_t last_boundary = (length.num_steps - 1) / length.interval_steps;
   v1::JoinResponse message;
   v1::Assignment& assignment = *message.mutable_assignment();
   assignment.set_generation(coordinator_->generation().value());
@@ -200,8 +202,7 @@ void FreezeServiceImpl::SendAssignment(JoinStream& stream, Rank rank) {
   *assignment.mutable_plan() = ToProto(history.start_plan);
   for (const WorkerId& worker : ranks_) assignment.add_members(worker.value());
   assignment.set_first_step(history.first_step.value());
-  assignment.set_first_boundary(
-      std::min(last_boundary, history.first_step.value() / length.interval_steps));
+  assignment.set_first_boundary(coordinator_->length().boundary_at(history.first_step).value());
   stream.Send(std::move(message));
 }
 
@@ -216,8 +217,8 @@ void FreezeServiceImpl::WriteDump(const EndGeneration& end) {
 }
 
 void FreezeServiceImpl::Publish(const EndGeneration& end) {
-  LogWarning("generation ", end.generation.value(), " ends: ", end.reason);
-  watchers_.TellNotice(absl::StrCat("generation ", end.generation.value(), " ends: ", end.reason));
+  Tell(LogLevel::kWarning,
+       absl::StrCat("generation ", end.generation.value(), " ends: ", end.reason));
   // The workers write theirs when they hear of it.
   if (absl::StrContains(end.reason, "watchdog: ")) WriteDump(end);
   keys_.Close(absl::StrCat("generation ", end.generation.value(), " ended: ", end.reason));
@@ -257,8 +258,7 @@ void FreezeServiceImpl::Publish(const OrderAccepted& accepted) {
 }
 
 void FreezeServiceImpl::Publish(const WorkerDrained& drained) {
-  LogInfo(drained.reason);
-  watchers_.TellNotice(drained.reason);
+  Tell(LogLevel::kInfo, drained.reason);
   const auto member = members_.find(drained.worker);
   if (member == members_.end()) return;
   v1::JoinResponse message;
@@ -364,8 +364,7 @@ absl::Status FreezeServiceImpl::AddStream(const std::shared_ptr<JoinStream>& str
   const std::string text =
       absl::StrCat("worker ", request.worker_id(),
                    request.rejoin() ? " is back from " : " connected from ", request.address());
-  LogInfo(text);
-  watchers_.TellNotice(text);
+  Tell(LogLevel::kInfo, text);
   v1::JoinResponse message;
   message.mutable_welcome()->set_run_id(options_.run_id);
   message.mutable_welcome()->set_config_toml(options_.config_toml);
@@ -418,7 +417,6 @@ void FreezeServiceImpl::Lose(const WorkerId& worker, int64_t incarnation, const 
       ApplyEvent(WorkerLost{.worker = worker, .incarnation = incarnation, .how = how});
   if (!status.ok())
     LogError("the loss of worker ", worker.value(), " was refused: ", status.message());
-  SendWaiting();
 }
 
 void FreezeServiceImpl::OnStreamBroken(JoinStream& stream) {
@@ -430,8 +428,7 @@ void FreezeServiceImpl::OnStreamBroken(JoinStream& stream) {
   if (end_ || leaving_ || ended_workers_.contains(stream.worker())) return;
   const std::string text =
       absl::StrCat("worker ", stream.worker().value(), " is lost: its connection broke");
-  LogWarning(text);
-  watchers_.TellNotice(text);
+  Tell(LogLevel::kWarning, text);
   if (announced) Lose(stream.worker(), stream.incarnation(), "its connection broke");
 }
 
@@ -464,7 +461,6 @@ grpc::Status FreezeServiceImpl::AnnounceLayers(grpc::ServerContext*,
       again->second.announced = was_announced;
     return ToGrpcStatus(status);
   }
-  SendWaiting();
   return grpc::Status::OK;
 }
 
@@ -517,7 +513,6 @@ absl::Status FreezeServiceImpl::TakeEndWorker(const v1::EndWorkerRequest& reques
       });
     }
     ended_workers_[worker] = request;
-    SendWaiting();
     return absl::OkStatus();
   }
   if (!known && is_waiting) {
@@ -538,8 +533,7 @@ absl::Status FreezeServiceImpl::TakeEndWorker(const v1::EndWorkerRequest& reques
   const std::string text =
       absl::StrCat("worker ", request.worker_id(),
                    request.error().empty() ? " finished" : " failed: ", request.error());
-  LogInfo(text);
-  watchers_.TellNotice(text);
+  Tell(LogLevel::kInfo, text);
   return absl::OkStatus();
 }
 

@@ -26,6 +26,7 @@
 #include "grpcpp/grpcpp.h"
 #include "services/base/clock.h"
 #include "services/base/limits.h"
+#include "services/obs/log.h"
 #include "smartpipe/v1/freeze_service.grpc.pb.h"
 
 namespace smartpipe {
@@ -47,7 +48,6 @@ class FreezeServiceImpl final
     std::string metrics_path;  // metrics.jsonl; "" = none
     std::string costs_path;    // costs.json; "" = none
     int64_t batch_size = 1;
-    int64_t num_microbatches = 1;
     int32_t num_cores = 0;          // told to the workers
     std::string parameter_service;  // HOST:PORT, told to the workers; "" = no checkpoints
     FaultHook fault_hook;           // for tests
@@ -167,6 +167,8 @@ class FreezeServiceImpl final
   void Publish(const OrderAccepted& accepted) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Publish(const WorkerDrained& drained) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Publish(const EndRun& end) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  /// In the log, and to all watchers.
+  void Tell(LogLevel level, const std::string& text) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void SendToAll(const v1::JoinResponse& message) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   /// The measured costs so far, for `smartpipe plan`; a failure is only logged.
   void WriteCosts() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
@@ -181,9 +183,8 @@ class FreezeServiceImpl final
   absl::Status TakeOrder(const OrderGiven& given, v1::OrderResult* result)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   template <typename Request>
-  grpc::Status AnswerOrder(grpc::ServerContext* context, const Request& request,
-                           absl::StatusOr<Order> order, v1::OrderResult* result)
-      ABSL_LOCKS_EXCLUDED(mutex_);
+  grpc::Status AnswerOrder(grpc::ServerContext* context, const Request& request, Order order,
+                           v1::OrderResult* result) ABSL_LOCKS_EXCLUDED(mutex_);
 
   absl::Status AddStream(const std::shared_ptr<JoinStream>& stream, const v1::JoinRequest& request)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);

@@ -12,16 +12,7 @@ JoinStream::JoinStream(WorkerId worker, int64_t incarnation, BrokenCallback on_b
 
 std::shared_ptr<JoinStream> JoinStream::Create(WorkerId worker, int64_t incarnation,
                                                BrokenCallback on_broken) {
-  std::shared_ptr<JoinStream> stream(
-      new JoinStream(std::move(worker), incarnation, std::move(on_broken)));
-  stream->self_ = stream;
-  return stream;
-}
-
-void JoinStream::OnDone() {
-  on_broken_(*this);
-  // May be the last owner: nothing may touch *this after it.
-  std::shared_ptr<JoinStream> last = std::move(self_);
+  return Own(new JoinStream(std::move(worker), incarnation, std::move(on_broken)));
 }
 
 }  // namespace smartpipe

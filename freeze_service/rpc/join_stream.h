@@ -12,8 +12,7 @@
 
 namespace smartpipe {
 
-/// Tells at once when the worker has gone. Lives until gRPC is done with it and nobody holds a
-/// pointer.  Threads: any.
+/// Tells at once when the worker has gone.  Threads: any.
 class JoinStream final : public MessageStream<v1::JoinResponse> {
  public:
   using BrokenCallback = std::function<void(JoinStream&)>;
@@ -26,8 +25,6 @@ class JoinStream final : public MessageStream<v1::JoinResponse> {
   const WorkerId& worker() const { return worker_; }
   int64_t incarnation() const { return incarnation_; }
 
-  void OnDone() override;
-
  private:
   JoinStream(WorkerId worker, int64_t incarnation, BrokenCallback on_broken);
   void OnBroken() override { on_broken_(*this); }
@@ -35,7 +32,6 @@ class JoinStream final : public MessageStream<v1::JoinResponse> {
   const WorkerId worker_;
   const int64_t incarnation_;
   const BrokenCallback on_broken_;
-  std::shared_ptr<JoinStream> self_;  // until OnDone
 };
 
 }  // namespace smartpipe

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <deque>
+#include <memory>
 #include <string>
 #include <utility>
 
@@ -12,8 +13,8 @@
 namespace smartpipe {
 
 /// Writes what it is given in order. A reader that lets `queued_max` messages wait is dropped: it
-/// loses them, and when it reads again it is told RESOURCE_EXHAUSTED. Subclasses keep themselves
-/// alive until OnDone and learn there and by OnBroken when the other side has gone.  Threads: any.
+/// loses them, and when it reads again it is told RESOURCE_EXHAUSTED. Lives until gRPC is done with
+/// it and nobody holds a pointer.  Threads: any.
 template <typename Message>
 class MessageStream : public grpc::ServerWriteReactor<Message> {
  public:
@@ -56,13 +57,26 @@ class MessageStream : public grpc::ServerWriteReactor<Message> {
   }
 
  protected:
+  /// A new stream that lives as said above.
+  template <typename Stream>
+  static std::shared_ptr<Stream> Own(Stream* stream) {
+    std::shared_ptr<Stream> owned(stream);
+    owned->self_ = owned;
+    return owned;
+  }
   /// `too_slow`: what a reader is told that is dropped.
   MessageStream(size_t queued_max, std::string too_slow)
       : queued_max_(queued_max), too_slow_(std::move(too_slow)) {}
-  /// The other side has gone; called without a lock held, maybe more than once.
+  /// The other side has gone, or the stream is done: at least once, without a lock held.
   virtual void OnBroken() = 0;
 
  private:
+  void OnDone() final {
+    OnBroken();
+    // May be the last owner: nothing may touch *this after it.
+    std::shared_ptr<MessageStream> last = std::move(self_);
+  }
+
   /// Starts the next write, or the finish.
   void Advance() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
     if (writing_ || finished_) return;
@@ -82,6 +96,7 @@ class MessageStream : public grpc::ServerWriteReactor<Message> {
     if (!closing_) status_ = grpc::Status::CANCELLED;
   }
 
+  std::shared_ptr<MessageStream> self_;  // until OnDone
   const size_t queued_max_;
   const std::string too_slow_;
   absl::Mutex mutex_;

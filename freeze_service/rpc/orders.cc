@@ -118,9 +118,8 @@ absl::Status FreezeServiceImpl::TakeOrder(const OrderGiven& given, v1::OrderResu
 
 template <typename Request>
 grpc::Status FreezeServiceImpl::AnswerOrder(grpc::ServerContext* context, const Request& request,
-                                            absl::StatusOr<Order> order, v1::OrderResult* result) {
-  if (!order.ok()) return ToGrpcStatus(order.status());
-  absl::StatusOr<OrderGiven> given = DecodeOrder(request, *std::move(order));
+                                            Order order, v1::OrderResult* result) {
+  absl::StatusOr<OrderGiven> given = DecodeOrder(request, std::move(order));
   if (!given.ok()) return ToGrpcStatus(given.status());
   if (const Caller caller = CallerOf(*context); !caller.is_local) given->who = caller.name;
   absl::MutexLock lock(&mutex_);
@@ -160,17 +159,15 @@ grpc::Status FreezeServiceImpl::Rebalance(grpc::ServerContext* context,
 grpc::Status FreezeServiceImpl::SetPolicy(grpc::ServerContext* context,
                                           const v1::SetPolicyRequest* request,
                                           v1::SetPolicyResponse* response) {
-  absl::StatusOr<Order> order;
+  PolicyOptions in_force;
   {
     absl::MutexLock lock(&mutex_);
-    absl::StatusOr<PolicyOptions> policy = DecodePolicy(*request, coordinator_->policy());
-    if (policy.ok()) {
-      order = Order(ChangePolicy{*std::move(policy)});
-    } else {
-      order = policy.status();
-    }
+    in_force = coordinator_->policy();
   }
-  return AnswerOrder(context, *request, std::move(order), response->mutable_result());
+  absl::StatusOr<PolicyOptions> policy = DecodePolicy(*request, std::move(in_force));
+  if (!policy.ok()) return ToGrpcStatus(policy.status());
+  return AnswerOrder(context, *request, ChangePolicy{*std::move(policy)},
+                     response->mutable_result());
 }
 
 grpc::Status FreezeServiceImpl::Pause(grpc::ServerContext* context, const v1::PauseRequest* request,

@@ -109,7 +109,6 @@ absl::Status Serve(const ServeOptions& options, const sigset_t& stop_signals) {
                                                    .metrics_path = run_dir / "metrics.jsonl",
                                                    .costs_path = run_dir / "costs.json",
                                                    .batch_size = config.train.batch_size,
-                                                   .num_microbatches = config.train.microbatches,
                                                    .num_cores = options.num_cores,
                                                    .parameter_service = options.parameter_service,
                                                    .fault_hook = std::move(fault_hook),

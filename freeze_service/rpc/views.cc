@@ -33,16 +33,6 @@ absl::StatusOr<size_t> DecodePageToken(const std::string& token, size_t num_verd
       "page_token is not one that this service gave; take next_page_token as it is");
 }
 
-// Of one step, by the newest costs.
-double WorkSeconds(const LayerCost& cost, LayerIndex layer, LayerIndex frontier,
-                   int64_t num_microbatches) {
-  double microbatch_s = cost.forward_s;
-  if (layer >= frontier) microbatch_s += cost.weight_grad_s;
-  if (layer > frontier) microbatch_s += cost.input_grad_s;
-  return static_cast<double>(num_microbatches) * microbatch_s +
-         (layer >= frontier ? cost.optimize_s : 0);
-}
-
 }  // namespace
 
 const Verdict* FreezeServiceImpl::VerdictAt(Step step) const {
@@ -118,8 +108,14 @@ grpc::Status FreezeServiceImpl::ListWorkers(grpc::ServerContext*, const v1::List
                                             v1::ListWorkersResponse* response) {
   absl::MutexLock lock(&mutex_);
   const Plan& plan = PlanAt(Step(progress_->steps_done()));
-  const Evidence& evidence = coordinator_->evidence();
-  const auto num_layers = static_cast<int32_t>(evidence.layers.size());
+  const auto num_layers = static_cast<int32_t>(coordinator_->evidence().layers.size());
+  PlannerInput planner;
+  std::vector<StageCost> costs;  // [stage] of a micro-batch
+  if (!ranks_.empty()) {
+    planner = coordinator_->planner_input();
+    planner.frontier = plan.frontier;
+    costs = StageCosts(planner, plan.cuts);
+  }
   const auto add = [&](const WorkerId& worker) ABSL_NO_THREAD_SAFETY_ANALYSIS {
     v1::WorkerStatus& status = *response->add_workers();
     status.set_worker_id(worker.value());
@@ -143,11 +139,12 @@ grpc::Status FreezeServiceImpl::ListWorkers(grpc::ServerContext*, const v1::List
       if (plan.placement[stage].front() != ranks_[rank]) continue;
       status->add_stages(stage);
       const LayerRange range = StageLayers(plan, num_layers, StageIndex(stage));
-      for (LayerIndex layer = range.first_layer; layer < range.end_layer; ++layer) {
+      for (LayerIndex layer = range.first_layer; layer < range.end_layer; ++layer)
         status->add_layers(layer.value());
-        work_s += WorkSeconds(evidence.layers[layer.value()].cost, layer, plan.frontier,
-                              options_.num_microbatches);
-      }
+      const StageCost& cost = costs[stage];
+      work_s +=
+          planner.num_microbatches * (cost.forward_s + cost.input_grad_s + cost.weight_grad_s) +
+          cost.optimize_s;
     }
     status->set_work_s(work_s);
   }

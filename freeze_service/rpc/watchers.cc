@@ -19,14 +19,7 @@ WatchStream::WatchStream(absl::Duration step_period, std::function<void(WatchStr
 
 std::shared_ptr<WatchStream> WatchStream::Create(absl::Duration step_period,
                                                  std::function<void(WatchStream&)> on_gone) {
-  std::shared_ptr<WatchStream> stream(new WatchStream(step_period, std::move(on_gone)));
-  stream->self_ = stream;
-  return stream;
-}
-
-void WatchStream::OnDone() {
-  on_gone_(*this);
-  std::shared_ptr<WatchStream> last = std::move(self_);  // nothing may touch *this after it
+  return Own(new WatchStream(step_period, std::move(on_gone)));
 }
 
 std::shared_ptr<WatchStream> Watchers::Refuse(const grpc::Status& status) {

@@ -18,14 +18,12 @@
 
 namespace smartpipe {
 
-/// One open WatchRun stream. Lives until gRPC is done with it and nobody holds a pointer.
-/// Threads: any.
+/// One open WatchRun stream.  Threads: any.
 class WatchStream final : public MessageStream<v1::WatchRunResponse> {
  public:
   static std::shared_ptr<WatchStream> Create(absl::Duration step_period,
                                              std::function<void(WatchStream&)> on_gone);
   absl::Duration step_period() const { return step_period_; }
-  void OnDone() override;
 
  private:
   WatchStream(absl::Duration step_period, std::function<void(WatchStream&)> on_gone);
@@ -33,7 +31,6 @@ class WatchStream final : public MessageStream<v1::WatchRunResponse> {
 
   const absl::Duration step_period_;
   const std::function<void(WatchStream&)> on_gone_;
-  std::shared_ptr<WatchStream> self_;  // until OnDone
 };
 
 /// Tells all watchers what happens, without ever waiting for one.  Threads: any.
