@@ -11,25 +11,12 @@
 #include "services/config/run_config.h"
 #include "services/rpc/tls.h"
 
-namespace CLI {
-class App;
-}
-
 namespace smartpipe {
 
-struct ConnectionArguments {
-  std::string service_address;  // HOST:PORT of the freeze service
-  TlsFiles tls;                 // none = plaintext
-};
-
-/// Adds --service, --tls-ca, --tls-cert and --tls-key; they are read into `arguments`.
-void AddConnectionOptions(CLI::App& command, ConnectionArguments& arguments);
-
-/// A channel to the service that answers.
-/// Errors: INVALID_ARGUMENT (malformed address), those of CheckTlsFiles, UNAVAILABLE when nobody
-/// answers within `timeout`.
-absl::StatusOr<std::shared_ptr<grpc::Channel>> Connect(const ConnectionArguments& arguments,
-                                                       absl::Duration timeout = absl::Seconds(5));
+/// A channel to the freeze service at `address`, which answers; no files = plaintext.
+/// Errors: those of CheckTlsFiles, UNAVAILABLE when nobody answers within `timeout`.
+absl::StatusOr<std::shared_ptr<grpc::Channel>> Connect(const std::string& address,
+                                                       const TlsFiles& tls, absl::Duration timeout);
 
 /// Those of a local run.
 TlsFiles TlsFilesOf(const RunConfig& config);

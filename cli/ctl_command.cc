@@ -149,6 +149,16 @@ absl::StatusOr<v1::OrderResult> Give(const std::string& name, const CtlArguments
   return call(&Stub::Stop, request);
 }
 
+int FailOrder(const absl::Status& status) {
+  if (IsUnreachable(status)) return Fail(status, kExitUnreachable);
+  const std::optional<ErrorReason> reason = ReasonOf(status);
+  if (!reason.has_value())
+    return Fail(status, absl::IsInvalidArgument(status) ? kExitUsage : kExitFailed);
+  return Fail(
+      absl::Status(status.code(), absl::StrCat(status.message(), " [", reason->reason, "]")),
+      kExitFailed);
+}
+
 }  // namespace
 
 CLI::App* AddCtlCommand(CLI::App& app, CtlArguments& arguments) {
@@ -188,29 +198,16 @@ CLI::App* AddCtlCommand(CLI::App& app, CtlArguments& arguments) {
 
 int CtlCommand(const CLI::App& ctl, const CtlArguments& arguments) {
   const std::string name = ctl.get_subcommands().front()->get_name();
-  const auto stub = ConnectRun(arguments.target);
-  if (!stub.ok()) {
-    return Fail(stub.status(),
-                absl::IsInvalidArgument(stub.status()) ? kExitUsage : kExitUnreachable);
-  }
-  const absl::StatusOr<v1::OrderResult> result = Give(name, arguments, **stub);
-  if (result.ok()) {
+  return RunCommand(arguments.target, [&](Stub& stub) {
+    const absl::StatusOr<v1::OrderResult> result = Give(name, arguments, stub);
+    if (!result.ok()) return FailOrder(result.status());
     if (arguments.json) {
       std::cout << MessageJson(*result);
     } else {
       std::cout << OrderText(*result, arguments.dry_run, TerminalWidth(STDOUT_FILENO));
     }
     return kExitFinished;
-  }
-  const absl::Status& status = result.status();
-  if (absl::IsUnavailable(status) || absl::IsDeadlineExceeded(status))
-    return Fail(status, kExitUnreachable);
-  const std::optional<ErrorReason> reason = ReasonOf(status);
-  if (!reason.has_value())
-    return Fail(status, absl::IsInvalidArgument(status) ? kExitUsage : kExitFailed);
-  return Fail(
-      absl::Status(status.code(), absl::StrCat(status.message(), " [", reason->reason, "]")),
-      kExitFailed);
+  });
 }
 
 }  // namespace smartpipe

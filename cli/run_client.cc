@@ -2,12 +2,15 @@
 
 #include <filesystem>
 #include <fstream>
-#include <iterator>
 #include <system_error>
 
 #include "CLI/CLI.hpp"
 #include "absl/strings/str_cat.h"
+#include "cli/commands.h"
+#include "cli/complaint.h"
 #include "cli/connection.h"
+#include "services/base/files.h"
+#include "services/base/limits.h"
 #include "services/config/run_config.h"
 #include "services/rpc/address.h"
 #include "services/rpc/tls_flags.h"
@@ -28,10 +31,11 @@ absl::StatusOr<std::string> AddressIn(const std::string& run_dir) {
 
 /// Those with which `smartpipe train` started the run; none when there is no such config.
 TlsFiles TlsFilesIn(const std::string& run) {
-  std::ifstream file(run + "/config.toml");
-  const std::string text((std::istreambuf_iterator<char>(file)), std::istreambuf_iterator<char>());
-  const absl::StatusOr<RunConfig> config = ParseRunConfig(text, run);
-  return text.empty() || !config.ok() ? TlsFiles() : TlsFilesOf(*config);
+  const absl::StatusOr<std::string> text =
+      ReadSmallFile(run + "/config.toml", limits::kConfigBytesMax);
+  if (!text.ok()) return {};
+  const absl::StatusOr<RunConfig> config = ParseRunConfig(*text, run);
+  return config.ok() ? TlsFilesOf(*config) : TlsFiles();
 }
 
 absl::StatusOr<std::string> AddressOf(const std::string& run) {
@@ -59,8 +63,7 @@ absl::StatusOr<std::unique_ptr<v1::FreezeService::StubInterface>> ConnectRun(
   const absl::StatusOr<std::string> address = AddressOf(target.run);
   if (!address.ok()) return address.status();
   const TlsFiles tls = target.tls.empty() ? TlsFilesIn(target.run) : target.tls;
-  const absl::StatusOr<std::shared_ptr<grpc::Channel>> channel =
-      Connect({.service_address = *address, .tls = tls}, timeout);
+  const absl::StatusOr<std::shared_ptr<grpc::Channel>> channel = Connect(*address, tls, timeout);
   if (!channel.ok() && !absl::IsUnavailable(channel.status())) return channel.status();
   if (!channel.ok()) {
     return absl::UnavailableError(
@@ -70,6 +73,18 @@ absl::StatusOr<std::unique_ptr<v1::FreezeService::StubInterface>> ConnectRun(
                      "that is not finished"));
   }
   return v1::FreezeService::NewStub(*channel);
+}
+
+bool IsUnreachable(const absl::Status& status) {
+  return absl::IsUnavailable(status) || absl::IsDeadlineExceeded(status);
+}
+
+int RunCommand(const RunTarget& target,
+               const std::function<int(v1::FreezeService::StubInterface& stub)>& command) {
+  const auto stub = ConnectRun(target);
+  if (stub.ok()) return command(**stub);
+  return Fail(stub.status(),
+              absl::IsInvalidArgument(stub.status()) ? kExitUsage : kExitUnreachable);
 }
 
 }  // namespace smartpipe

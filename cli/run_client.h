@@ -1,6 +1,7 @@
 // How a command reaches the freeze service of a run, on this machine or another.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <string>
 
@@ -31,6 +32,13 @@ void AddRunTarget(CLI::App& command, RunTarget& target);
 /// UNAVAILABLE when nobody answers within `timeout`; each with the cure.
 absl::StatusOr<std::unique_ptr<v1::FreezeService::StubInterface>> ConnectRun(
     const RunTarget& target, absl::Duration timeout = absl::Seconds(5));
+
+/// Whether a call failed since nobody answered it.
+bool IsUnreachable(const absl::Status& status);
+
+/// Connects, and returns the exit code of `command`; or says why it cannot.
+int RunCommand(const RunTarget& target,
+               const std::function<int(v1::FreezeService::StubInterface& stub)>& command);
 
 /// A call with a deadline of `timeout`; the answer, or the service's refusal as a Status.
 template <typename Request, typename Response>

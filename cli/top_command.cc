@@ -49,6 +49,33 @@ bool IsOver(const v1::Run& run) {
   return run.state() == v1::RUN_STATE_FINISHED || run.state() == v1::RUN_STATE_FAILED;
 }
 
+int Watch(const TopArguments& arguments, v1::FreezeService::StubInterface& stub) {
+  const bool live = !arguments.once && isatty(STDOUT_FILENO) != 0;
+  sigset_t stops;
+  sigemptyset(&stops);
+  sigaddset(&stops, SIGINT);
+  sigaddset(&stops, SIGTERM);
+  if (live) pthread_sigmask(SIG_BLOCK, &stops, nullptr);
+  const int signals = signalfd(-1, &stops, SFD_CLOEXEC);
+  if (live) std::cout << kOtherScreen;
+  absl::StatusOr<RunView> view;
+  std::string text;
+  while (true) {
+    view = FetchRunView(stub);
+    if (!view.ok()) break;
+    text = StatusText(*view, TerminalWidth(STDOUT_FILENO));
+    if (!live) break;
+    Draw(absl::StrCat(text, "\n", absl::FormatTime("%H:%M:%S", absl::Now(), absl::LocalTimeZone()),
+                      ", Ctrl-C leaves"));
+    if (IsOver(view->run) || WaitOrStop(signals, absl::Seconds(arguments.period_s))) break;
+  }
+  if (live) std::cout << kBack;
+  close(signals);
+  std::cout << text << std::flush;  // what was seen last stays
+  if (view.ok()) return kExitFinished;
+  return Fail(view.status(), IsUnreachable(view.status()) ? kExitUnreachable : kExitFailed);
+}
+
 }  // namespace
 
 CLI::App* AddTopCommand(CLI::App& app, TopArguments& arguments) {
@@ -67,34 +94,9 @@ CLI::App* AddTopCommand(CLI::App& app, TopArguments& arguments) {
 }
 
 int TopCommand(const TopArguments& arguments) {
-  const auto stub = ConnectRun(arguments.target);
-  if (!stub.ok()) {
-    return Fail(stub.status(),
-                absl::IsInvalidArgument(stub.status()) ? kExitUsage : kExitUnreachable);
-  }
-  const bool live = !arguments.once && isatty(STDOUT_FILENO) != 0;
-  sigset_t stops;
-  sigemptyset(&stops);
-  sigaddset(&stops, SIGINT);
-  sigaddset(&stops, SIGTERM);
-  if (live) pthread_sigmask(SIG_BLOCK, &stops, nullptr);
-  const int signals = signalfd(-1, &stops, SFD_CLOEXEC);
-  if (live) std::cout << kOtherScreen;
-  absl::StatusOr<RunView> view;
-  std::string text;
-  while (true) {
-    view = FetchRunView(**stub);
-    if (!view.ok()) break;
-    text = StatusText(*view, TerminalWidth(STDOUT_FILENO));
-    if (!live) break;
-    Draw(absl::StrCat(text, "\n", absl::FormatTime("%H:%M:%S", absl::Now(), absl::LocalTimeZone()),
-                      ", Ctrl-C leaves"));
-    if (IsOver(view->run) || WaitOrStop(signals, absl::Seconds(arguments.period_s))) break;
-  }
-  if (live) std::cout << kBack;
-  close(signals);
-  std::cout << text << std::flush;  // what was seen last stays
-  return view.ok() ? kExitFinished : Fail(view.status(), kExitUnreachable);
+  return RunCommand(arguments.target, [&arguments](v1::FreezeService::StubInterface& stub) {
+    return Watch(arguments, stub);
+  });
 }
 
 }  // namespace smartpipe

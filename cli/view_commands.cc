@@ -2,7 +2,7 @@
 
 #include <unistd.h>
 
-#include <algorithm>
+#include <functional>
 #include <iostream>
 #include <string>
 #include <vector>
@@ -49,19 +49,13 @@ absl::StatusOr<std::vector<v1::Verdict>> FetchVerdicts(Stub& stub, bool changes_
   return verdicts;
 }
 
-/// Connects, runs `view`, which prints, and says what went wrong.
-template <typename View>
-int RunCommand(const RunTarget& target, const View& view) {
-  const auto stub = ConnectRun(target);
-  if (!stub.ok()) {
-    return Fail(stub.status(),
-                absl::IsInvalidArgument(stub.status()) ? kExitUsage : kExitUnreachable);
-  }
-  const absl::Status status = view(**stub);
-  if (status.ok()) return kExitFinished;
-  return Fail(status, absl::IsUnavailable(status) || absl::IsDeadlineExceeded(status)
-                          ? kExitUnreachable
-                          : kExitFailed);
+/// Runs `view`, which prints, and says what went wrong.
+int ShowRun(const RunTarget& target, const std::function<absl::Status(Stub&)>& view) {
+  return RunCommand(target, [&view](Stub& stub) {
+    const absl::Status status = view(stub);
+    if (status.ok()) return kExitFinished;
+    return Fail(status, IsUnreachable(status) ? kExitUnreachable : kExitFailed);
+  });
 }
 
 }  // namespace
@@ -113,7 +107,7 @@ absl::StatusOr<RunView> FetchRunView(Stub& stub) {
 }
 
 int StatusCommand(const ViewArguments& arguments) {
-  return RunCommand(arguments.target, [&](Stub& stub) -> absl::Status {
+  return ShowRun(arguments.target, [&](Stub& stub) -> absl::Status {
     if (arguments.json) {
       SP_ASSIGN_OR_RETURN(const v1::GetRunResponse run,
                           CallRun(stub, &Stub::GetRun, v1::GetRunRequest()));
@@ -127,7 +121,7 @@ int StatusCommand(const ViewArguments& arguments) {
 }
 
 int LayersCommand(const ViewArguments& arguments) {
-  return RunCommand(arguments.target, [&](Stub& stub) -> absl::Status {
+  return ShowRun(arguments.target, [&](Stub& stub) -> absl::Status {
     SP_ASSIGN_OR_RETURN(const v1::ListLayersResponse response,
                         CallRun(stub, &Stub::ListLayers, v1::ListLayersRequest()));
     if (arguments.json) {
@@ -141,7 +135,7 @@ int LayersCommand(const ViewArguments& arguments) {
 }
 
 int DecisionsCommand(const ViewArguments& arguments) {
-  return RunCommand(arguments.target, [&](Stub& stub) -> absl::Status {
+  return ShowRun(arguments.target, [&](Stub& stub) -> absl::Status {
     SP_ASSIGN_OR_RETURN(const std::vector<v1::Verdict> verdicts,
                         FetchVerdicts(stub, arguments.changes_only, ""));
     if (arguments.json) {
