@@ -95,6 +95,7 @@ class CoordinatorImpl final : public Coordinator {
   VerdictContext context() const { return {options_, *policy_, length()}; }
 
   absl::StatusOr<Rank> FindRank(const WorkerId& worker) const;
+  absl::Status CheckRunning() const;
   absl::Status CheckGeneration(Generation generation) const;
   absl::Status CheckAgainstOptions(const WorkerJoined& joined) const;
   absl::Status CheckNewReport(const IntervalReported& report, Rank rank) const;
@@ -363,6 +364,13 @@ absl::StatusOr<Rank> CoordinatorImpl::FindRank(const WorkerId& worker) const {
       absl::StrCat(WorkerLabel(worker), " is no member: ", membership_.Message()));
 }
 
+// Before FindRank: a member of the last generation may not know yet that it is over.
+absl::Status CoordinatorImpl::CheckRunning() const {
+  if (state_ != RunState::kWaiting) return absl::OkStatus();
+  return absl::FailedPreconditionError(
+      absl::StrCat("no generation is running: ", membership_.Message()));
+}
+
 absl::Status CoordinatorImpl::CheckGeneration(Generation generation) const {
   if (generation == generation_) return absl::OkStatus();
   return absl::FailedPreconditionError(absl::StrCat(
@@ -405,12 +413,10 @@ absl::StatusOr<Decisions> CoordinatorImpl::Handle(const IntervalReported& report
   if (ended()) {
     return absl::FailedPreconditionError(absl::StrCat("the run is over: ", end_reason_));
   }
-  SP_ASSIGN_OR_RETURN(const Rank rank, FindRank(report.worker));
   const std::string context =
       absl::StrCat(WorkerLabel(report.worker), ", interval ", report.interval.value());
-  if (state_ == RunState::kWaiting) {
-    return Annotate(absl::FailedPreconditionError("the run has not started"), context);
-  }
+  SP_RETURN_IF_ERROR(Annotate(CheckRunning(), context));
+  SP_ASSIGN_OR_RETURN(const Rank rank, FindRank(report.worker));
   SP_RETURN_IF_ERROR(Annotate(CheckGeneration(report.generation), context));
   if (report.interval.value() < 0) {
     return Annotate(absl::InvalidArgumentError("the interval must be at least 0"), context);
@@ -643,11 +649,9 @@ absl::StatusOr<Decisions> CoordinatorImpl::Handle(const WorkerLost& lost) {
 
 absl::StatusOr<Decisions> CoordinatorImpl::Handle(const FaultReported& fault) {
   if (ended()) return Decisions();
-  if (state_ == RunState::kWaiting) {
-    return absl::FailedPreconditionError(
-        absl::StrCat(WorkerLabel(fault.worker), " reports a fault of generation ",
-                     fault.generation.value(), ", but none is running"));
-  }
+  SP_RETURN_IF_ERROR(Annotate(
+      CheckRunning(),
+      absl::StrCat(WorkerLabel(fault.worker), ", fault of generation ", fault.generation.value())));
   SP_ASSIGN_OR_RETURN(const Rank rank, FindRank(fault.worker));
   SP_RETURN_IF_ERROR(Annotate(CheckGeneration(fault.generation), WorkerLabel(fault.worker)));
   return BreakGeneration(absl::StrCat(MemberLabel(rank), " cannot go on: ", fault.message));
@@ -667,11 +671,9 @@ absl::StatusOr<Decisions> CoordinatorImpl::Handle(const WorkerFailed& failed) {
 
 absl::StatusOr<Decisions> CoordinatorImpl::Handle(const WorkerFinished& finished) {
   if (ended()) return Decisions();
+  SP_RETURN_IF_ERROR(Annotate(CheckRunning(),
+                              absl::StrCat(WorkerLabel(finished.worker), " cannot have finished")));
   SP_ASSIGN_OR_RETURN(const Rank rank, FindRank(finished.worker));
-  if (state_ == RunState::kWaiting) {
-    return absl::FailedPreconditionError(absl::StrCat(
-        WorkerLabel(finished.worker), " cannot have finished, the run has not started"));
-  }
   SP_RETURN_IF_ERROR(Annotate(CheckGeneration(finished.generation), WorkerLabel(finished.worker)));
   // No worker enters an interval without the verdict at its start.
   const IntervalIndex undecided(static_cast<int64_t>(verdicts_.size()));

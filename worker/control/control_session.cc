@@ -31,7 +31,7 @@ using Stub = v1::FreezeService::Stub;
 constexpr absl::Duration kCallTimeout = absl::Seconds(5);
 constexpr absl::Duration kRetryPeriod = absl::Milliseconds(100);
 // A refused call may be the first sign of a run that ends; its reason is then on the stream.
-constexpr absl::Duration kEndGrace = absl::Seconds(1);
+constexpr absl::Duration kEndGrace = absl::Seconds(3);
 // A broken transfer is mostly the echo of a worker that died; the service knows which.
 constexpr absl::Duration kEchoGrace = absl::Milliseconds(500);
 constexpr absl::Duration kFailTimeout = absl::Milliseconds(1500);

@@ -150,7 +150,7 @@ TEST_P(RunLife, ALostWorkerEndsTheGenerationAtOnceAndIsNamed) {
   EXPECT_EQ(harness_.GetRun().last_fault(), end.reason());
   EXPECT_EQ(harness_.GetRun().num_recoveries(), 1);
   // What comes late from the old generation is refused and changes nothing.
-  EXPECT_EQ(run.w0.EndWorker("").code(), absl::StatusCode::kNotFound);
+  EXPECT_EQ(run.w0.EndWorker("").code(), absl::StatusCode::kFailedPrecondition);
 
   FakeWorker w1(Channel(), "w1", 2);
   ASSERT_TRUE(w1.Welcomed());
