@@ -245,6 +245,11 @@ absl::StatusOr<double> RefillSeconds(const PlannerInput& input,
   return std::max(0.0, first_s - step_s);
 }
 
+absl::StatusOr<double> EvenStepSeconds(const PlannerInput& input) {
+  SP_RETURN_IF_ERROR(CheckInput(input));
+  return CutModel(input).even_s();
+}
+
 absl::StatusOr<PartitionResult> Partition(const PlannerInput& input) {
   return Partition(input, kSearchBudget);
 }

@@ -71,6 +71,10 @@ int64_t StageMemoryBytes(const PlannerInput& input, StageIndex stage, LayerRange
 absl::StatusOr<double> SimulatedStepSeconds(const PlannerInput& input,
                                             const std::vector<LayerIndex>& cuts);
 
+/// Total work of a step / total speed of the workers, or of as many of the fastest as there are
+/// cores: no cut can be faster.  Errors: INVALID_ARGUMENT for the input's fields.
+absl::StatusOr<double> EvenStepSeconds(const PlannerInput& input);
+
 /// How much longer than a later step the first one takes, which begins in an empty pipeline: what
 /// draining costs when frozen stages had run ahead.  Errors: those of SimulatedStepSeconds.
 absl::StatusOr<double> RefillSeconds(const PlannerInput& input,
@@ -79,9 +83,7 @@ absl::StatusOr<double> RefillSeconds(const PlannerInput& input,
 struct PartitionResult {
   std::vector<LayerIndex> cuts;
   double step_s = 0;  // simulated
-  // Total work of a step / total speed of the workers, or of as many of the fastest as there are
-  // cores: no cut can be faster.
-  double even_s = 0;
+  double even_s = 0;  // EvenStepSeconds
   // The same, or the heaviest layer's work on the fastest worker if that is more.
   double floor_s = 0;
 };

@@ -20,6 +20,10 @@ ReplanResult Stay(ReplanResult result, absl::string_view why) {
   return result;
 }
 
+ReplanResult Failed(ReplanResult result, const absl::Status& why) {
+  return Stay(std::move(result), absl::StrCat("the planner failed: ", why.message()));
+}
+
 void FillMove(const ReplanInput& input, std::vector<LayerIndex> cuts, double step_s,
               ReplanResult* result) {
   result->moves = LayerMoves(input.cuts, cuts, static_cast<int32_t>(input.planner.layers.size()),
@@ -95,23 +99,23 @@ ReplanResult Replan(const ReplanInput& input) {
   ReplanResult result;
   result.cuts = input.cuts;
   const absl::StatusOr<double> old_step_s = SimulatedStepSeconds(input.planner, input.cuts);
-  const absl::StatusOr<PartitionResult> proposed = Partition(input.planner);
-  if (!old_step_s.ok() || !proposed.ok()) {
-    const absl::Status& status = old_step_s.ok() ? proposed.status() : old_step_s.status();
-    return Stay(std::move(result), absl::StrCat("the planner failed: ", status.message()));
-  }
+  if (!old_step_s.ok()) return Failed(std::move(result), old_step_s.status());
+  const absl::StatusOr<double> even_step_s = EvenStepSeconds(input.planner);
+  if (!even_step_s.ok()) return Failed(std::move(result), even_step_s.status());
   result.old_step_s = *old_step_s;
-  result.even_step_s = proposed->even_s;
+  result.even_step_s = *even_step_s;
   if (input.cuts.empty()) {  // one stage
     result.step_s = result.old_step_s;
     return result;
   }
-  if (input.ordered.has_value()) return Obey(input, *proposed, std::move(result));
-  if (!input.may_move) {
+  if (!input.ordered.has_value() && !input.may_move) {
     result = Stay(std::move(result), "rebalance.enabled is false");
     if (!input.frontier_changes) result.reason.clear();  // nobody expects a move then
     return result;
   }
+  const absl::StatusOr<PartitionResult> proposed = Partition(input.planner);
+  if (!proposed.ok()) return Failed(std::move(result), proposed.status());
+  if (input.ordered.has_value()) return Obey(input, *proposed, std::move(result));
   if (proposed->cuts == input.cuts) {
     const std::string cuts = FormatCuts(
         input.cuts, static_cast<int32_t>(input.planner.layers.size()), input.planner.frontier);

@@ -27,21 +27,21 @@ std::vector<std::string> Strings(const Repeated& repeated) {
 
 // ---- Reports ------------------------------------------------------------------------------------
 
-grpc::Status FreezeServiceImpl::ReportInterval(grpc::ServerContext*,
-                                               const v1::ReportIntervalRequest* request,
-                                               v1::ReportIntervalResponse* response) {
+grpc::ServerUnaryReactor* FreezeServiceImpl::ReportInterval(
+    grpc::CallbackServerContext* context, const v1::ReportIntervalRequest* request,
+    v1::ReportIntervalResponse* response) {
   response->set_service_received_ns(MonotonicNs());
-  absl::StatusOr<IntervalReported> reported = DecodeReport(*request);
-  if (!reported.ok()) return ToGrpcStatus(reported.status());
-  absl::MutexLock lock(&mutex_);
-  absl::Status status = CheckRate(reported->worker);
-  if (status.ok()) status = ApplyEvent(*reported);
-  if (status.ok()) {
-    last_reports_[reported->worker] = {reported->interval, reported->step_s,
-                                       reported->verdict_wait_s};
+  grpc::ServerUnaryReactor* const call = context->DefaultReactor();
+  absl::StatusOr<IntervalReported> report = DecodeReport(*request);
+  if (!report.ok()) {
+    call->Finish(ToGrpcStatus(report.status()));
+    return call;
   }
-  response->set_service_replied_ns(MonotonicNs());
-  return ToGrpcStatus(status);
+  reports_.Push({*std::move(report), [call, response](const absl::Status& status) {
+                   response->set_service_replied_ns(MonotonicNs());
+                   call->Finish(ToGrpcStatus(status));
+                 }});
+  return call;
 }
 
 absl::Status FreezeServiceImpl::CheckRate(const WorkerId& worker) {

@@ -24,8 +24,16 @@
 namespace smartpipe {
 namespace {
 
-// A restart decides again what at most these many records decided.
-constexpr int64_t kSnapshotRecords = 64;
+// A restart decides again what the records of at most these many intervals decided.
+constexpr int64_t kSnapshotIntervals = 32;
+constexpr absl::Duration kCostsPeriod = absl::Seconds(1);
+
+v1::JoinResponse VerdictForWorkers(const Verdict& verdict) {
+  v1::JoinResponse message;
+  *message.mutable_verdict() = EncodeVerdict(verdict);
+  message.mutable_verdict()->clear_eta();  // most of the bytes, and no worker looks at it
+  return message;
+}
 
 }  // namespace
 
@@ -49,7 +57,8 @@ FreezeServiceImpl::FreezeServiceImpl(Options options, std::unique_ptr<Coordinato
       watchers_(clock),
       coordinator_(std::move(coordinator)),
       store_(std::move(store)),
-      progress_(std::move(progress)) {}
+      progress_(std::move(progress)),
+      reports_([this](std::vector<WaitingReport> reports) { TakeReports(std::move(reports)); }) {}
 
 void FreezeServiceImpl::Leave() {
   absl::MutexLock lock(&mutex_);
@@ -127,37 +136,81 @@ absl::Status FreezeServiceImpl::CheckNotEnded() const {
 }
 
 absl::Status FreezeServiceImpl::ApplyEvent(const Event& event) {
+  std::vector<EventRecord> records;
+  std::optional<StoredSnapshot> snapshot;
+  SP_RETURN_IF_ERROR(Apply(event, &records, &snapshot));
+  return StoreAndPublish(records, snapshot);
+}
+
+void FreezeServiceImpl::TakeReports(std::vector<WaitingReport> reports) {
+  std::vector<absl::Status> answers;
+  {
+    absl::MutexLock lock(&mutex_);
+    std::vector<EventRecord> records;
+    std::optional<StoredSnapshot> snapshot;
+    for (const WaitingReport& waiting : reports) {
+      const IntervalReported& report = waiting.report;
+      absl::Status status = CheckRate(report.worker);
+      if (status.ok()) status = Apply(report, &records, &snapshot);
+      if (status.ok()) {
+        last_reports_[report.worker] = {report.interval, report.step_s, report.verdict_wait_s};
+      }
+      answers.push_back(std::move(status));
+    }
+    const absl::Status stored = StoreAndPublish(records, snapshot);
+    for (absl::Status& answer : answers) answer.Update(stored);
+  }
+  for (size_t i = 0; i < reports.size(); ++i) reports[i].answer(answers[i]);
+}
+
+absl::Status FreezeServiceImpl::Apply(const Event& event, std::vector<EventRecord>* records,
+                                      std::optional<StoredSnapshot>* snapshot) {
   SP_RETURN_IF_ERROR(CheckNotEnded());
   const absl::Time now = clock_->Now();
   SP_ASSIGN_OR_RETURN(std::vector<Decision> decisions, coordinator_->Apply(event, now));
-  const int64_t sequence = store_->num_records();
+  const int64_t sequence = store_->num_records() + static_cast<int64_t>(records->size());
+  records->push_back({sequence, now, event, std::move(decisions)});
+  const int64_t num_records = sequence + 1;
+  if (num_records % (kSnapshotIntervals * coordinator_->execution().num_workers()) == 0) {
+    *snapshot = StoredSnapshot{num_records, coordinator_->Snapshot()};
+  }
+  return absl::OkStatus();
+}
+
+absl::Status FreezeServiceImpl::StoreAndPublish(absl::Span<const EventRecord> records,
+                                                const std::optional<StoredSnapshot>& snapshot) {
+  if (records.empty()) return absl::OkStatus();
   const auto reach = [&](FaultPoint point) {
-    if (options_.fault_hook) options_.fault_hook(point, sequence);
+    if (!options_.fault_hook) return;
+    for (const EventRecord& record : records) options_.fault_hook(point, record.sequence);
   };
-  std::optional<CoordinatorState> snapshot;
-  if ((sequence + 1) % kSnapshotRecords == 0) snapshot = coordinator_->Snapshot();
   reach(FaultPoint::kBeforeAppend);
-  const absl::Status stored =
-      store_->Append({.sequence = sequence, .now = now, .event = event, .decisions = decisions},
-                     snapshot.has_value() ? &*snapshot : nullptr);
+  const absl::Status stored = store_->Append(records, snapshot.has_value() ? &*snapshot : nullptr);
   reach(FaultPoint::kAfterAppend);
   if (!stored.ok()) {
     failure_ = Annotate(stored, "the freeze service stops because it cannot record its decisions");
     Publish(EndRun{.success = false, .reason = std::string(failure_.message())});
     return CheckNotEnded();
   }
-  for (const Decision& decision : decisions) {
-    std::visit([this](const auto& order) ABSL_NO_THREAD_SAFETY_ANALYSIS { Publish(order); },
-               decision);
+  bool has_decided = false;
+  for (const EventRecord& record : records) {
+    for (const Decision& decision : record.decisions) {
+      std::visit([this](const auto& order) ABSL_NO_THREAD_SAFETY_ANALYSIS { Publish(order); },
+                 decision);
+      has_decided = true;
+    }
   }
   reach(FaultPoint::kAfterPublish);
   SendWaiting();
-  if (!decisions.empty()) WriteCosts();
+  if (has_decided) WriteCosts();
   return absl::OkStatus();
 }
 
 void FreezeServiceImpl::WriteCosts() {
   if (options_.costs_path.empty() || !coordinator_->plan()) return;
+  const absl::Time now = clock_->Now();
+  if (!end_ && now < costs_written_ + kCostsPeriod) return;
+  costs_written_ = now;
   const absl::Status written = WriteFileAtomically(
       options_.costs_path,
       CostFileJson(coordinator_->evidence().layers, coordinator_->planner_input()));
@@ -172,8 +225,9 @@ void FreezeServiceImpl::Tell(LogLevel level, const std::string& text) {
   watchers_.TellNotice(text);
 }
 
-void FreezeServiceImpl::SendToAll(const v1::JoinResponse& message) {
-  for (const auto& [worker, member] : members_) member.stream->Send(message);
+void FreezeServiceImpl::SendToAll(v1::JoinResponse message) {
+  const auto shared = std::make_shared<const v1::JoinResponse>(std::move(message));
+  for (const auto& [worker, member] : members_) member.stream->Send(shared);
 }
 
 void FreezeServiceImpl::Publish(const StartGeneration& start) {
@@ -234,14 +288,12 @@ void FreezeServiceImpl::Publish(const EndGeneration& end) {
 
 void FreezeServiceImpl::Publish(const Verdict& verdict) {
   num_published_ = static_cast<size_t>(verdict.boundary.value()) + 1;
-  v1::JoinResponse message;
-  *message.mutable_verdict() = EncodeVerdict(verdict);
   LogInfo("boundary ", verdict.boundary.value(), " (step ", verdict.step.value(),
           "): ", verdict.plan ? absl::StrCat("plan ", verdict.plan_epoch.value()) : "keep",
           ", frontier ", verdict.frontier.value(), ": ", verdict.reason);
-  SendToAll(message);
+  SendToAll(VerdictForWorkers(verdict));
   v1::WatchRunResponse told;
-  *told.mutable_verdict() = message.verdict();
+  *told.mutable_verdict() = EncodeVerdict(verdict);
   watchers_.Tell(told);
 }
 
@@ -402,9 +454,7 @@ void FreezeServiceImpl::SendGeneration(JoinStream& stream, Rank rank,
   // Behind the last step there is no boundary, but the last one's verdict was given anew.
   next = std::min(next, static_cast<int64_t>(verdicts.size()));
   for (const Verdict& verdict : verdicts.subspan(static_cast<size_t>(next))) {
-    v1::JoinResponse message;
-    *message.mutable_verdict() = EncodeVerdict(verdict);
-    stream.Send(std::move(message));
+    stream.Send(VerdictForWorkers(verdict));
   }
   if (!IsHeld()) return;
   v1::JoinResponse message;

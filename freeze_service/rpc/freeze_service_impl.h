@@ -21,6 +21,7 @@
 #include "freeze_service/rpc/key_value_space.h"
 #include "freeze_service/rpc/progress_log.h"
 #include "freeze_service/rpc/rate_limit.h"
+#include "freeze_service/rpc/report_queue.h"
 #include "freeze_service/rpc/watchers.h"
 #include "freeze_service/store/decision_store.h"
 #include "grpcpp/grpcpp.h"
@@ -37,7 +38,8 @@ namespace smartpipe {
 /// Threads: any; one mutex around the Coordinator.  Test: tests/component/freeze_service
 class FreezeServiceImpl final
     : public v1::FreezeService::WithCallbackMethod_Join<
-          v1::FreezeService::WithCallbackMethod_WatchRun<v1::FreezeService::Service>> {
+          v1::FreezeService::WithCallbackMethod_WatchRun<
+              v1::FreezeService::WithCallbackMethod_ReportInterval<v1::FreezeService::Service>>> {
  public:
   static constexpr char kName[] = "smartpipe.v1.FreezeService";
 
@@ -78,9 +80,9 @@ class FreezeServiceImpl final
   grpc::Status AnnounceLayers(grpc::ServerContext* context,
                               const v1::AnnounceLayersRequest* request,
                               v1::AnnounceLayersResponse* response) override;
-  grpc::Status ReportInterval(grpc::ServerContext* context,
-                              const v1::ReportIntervalRequest* request,
-                              v1::ReportIntervalResponse* response) override;
+  grpc::ServerUnaryReactor* ReportInterval(grpc::CallbackServerContext* context,
+                                           const v1::ReportIntervalRequest* request,
+                                           v1::ReportIntervalResponse* response) override;
   grpc::Status ReportProgress(grpc::ServerContext* context,
                               const v1::ReportProgressRequest* request,
                               v1::ReportProgressResponse* response) override;
@@ -159,6 +161,15 @@ class FreezeServiceImpl final
   absl::Status GoOn() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   /// Apply, persist, publish.
   absl::Status ApplyEvent(const Event& event) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  /// The same for reports that came together, with one synced write.
+  void TakeReports(std::vector<WaitingReport> reports) ABSL_LOCKS_EXCLUDED(mutex_);
+  /// Adds the event's record to `records` unless it is refused.
+  absl::Status Apply(const Event& event, std::vector<EventRecord>* records,
+                     std::optional<StoredSnapshot>* snapshot) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  /// Persist, publish. Errors: why the run is over, when the records cannot be stored.
+  absl::Status StoreAndPublish(absl::Span<const EventRecord> records,
+                               const std::optional<StoredSnapshot>& snapshot)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Publish(const StartGeneration& start) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Publish(const Verdict& verdict) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Publish(const EndGeneration& end) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
@@ -169,8 +180,9 @@ class FreezeServiceImpl final
   void Publish(const EndRun& end) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   /// In the log, and to all watchers.
   void Tell(LogLevel level, const std::string& text) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  void SendToAll(const v1::JoinResponse& message) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  /// The measured costs so far, for `smartpipe plan`; a failure is only logged.
+  void SendToAll(v1::JoinResponse message) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  /// The measured costs so far, for `smartpipe plan`, once a second at most and at the end; a
+  /// failure is only logged.
   void WriteCosts() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   /// The next verdict is held back by a pause.
   bool IsHeld() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
@@ -238,7 +250,9 @@ class FreezeServiceImpl final
   std::optional<EndRun> end_ ABSL_GUARDED_BY(mutex_);
   bool leaving_ ABSL_GUARDED_BY(mutex_) = false;
   absl::Status failure_ ABSL_GUARDED_BY(mutex_);
+  absl::Time costs_written_ ABSL_GUARDED_BY(mutex_) = absl::InfinitePast();
   bool costs_failed_ ABSL_GUARDED_BY(mutex_) = false;
+  ReportQueue reports_;  // last: its thread uses the others
 };
 
 }  // namespace smartpipe

@@ -19,7 +19,9 @@ template <typename Message>
 class MessageStream : public grpc::ServerWriteReactor<Message> {
  public:
   /// False: the stream is closed, broken, or dropped with this message.
-  bool Send(Message message) ABSL_LOCKS_EXCLUDED(mutex_) {
+  bool Send(Message message) { return Send(std::make_shared<const Message>(std::move(message))); }
+  /// The same for a message that many streams write.
+  bool Send(std::shared_ptr<const Message> message) ABSL_LOCKS_EXCLUDED(mutex_) {
     absl::MutexLock lock(&mutex_);
     if (closing_ || broken_) return false;
     if (queue_.size() >= queued_max_) {
@@ -82,7 +84,7 @@ class MessageStream : public grpc::ServerWriteReactor<Message> {
     if (writing_ || finished_) return;
     if (!queue_.empty() && !broken_) {
       writing_ = true;
-      this->StartWrite(&queue_.front());
+      this->StartWrite(queue_.front().get());
     } else if (closing_ || broken_) {
       finished_ = true;
       this->Finish(status_);
@@ -100,7 +102,8 @@ class MessageStream : public grpc::ServerWriteReactor<Message> {
   const size_t queued_max_;
   const std::string too_slow_;
   absl::Mutex mutex_;
-  std::deque<Message> queue_ ABSL_GUARDED_BY(mutex_);  // the first one is written if writing_
+  std::deque<std::shared_ptr<const Message>> queue_
+      ABSL_GUARDED_BY(mutex_);  // the first one is written if writing_
   grpc::Status status_ ABSL_GUARDED_BY(mutex_);
   bool writing_ ABSL_GUARDED_BY(mutex_) = false;
   bool closing_ ABSL_GUARDED_BY(mutex_) = false;

@@ -10,6 +10,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "absl/types/span.h"
 #include "freeze_service/core/coordinator_state.h"
 #include "freeze_service/core/event_record.h"
 #include "freeze_service/store/run_settings.h"
@@ -26,11 +27,13 @@ struct StoredSnapshot {
 class DecisionStore {
  public:
   virtual ~DecisionStore() = default;
-  /// Durable (as far as this store is) when it returns OK. `snapshot`, the coordinator's state
-  /// behind the record, replaces the older one; null = keep that.
-  /// Errors: INVALID_ARGUMENT unless the record's sequence is num_records(); the disk's reason,
-  /// after which the record may be there or not: the service must stop.
-  virtual absl::Status Append(const EventRecord& record, const CoordinatorState* snapshot) = 0;
+  /// All together or none: durable (as far as this store is) when it returns OK. `snapshot`, of
+  /// the state behind one of the records, replaces the older one; null = keep that.
+  /// Errors: INVALID_ARGUMENT unless the first sequence is num_records() and the others follow; the
+  /// disk's reason, after which the records may be there or not: the service must stop.
+  /// Cost: one synced write, however many records.
+  virtual absl::Status Append(absl::Span<const EventRecord> records,
+                              const StoredSnapshot* snapshot) = 0;
   virtual int64_t num_records() const = 0;
   /// Calls `visit` with each record from `first` on, oldest first, until it returns an error, which
   /// is passed on.  Errors: also those of reading.
@@ -42,6 +45,9 @@ class DecisionStore {
 
 /// Keeps everything in memory only: the twin for tests.
 std::unique_ptr<DecisionStore> MakeMemoryDecisionStore();
+
+/// Errors: INVALID_ARGUMENT unless the records' sequences are next, next + 1, ...
+absl::Status CheckSequences(absl::Span<const EventRecord> records, int64_t next);
 
 struct OpenedDecisionStore {
   std::unique_ptr<DecisionStore> store;

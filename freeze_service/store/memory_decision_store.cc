@@ -13,13 +13,11 @@ namespace {
 
 class MemoryDecisionStore final : public DecisionStore {
  public:
-  absl::Status Append(const EventRecord& record, const CoordinatorState* snapshot) override {
-    if (record.sequence != num_records()) {
-      return absl::InvalidArgumentError(absl::StrCat(
-          "record ", record.sequence, " cannot be stored, the next is ", num_records()));
-    }
-    records_.push_back(record);
-    if (snapshot != nullptr) snapshot_ = StoredSnapshot{num_records(), *snapshot};
+  absl::Status Append(absl::Span<const EventRecord> records,
+                      const StoredSnapshot* snapshot) override {
+    SP_RETURN_IF_ERROR(CheckSequences(records, num_records()));
+    records_.insert(records_.end(), records.begin(), records.end());
+    if (snapshot != nullptr) snapshot_ = *snapshot;
     return absl::OkStatus();
   }
 
@@ -39,6 +37,17 @@ class MemoryDecisionStore final : public DecisionStore {
 };
 
 }  // namespace
+
+absl::Status CheckSequences(absl::Span<const EventRecord> records, int64_t next) {
+  for (const EventRecord& record : records) {
+    if (record.sequence != next) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("record ", record.sequence, " cannot be stored, the next is ", next));
+    }
+    ++next;
+  }
+  return absl::OkStatus();
+}
 
 std::unique_ptr<DecisionStore> MakeMemoryDecisionStore() {
   return std::make_unique<MemoryDecisionStore>();

@@ -14,6 +14,7 @@
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
+#include "absl/types/span.h"
 #include "freeze_service/store/decision_lines.h"
 #include "freeze_service/store/decision_store.h"
 #include "freeze_service/store/event_codec.h"
@@ -148,26 +149,25 @@ WholeRecords CountWholeRecords(SqliteDatabase& database) {
   }
 }
 
-absl::Status PutRecord(SqliteDatabase& database, int64_t sequence, int64_t now_ns,
+constexpr char kInsertRecord[] = "INSERT INTO records VALUES (?, ?, ?, ?, ?)";
+
+absl::Status PutRecord(SqliteStatement& insert, int64_t sequence, int64_t now_ns,
                        absl::string_view event, absl::string_view decisions) {
   const std::string digest = RowDigest(sequence, now_ns, event, decisions);
-  SP_ASSIGN_OR_RETURN(const auto insert,
-                      database.Prepare("INSERT INTO records VALUES (?, ?, ?, ?, ?)"));
-  insert->Bind(0, sequence);
-  insert->Bind(1, now_ns);
-  insert->Bind(2, event);
-  insert->Bind(3, decisions);
-  insert->Bind(4, digest);
-  return insert->Step().status();
+  insert.Bind(0, sequence);
+  insert.Bind(1, now_ns);
+  insert.Bind(2, event);
+  insert.Bind(3, decisions);
+  insert.Bind(4, digest);
+  return insert.Step().status();
 }
 
-absl::Status PutSnapshot(SqliteDatabase& database, int64_t num_records,
-                         const CoordinatorState& state) {
-  const std::string bytes = EncodeState(state);
-  const std::string digest = RowDigest(num_records, 0, bytes);
+absl::Status PutSnapshot(SqliteDatabase& database, const StoredSnapshot& snapshot) {
+  const std::string bytes = EncodeState(snapshot.state);
+  const std::string digest = RowDigest(snapshot.num_records, 0, bytes);
   SP_ASSIGN_OR_RETURN(const auto insert,
                       database.Prepare("INSERT OR REPLACE INTO snapshot VALUES (0, ?, ?, ?)"));
-  insert->Bind(0, num_records);
+  insert->Bind(0, snapshot.num_records);
   insert->Bind(1, bytes);
   insert->Bind(2, digest);
   return insert->Step().status();
@@ -201,9 +201,10 @@ absl::Status WriteRepaired(SqliteDatabase& damaged, const AllSettings& settings,
     SP_RETURN_IF_ERROR(database->Run("BEGIN IMMEDIATE"));
     SP_ASSIGN_OR_RETURN(const auto select, damaged.Prepare(kSelectRecords));
     select->Bind(0, int64_t{0});
+    SP_ASSIGN_OR_RETURN(const auto insert, database->Prepare(kInsertRecord));
     for (int64_t i = 0; i < num_records; ++i) {
       SP_RETURN_IF_ERROR(select->Step().status());
-      SP_RETURN_IF_ERROR(PutRecord(*database, select->Integer(0), select->Integer(1),
+      SP_RETURN_IF_ERROR(PutRecord(*insert, select->Integer(0), select->Integer(1),
                                    select->Bytes(2), select->Bytes(3)));
     }
     SP_RETURN_IF_ERROR(database->Run("COMMIT"));
@@ -228,17 +229,16 @@ class SqliteDecisionStore final : public DecisionStore {
     lines_ = std::move(lines);
   }
 
-  absl::Status Append(const EventRecord& record, const CoordinatorState* snapshot) override {
-    if (record.sequence != num_records_) {
-      return absl::InvalidArgumentError(absl::StrCat(
-          "record ", record.sequence, " cannot be stored, the next is ", num_records_));
-    }
-    if (const absl::Status status = Write(record, snapshot); !status.ok()) {
+  absl::Status Append(absl::Span<const EventRecord> records,
+                      const StoredSnapshot* snapshot) override {
+    SP_RETURN_IF_ERROR(CheckSequences(records, num_records_));
+    if (const absl::Status status = Write(records, snapshot); !status.ok()) {
       (void)database_->Run("ROLLBACK");  // the error that counts is there already
       return status;
     }
-    ++num_records_;
-    return lines_->Append(record);
+    num_records_ += static_cast<int64_t>(records.size());
+    for (const EventRecord& record : records) SP_RETURN_IF_ERROR(lines_->Append(record));
+    return absl::OkStatus();
   }
 
   int64_t num_records() const override { return num_records_; }
@@ -276,16 +276,21 @@ class SqliteDecisionStore final : public DecisionStore {
   }
 
  private:
-  absl::Status Write(const EventRecord& record, const CoordinatorState* snapshot) {
+  absl::Status Write(absl::Span<const EventRecord> records, const StoredSnapshot* snapshot) {
+    if (insert_ == nullptr) {
+      SP_ASSIGN_OR_RETURN(insert_, database_->Prepare(kInsertRecord));
+    }
     SP_RETURN_IF_ERROR(database_->Run("BEGIN IMMEDIATE"));
-    SP_RETURN_IF_ERROR(PutRecord(*database_, record.sequence, absl::ToUnixNanos(record.now),
-                                 EncodeEvent(record.event), EncodeDecisions(record.decisions)));
-    if (snapshot != nullptr)
-      SP_RETURN_IF_ERROR(PutSnapshot(*database_, record.sequence + 1, *snapshot));
+    for (const EventRecord& record : records) {
+      SP_RETURN_IF_ERROR(PutRecord(*insert_, record.sequence, absl::ToUnixNanos(record.now),
+                                   EncodeEvent(record.event), EncodeDecisions(record.decisions)));
+    }
+    if (snapshot != nullptr) SP_RETURN_IF_ERROR(PutSnapshot(*database_, *snapshot));
     return database_->Run("COMMIT");
   }
 
   const std::unique_ptr<SqliteDatabase> database_;
+  std::unique_ptr<SqliteStatement> insert_;  // of a record; before the database goes
   int64_t num_records_;
   int folder_fd_ = -1;
   std::unique_ptr<DecisionLines> lines_;

@@ -8,7 +8,7 @@
 namespace smartpipe::limits {
 
 inline constexpr int32_t kLayersMax = 4096;
-inline constexpr int32_t kStagesMax = 64;
+inline constexpr int32_t kStagesMax = 256;
 inline constexpr int32_t kMicrobatchesMax = 4096;
 inline constexpr int32_t kWorkersMax = 256;
 inline constexpr int64_t kStepsMax = 1'000'000'000;
@@ -21,8 +21,9 @@ inline constexpr int64_t kKeyValueBytesMax = int64_t{64} << 20;  // keys and val
 inline constexpr int64_t kNameBytesMax = 63;
 inline constexpr int64_t kReasonBytesMax = 2048;
 inline constexpr int32_t kCallsPerConnectionMax = 1024;  // at the same time
-inline constexpr int32_t kReportsPerSecondMax = 1000;    // of one worker, of each kind
+inline constexpr int32_t kReportsPerSecondMax = 1000;    // of one worker, of both kinds together
 inline constexpr int32_t kWatchersMax = 64;
+inline constexpr int64_t kReportsWaitingMax = 4096;   // to be stored, of all workers
 inline constexpr int64_t kStreamMessagesMax = 4096;   // waiting for one worker or watcher
 inline constexpr int32_t kScheduleEntriesMax = 4096;  // of freeze.schedule in one order
 inline constexpr int64_t kDecisionPageMax = 1000;

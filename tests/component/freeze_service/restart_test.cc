@@ -119,9 +119,13 @@ class ServedRun {
   int num_ended_ = 0;
 };
 
-std::vector<std::string> Serialized(const std::vector<v1::Verdict>& verdicts) {
+/// As the workers hear them: without eta.
+std::vector<std::string> Serialized(std::vector<v1::Verdict> verdicts) {
   std::vector<std::string> texts;
-  for (const v1::Verdict& verdict : verdicts) texts.push_back(verdict.SerializeAsString());
+  for (v1::Verdict& verdict : verdicts) {
+    verdict.clear_eta();
+    texts.push_back(verdict.SerializeAsString());
+  }
   return texts;
 }
 

@@ -23,10 +23,11 @@ using Stub = v1::FreezeService::Stub;
 class FullStore final : public DecisionStore {
  public:
   explicit FullStore(int64_t num_records) : num_records_(num_records) {}
-  absl::Status Append(const EventRecord& record, const CoordinatorState* snapshot) override {
+  absl::Status Append(absl::Span<const EventRecord> records,
+                      const StoredSnapshot* snapshot) override {
     if (store_->num_records() >= num_records_)
       return absl::ResourceExhaustedError("No space left on device");
-    return store_->Append(record, snapshot);
+    return store_->Append(records, snapshot);
   }
   int64_t num_records() const override { return store_->num_records(); }
   absl::Status Read(int64_t first,
@@ -274,7 +275,7 @@ class FloodService final
                                                    const v1::JoinRequest*) override {
     std::shared_ptr<JoinStream> stream =
         JoinStream::Create(WorkerId("w0"), 1, [this](JoinStream&) { ++num_broken; });
-    for (int i = 0; i < 5000; ++i) stream->Send({});
+    for (int i = 0; i < 5000; ++i) stream->Send(v1::JoinResponse());
     return stream.get();
   }
   std::atomic<int> num_broken = 0;

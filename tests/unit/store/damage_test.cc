@@ -79,7 +79,7 @@ class DamageTest : public testing::Test {
     EXPECT_TRUE(coordinator.ok()) << coordinator.status();
     const EventRecord next{
         count, absl::UnixEpoch(), OrderGiven{"r1", "alice", "enough", {}, StopRun{true}}, {}};
-    EXPECT_TRUE(opened->store->Append(next, nullptr).ok());
+    EXPECT_TRUE(opened->store->Append({next}, nullptr).ok());
     opened->store.reset();
     const absl::StatusOr<OpenedDecisionStore> again = OpenDecisionStore(dir, LogSettings());
     EXPECT_TRUE(again.ok()) << again.status();

@@ -62,11 +62,28 @@ TEST_P(DecisionStoreTest, GivesBackWhatItGot) {
 
 TEST_P(DecisionStoreTest, SequenceMustBeGapless) {
   const auto store = Open();
-  EXPECT_EQ(store->Append({1, absl::UnixEpoch(), OrderGiven{}, {}}, nullptr).message(),
+  EXPECT_EQ(store->Append({{1, absl::UnixEpoch(), OrderGiven{}, {}}}, nullptr).message(),
             "record 1 cannot be stored, the next is 0");
-  EXPECT_TRUE(store->Append({0, absl::UnixEpoch(), OrderGiven{}, {}}, nullptr).ok());
-  EXPECT_EQ(store->Append({0, absl::UnixEpoch(), OrderGiven{}, {}}, nullptr).code(),
+  EXPECT_TRUE(store->Append({{0, absl::UnixEpoch(), OrderGiven{}, {}}}, nullptr).ok());
+  EXPECT_EQ(store->Append({{0, absl::UnixEpoch(), OrderGiven{}, {}}}, nullptr).code(),
             absl::StatusCode::kInvalidArgument);
+}
+
+TEST_P(DecisionStoreTest, ManyRecordsAreStoredTogetherOrNoneIs) {
+  const auto twin = MakeMemoryDecisionStore();
+  testutil::RecordRun(kIntervals, 7, *twin);
+  std::vector<EventRecord> records = testutil::ReadAll(*twin);
+  const StoredSnapshot snapshot = *twin->ReadSnapshot();
+  const auto store = Open();
+  std::swap(records[3], records[4]);
+  EXPECT_EQ(store->Append(records, &snapshot).message(),
+            "record 4 cannot be stored, the next is 3");
+  EXPECT_EQ(store->num_records(), 0);
+  EXPECT_FALSE(store->ReadSnapshot().has_value());
+  std::swap(records[3], records[4]);
+  EXPECT_TRUE(store->Append(records, &snapshot).ok());
+  EXPECT_EQ(Texts(*store), Texts(*twin));
+  EXPECT_EQ(store->ReadSnapshot()->num_records, snapshot.num_records);
 }
 
 TEST_P(DecisionStoreTest, AVisitorsErrorEndsTheReading) {
@@ -154,13 +171,13 @@ TEST_F(SqliteStoreTest, AFullDiskIsAnErrorAndNothingIsAppended) {
   rlimit limit = old_limit;
   limit.rlim_cur = 4096;
   ASSERT_EQ(setrlimit(RLIMIT_FSIZE, &limit), 0);
-  const absl::Status status = opened.store->Append(record, nullptr);
+  const absl::Status status = opened.store->Append({record}, nullptr);
   setrlimit(RLIMIT_FSIZE, &old_limit);
   std::signal(SIGXFSZ, old_handler);
   EXPECT_FALSE(status.ok());
   EXPECT_THAT(std::string(status.message()), HasSubstr(File("decisions.db")));
   EXPECT_EQ(opened.store->num_records(), 0);
-  EXPECT_TRUE(opened.store->Append(record, nullptr).ok());
+  EXPECT_TRUE(opened.store->Append({record}, nullptr).ok());
   EXPECT_EQ(Texts(*opened.store), std::vector<std::string>{testutil::Text(record)});
 }
 

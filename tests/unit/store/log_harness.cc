@@ -29,9 +29,9 @@ void RecordRun(int64_t num_intervals, int64_t snapshot_every, DecisionStore& sto
     ASSERT_TRUE(decisions.ok()) << decisions.status();
     const int64_t sequence = store.num_records();
     const bool snaps = snapshot_every > 0 && (sequence + 1) % snapshot_every == 0;
-    const CoordinatorState state = coordinator->Snapshot();
+    const StoredSnapshot snapshot{sequence + 1, coordinator->Snapshot()};
     const absl::Status stored =
-        store.Append({sequence, now, event, *decisions}, snaps ? &state : nullptr);
+        store.Append({{sequence, now, event, *decisions}}, snaps ? &snapshot : nullptr);
     ASSERT_TRUE(stored.ok()) << stored;
   };
   const std::vector<WorkerId> members = {WorkerId("w0"), WorkerId("w1")};
@@ -78,7 +78,7 @@ std::vector<std::string> Texts(const DecisionStore& store) {
 void Copy(const DecisionStore& from, int64_t first, int64_t end, DecisionStore& to) {
   const std::vector<EventRecord> records = ReadAll(from);
   for (int64_t i = first; i < end; ++i) {
-    const absl::Status stored = to.Append(records[i], nullptr);
+    const absl::Status stored = to.Append({records[i]}, nullptr);
     ASSERT_TRUE(stored.ok()) << stored;
   }
 }

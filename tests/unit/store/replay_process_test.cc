@@ -57,7 +57,7 @@ TEST_F(ReplayCommandTest, ShowsTheFirstDifference) {
     const auto store = Open();
     for (EventRecord record : testutil::ReadAll(*twin)) {
       if (record.sequence == 7) std::get<Verdict>(record.decisions[0]).frontier = LayerIndex(3);
-      ASSERT_TRUE(store->Append(record, nullptr).ok());
+      ASSERT_TRUE(store->Append({record}, nullptr).ok());
     }
   }
   const auto [exit_code, output] = Replay({run_.path()});
@@ -76,13 +76,13 @@ TEST_F(ReplayCommandTest, ASnapshotThatDoesNotFollowIsADifference) {
   testutil::RecordRun(20, 16, *twin);  // of another record
   {
     const auto store = Open();
-    CoordinatorState state = twin->ReadSnapshot()->state;
+    const StoredSnapshot snapshot{store->num_records() + 1, twin->ReadSnapshot()->state};
     ASSERT_TRUE(store
-                    ->Append({store->num_records(),
-                              absl::UnixEpoch(),
-                              WorkerLost{WorkerId("w0"), 1, "late"},
-                              {}},
-                             &state)
+                    ->Append({{store->num_records(),
+                               absl::UnixEpoch(),
+                               WorkerLost{WorkerId("w0"), 1, "late"},
+                               {}}},
+                             &snapshot)
                     .ok());
   }
   const auto [exit_code, output] = Replay({run_.path()});

@@ -25,11 +25,11 @@ TEST(RestoreCoordinator, IsTheOneThatWasThereWhereverTheLogEnds) {
   const auto coordinator = *Coordinator::Create(Options());
   for (const EventRecord& record : testutil::ReadAll(*whole)) {
     ASSERT_EQ(Replay(record, *coordinator), "");
-    const CoordinatorState state = coordinator->Snapshot();
+    const StoredSnapshot snapshot{record.sequence + 1, coordinator->Snapshot()};
     for (const bool with_snapshot : {false, true}) {
       const auto cut = MakeMemoryDecisionStore();
       testutil::Copy(*whole, 0, record.sequence, *cut);
-      ASSERT_TRUE(cut->Append(record, with_snapshot ? &state : nullptr).ok());
+      ASSERT_TRUE(cut->Append({record}, with_snapshot ? &snapshot : nullptr).ok());
       const auto restored = RestoreCoordinator(Options(), *cut);
       ASSERT_TRUE(restored.ok()) << restored.status();
       ASSERT_EQ((*restored)->Dump(), coordinator->Dump());
@@ -63,7 +63,7 @@ TEST(RestoreCoordinator, NamesTheFirstRecordThatDiffers) {
       auto& verdict = std::get<Verdict>(record.decisions[0]);
       verdict.eta[2] = 0.75;
     }
-    ASSERT_TRUE(changed->Append(record, nullptr).ok());
+    ASSERT_TRUE(changed->Append({record}, nullptr).ok());
     if (record.sequence == 12) break;
   }
   const absl::Status status = RestoreCoordinator(Options(), *changed).status();
