@@ -25,10 +25,13 @@
 #include "nlohmann/json.hpp"
 #include "services/base/version.h"
 #include "services/rpc/address.h"
+#include "services/rpc/tls.h"
+#include "services/rpc/tls_flags.h"
 
 namespace smartpipe {
 namespace {
 
+constexpr int kIndent = 6;  // of a finding's text
 constexpr double kDiskWantedGb = 2;
 constexpr uint64_t kFilesWanted = 1024;
 constexpr absl::Duration kClockDifferenceMax = absl::Seconds(5);
@@ -130,6 +133,18 @@ std::vector<Finding> CheckGpus() {
           CheckLibrary("NCCL", "libnccl.so.2", "install NCCL, or workers fall back to Gloo")};
 }
 
+Finding CheckCertificates(const TlsFiles& files) {
+  if (files.empty()) {
+    return {Health::kGood, "certificates",
+            "none are given: connections are not encrypted, which only loopback allows", ""};
+  }
+  const absl::Status status = CheckTlsFiles(files, absl::Now());
+  if (status.ok())
+    return {Health::kGood, "certificates", absl::StrCat(files.cert, " can be used"), ""};
+  return {Health::kBad, "certificates", std::string(status.message()),
+          "`smartpipe certs DIR` makes new ones; docs/security.md says who needs which"};
+}
+
 absl::string_view Word(Health health) {
   switch (health) {
     case Health::kGood:
@@ -150,6 +165,7 @@ CLI::App* AddDoctorCommand(CLI::App& app, DoctorArguments& arguments) {
       ->add_option("RUN", arguments.target.run,
                    "also a run: its directory, or HOST:PORT of its freeze service")
       ->type_name("");
+  AddTlsFlags(*command, arguments.target.tls);
   command->add_flag("--json", arguments.json, "print one JSON object");
   command->footer(
       "Examples:\n  smartpipe doctor\n  smartpipe doctor runs/fixed\n\n"
@@ -209,11 +225,13 @@ std::vector<Finding> CheckRun(const RunTarget& target) {
 std::string FindingsText(const std::vector<Finding>& findings, int width) {
   std::string text;
   for (const Finding& finding : findings) {
-    absl::StrAppend(&text, WrapHanging(absl::StrFormat("%-4s  %s: %s", Word(finding.health),
-                                                       finding.what, finding.found),
-                                       width, 6));
-    if (!finding.cure.empty())
-      absl::StrAppend(&text, WrapHanging("      -> " + finding.cure, width, 3));
+    absl::StrAppend(
+        &text, absl::StrFormat("%-*s", kIndent, Word(finding.health)),
+        WrapHanging(absl::StrCat(finding.what, ": ", finding.found), width - kIndent, kIndent));
+    if (!finding.cure.empty()) {
+      absl::StrAppend(&text, std::string(kIndent, ' '),
+                      WrapHanging("-> " + finding.cure, width - kIndent, kIndent + 3));
+    }
   }
   return text;
 }
@@ -222,6 +240,7 @@ int DoctorCommand(const DoctorArguments& arguments) {
   const absl::StatusOr<std::string> dir = ProgramFolder();
   if (!dir.ok()) return Fail(dir.status(), kExitFailed);
   std::vector<Finding> findings = CheckMachine(*dir, ".");
+  findings.push_back(CheckCertificates(TlsOf(arguments.target)));
   if (!arguments.target.run.empty()) {
     for (Finding& finding : CheckRun(arguments.target)) findings.push_back(std::move(finding));
   }

@@ -34,7 +34,7 @@ int DoctorCommand(const DoctorArguments& arguments);
 std::vector<Finding> CheckMachine(const std::string& program_dir, const std::string& data_dir);
 /// Of a run: whether it answers, how fast, and whether both clocks agree.
 std::vector<Finding> CheckRun(const RunTarget& target);
-/// A table, then the cures.  Threads: pure.
+/// One line for each, with its cure below.  Threads: pure.
 std::string FindingsText(const std::vector<Finding>& findings, int width);
 
 }  // namespace smartpipe

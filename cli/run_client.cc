@@ -51,6 +51,10 @@ absl::StatusOr<std::string> AddressOf(const std::string& run) {
 
 }  // namespace
 
+TlsFiles TlsOf(const RunTarget& target) {
+  return target.tls.empty() ? TlsFilesIn(target.run) : target.tls;
+}
+
 void AddRunTarget(CLI::App& command, RunTarget& target) {
   command.add_option("RUN", target.run, "run directory, or HOST:PORT of its freeze service")
       ->required()
@@ -62,8 +66,8 @@ absl::StatusOr<std::unique_ptr<v1::FreezeService::StubInterface>> ConnectRun(
     const RunTarget& target, absl::Duration timeout) {
   const absl::StatusOr<std::string> address = AddressOf(target.run);
   if (!address.ok()) return address.status();
-  const TlsFiles tls = target.tls.empty() ? TlsFilesIn(target.run) : target.tls;
-  const absl::StatusOr<std::shared_ptr<grpc::Channel>> channel = Connect(*address, tls, timeout);
+  const absl::StatusOr<std::shared_ptr<grpc::Channel>> channel =
+      Connect(*address, TlsOf(target), timeout);
   if (!channel.ok() && !absl::IsUnavailable(channel.status())) return channel.status();
   if (!channel.ok()) {
     return absl::UnavailableError(

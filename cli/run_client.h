@@ -27,6 +27,9 @@ struct RunTarget {
 /// Adds the argument RUN, --tls-ca, --tls-cert and --tls-key; they are read into `target`.
 void AddRunTarget(CLI::App& command, RunTarget& target);
 
+/// The certificates to use: target.tls, or those of the run directory's config.
+TlsFiles TlsOf(const RunTarget& target);
+
 /// A stub for a service that answers.
 /// Errors: INVALID_ARGUMENT (neither a run directory nor an address), those of CheckTlsFiles,
 /// UNAVAILABLE when nobody answers within `timeout`; each with the cure.
