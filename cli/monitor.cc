@@ -57,8 +57,11 @@ absl::Status RunMonitor::StopAtBoundary(const std::string& reason) {
   v1::StopResponse response;
   const absl::Status status = FromGrpcStatus(service_->Stop(&context, request, &response));
   const std::optional<ErrorReason> refusal = ReasonOf(status);
-  // It ends by itself as soon.
-  if (refusal.has_value() && refusal->reason == "NO_BOUNDARY_LEFT") return absl::OkStatus();
+  if (!refusal.has_value()) return status;
+  // It ends by itself as soon, or somebody else has stopped it.
+  if (refusal->reason == "NO_BOUNDARY_LEFT" || refusal->reason == "NOTHING_TO_DO")
+    return absl::OkStatus();
+  if (refusal->reason == "CONFLICT") return absl::UnavailableError(status.message());
   return status;
 }
 

@@ -105,6 +105,9 @@ class CoordinatorImpl final : public Coordinator {
   absl::StatusOr<Step> FindCheckpoint(const Membership& complete) const;
   /// Gives the verdict of the next boundary.  False: there is none, or it is held back by a pause.
   bool DecideNext(Decisions* decisions);
+  /// What an earlier generation has decided for a boundary that has no verdict in this one yet;
+  /// null = none has.
+  const Verdict* EarlierVerdict(IntervalIndex boundary) const;
   /// Learns from the intervals that are complete, and gives the verdicts that can be given.
   void DecideReady(Decisions* decisions);
   absl::StatusOr<OrderRecord> TryOrder(const OrderGiven& given) const;
@@ -145,6 +148,11 @@ class CoordinatorImpl final : public Coordinator {
 // ---- Going on -----------------------------------------------------------------------------------
 
 CoordinatorState CoordinatorImpl::Snapshot() const {
+  std::vector<WorkerJoined> members = membership_.members();
+  // In a generation all have those of the first one: megabytes, with hundreds of workers.
+  if (!progress_.empty()) {
+    for (size_t rank = 1; rank < members.size(); ++rank) members[rank].layers.clear();
+  }
   return {.run_state = state_,
           .end_reason = end_reason_,
           .generation = generation_,
@@ -156,7 +164,7 @@ CoordinatorState CoordinatorImpl::Snapshot() const {
           .policy = options_.policy,
           .orders = orders_,
           .earlier_verdicts = earlier_verdicts_,
-          .members = membership_.members(),
+          .members = std::move(members),
           .progress = progress_,
           .plan = plan_,
           .evidence = evidence_,
@@ -171,7 +179,8 @@ absl::Status CoordinatorImpl::GoOn(CoordinatorState snapshot, std::vector<Verdic
   options_.policy = std::move(snapshot.policy);
   static_cast<ExecutionOptions&>(options_) = snapshot.execution;
   membership_ = Membership(options_.num_workers());
-  for (const WorkerJoined& member : snapshot.members) {
+  for (WorkerJoined& member : snapshot.members) {
+    if (member.layers.empty()) member.layers = snapshot.members.front().layers;
     SP_RETURN_IF_ERROR(CheckDescription(member, options_.num_stages));
     SP_ASSIGN_OR_RETURN(const bool repeated, membership_.CheckJoin(member));
     if (!repeated) membership_.Add(member);
@@ -236,6 +245,7 @@ absl::StatusOr<Decisions> CoordinatorImpl::Handle(const WorkerJoined& joined) {
       state_ == RunState::kRunning && rank.has_value() && progress_[rank->value()].finished()) {
     SP_RETURN_IF_ERROR(membership_.CheckSame(joined));
     membership_.Replace(*rank, joined);  // it waits for the end of the run
+    membership_.ShareLayers();
     return Decisions();
   }
   SP_ASSIGN_OR_RETURN(const bool repeated, membership_.CheckJoin(joined));
@@ -304,6 +314,7 @@ absl::StatusOr<Decisions> CoordinatorImpl::Start(Membership complete) {
 
   length_ = length;
   membership_ = std::move(complete);
+  membership_.ShareLayers();
   evidence_ = std::move(evidence);
   ++generation_;
   state_ = RunState::kRunning;
@@ -338,6 +349,7 @@ absl::StatusOr<Decisions> CoordinatorImpl::GoOnFrom(Step step, Membership comple
   verdicts_ = std::move(all);
   verdicts_.back() = in_force;
   membership_ = std::move(complete);
+  membership_.ShareLayers();
   ++generation_;
   state_ = RunState::kRunning;
   history_.first_step = step;
@@ -436,14 +448,21 @@ absl::StatusOr<Decisions> CoordinatorImpl::Handle(const IntervalReported& report
   return decisions;
 }
 
+const Verdict* CoordinatorImpl::EarlierVerdict(IntervalIndex boundary) const {
+  const auto found =
+      std::find_if(earlier_verdicts_.begin(), earlier_verdicts_.end(),
+                   [boundary](const Verdict& verdict) { return verdict.boundary == boundary; });
+  return found == earlier_verdicts_.end() ? nullptr : &*found;
+}
+
 bool CoordinatorImpl::DecideNext(Decisions* decisions) {
   const IntervalIndex boundary(static_cast<int64_t>(verdicts_.size()));
   if (!length_.has_boundary(boundary)) return false;
   if (orders_.paused_at.has_value() && boundary >= *orders_.paused_at) return false;
-  const bool is_decided =
-      !earlier_verdicts_.empty() && earlier_verdicts_.front().boundary == boundary;
-  const Verdict* const earlier = is_decided ? &earlier_verdicts_.front() : nullptr;
-  const BoundaryOrders orders = CarryOut(boundary, is_decided, &orders_);
+  if (StopBoundary().has_value()) return false;  // the generation ends there
+  const Verdict* const earlier = EarlierVerdict(boundary);
+  const bool is_decided = earlier != nullptr;
+  const BoundaryOrders orders = CarryOut(boundary, is_decided, options_.policy, &orders_);
   if (orders.policy.has_value()) {
     options_.policy = *orders.policy;
     policy_ = *MakePolicy(options_.policy);  // it was tried when the order came
@@ -508,6 +527,7 @@ absl::StatusOr<OrderRecord> CoordinatorImpl::TryOrder(const OrderGiven& given) c
     return WithReason(absl::FailedPreconditionError(absl::StrCat("the run is over: ", end_reason_)),
                       {"RUN_OVER", {}});
   }
+  SP_RETURN_IF_ERROR(CheckRequestId(given, orders_));
   const auto* stop = std::get_if<StopRun>(&given.order);
   if (stop != nullptr && (stop->at_once || state_ == RunState::kWaiting)) {
     return OrderRecord{
@@ -547,13 +567,15 @@ absl::StatusOr<OrderPreview> CoordinatorImpl::Preview(const OrderGiven& given) c
   }
   Orders orders = orders_;
   Accept(record, &orders);
-  const BoundaryOrders carried = CarryOut(record.boundary, /*is_decided=*/false, &orders);
+  const Verdict* const earlier = EarlierVerdict(record.boundary);
+  const BoundaryOrders carried =
+      CarryOut(record.boundary, earlier != nullptr, options_.policy, &orders);
   CoordinatorOptions options = options_;
   if (carried.policy.has_value()) options.policy = *carried.policy;
   SP_ASSIGN_OR_RETURN(const std::unique_ptr<Policy> policy, MakePolicy(options.policy));
   int32_t num_proposals = num_proposals_;
   preview.verdict = NextVerdict({options, *policy, length_}, evidence_, *plan_, record.boundary,
-                                nullptr, carried, orders.keep_trainable, &num_proposals);
+                                earlier, carried, orders.keep_trainable, &num_proposals);
   return preview;
 }
 
@@ -619,11 +641,8 @@ Decisions CoordinatorImpl::BreakGeneration(std::string reason) {
 }
 
 std::optional<IntervalIndex> CoordinatorImpl::StopBoundary() const {
-  const IntervalIndex first = length_.boundary_at(history_.first_step);
-  for (size_t b = first.value(); b < verdicts_.size(); ++b) {
-    if (verdicts_[b].stop) return verdicts_[b].boundary;
-  }
-  return std::nullopt;
+  if (verdicts_.empty() || !verdicts_.back().stop) return std::nullopt;
+  return verdicts_.back().boundary;
 }
 
 Decisions CoordinatorImpl::End(bool success, std::string reason) {

@@ -113,14 +113,37 @@ std::string Describe(const RunHistory& history) {
   return text;
 }
 
+std::string Describe(const std::vector<std::pair<Step, LayerIndex>>& schedule) {
+  return absl::StrJoin(schedule, "", [](std::string* out, const auto& entry) {
+    absl::StrAppend(out, " ", entry.first.value(), ":", entry.second.value());
+  });
+}
+
 std::string Describe(const PolicyOptions& policy) {
   return absl::StrCat(policy.policy, ", tau ", Exact(policy.tau), ", lambda_max ",
                       Exact(policy.lambda_max), ", warm-up ", policy.warmup_intervals, ", hits ",
                       policy.hits, ", min trainable ", policy.min_trainable, ", fixed ",
-                      policy.fixed_layers, ", schedule",
-                      absl::StrJoin(policy.schedule, "", [](std::string* out, const auto& entry) {
-                        absl::StrAppend(out, " ", entry.first.value(), ":", entry.second.value());
-                      }));
+                      policy.fixed_layers, ", schedule", Describe(policy.schedule));
+}
+
+std::string Describe(const ChangePolicy& change) {
+  constexpr size_t kEntriesMax = 8;
+  std::string text = absl::StrCat(" ", change.policy.value_or("(the same)"));
+  const auto add = [&text](absl::string_view name, const auto& value) {
+    if (value.has_value()) absl::StrAppend(&text, ", ", name, " ", *value);
+  };
+  add("tau", change.tau);
+  add("lambda_max", change.lambda_max);
+  add("warm-up", change.warmup_intervals);
+  add("hits", change.hits);
+  add("min trainable", change.min_trainable);
+  add("fixed", change.fixed_layers);
+  if (change.schedule.size() > kEntriesMax) {
+    absl::StrAppend(&text, ", schedule of ", change.schedule.size(), " entries");
+  } else if (!change.schedule.empty()) {
+    absl::StrAppend(&text, ", schedule", Describe(change.schedule));
+  }
+  return text;
 }
 
 std::string Describe(const Order& order) {
@@ -132,7 +155,7 @@ std::string Describe(const Order& order) {
   } else if (const auto* rebalance = std::get_if<RebalanceStages>(&order)) {
     absl::StrAppend(&text, " ", absl::StrJoin(rebalance->cuts, " ", absl::StreamFormatter()));
   } else if (const auto* change = std::get_if<ChangePolicy>(&order)) {
-    absl::StrAppend(&text, " ", Describe(change->policy));
+    absl::StrAppend(&text, Describe(*change));
   } else if (const auto* drain = std::get_if<DrainWorker>(&order)) {
     absl::StrAppend(&text, " ", drain->worker.value());
   } else if (const auto* stop = std::get_if<StopRun>(&order); stop && stop->at_once) {

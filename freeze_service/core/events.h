@@ -162,8 +162,12 @@ struct RebalanceStages {
   std::vector<LayerIndex> cuts;  // empty = the best that the planner finds
   friend bool operator==(const RebalanceStages&, const RebalanceStages&) = default;
 };
+/// What is given of the freezing policy changes; the rest stays as it is then.
 struct ChangePolicy {
-  PolicyOptions policy;
+  std::optional<std::string> policy;
+  std::optional<double> tau, lambda_max;
+  std::optional<int32_t> warmup_intervals, hits, min_trainable, fixed_layers;
+  std::vector<std::pair<Step, LayerIndex>> schedule;  // empty = it stays
   friend bool operator==(const ChangePolicy&, const ChangePolicy&) = default;
 };
 /// The boundary gets no verdict, so nobody passes it, until ResumeRun.

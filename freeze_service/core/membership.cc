@@ -119,17 +119,10 @@ absl::Status CheckSameRun(const WorkerJoined& a, const WorkerJoined& b) {
   return absl::OkStatus();
 }
 
+// One process measures once, so its times need not be compared.
 bool SameJoin(const WorkerJoined& a, const WorkerJoined& b) {
-  if (a.worker != b.worker || a.incarnation != b.incarnation || a.checkpoints != b.checkpoints ||
-      !CheckSameRun(a, b).ok()) {
-    return false;
-  }
-  for (size_t i = 0; i < a.layers.size(); ++i) {
-    for (const auto& [name, field] : kTimeFields) {
-      if (a.layers[i].cost.*field != b.layers[i].cost.*field) return false;
-    }
-  }
-  return true;
+  return a.worker == b.worker && a.incarnation == b.incarnation && a.checkpoints == b.checkpoints &&
+         CheckSameRun(a, b).ok();
 }
 
 absl::Status CheckWorkerId(const std::string& id) {
@@ -218,6 +211,10 @@ std::optional<Rank> Membership::FindRank(const WorkerId& worker) const {
 }
 
 void Membership::Remove(Rank rank) { members_.erase(members_.begin() + rank.value()); }
+
+void Membership::ShareLayers() {
+  for (WorkerJoined& member : members_) member.layers = members_.front().layers;
+}
 
 std::vector<WorkerId> Membership::ids() const {
   std::vector<WorkerId> ids;

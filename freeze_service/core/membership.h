@@ -41,6 +41,9 @@ class Membership {
   absl::Status CheckSame(const WorkerJoined& joined) const;
   /// Another process of the same worker, after CheckSame.
   void Replace(Rank rank, const WorkerJoined& joined) { members_[rank.value()] = joined; }
+  /// Takes the first member's layers for those of all: once a generation has started nobody needs
+  /// what each has measured.
+  void ShareLayers();
 
   bool complete() const { return static_cast<int32_t>(members_.size()) == num_wanted_; }
   const std::vector<WorkerJoined>& members() const { return members_; }  // [rank]

@@ -93,13 +93,41 @@ absl::Status CheckPossible(const RebalanceStages& rebalance, const OrderContext&
   return WithReason(std::move(status), {"BAD_CUTS", {}});
 }
 
-absl::Status CheckPossible(const ChangePolicy& change, const OrderContext& context, const Orders&,
-                           bool is_next) {
-  absl::Status status = MakePolicy(change.policy).status();
-  if (status.ok()) status = CheckScheduleSteps(change.policy, context.length);
-  SP_RETURN_IF_ERROR(WithReason(std::move(status), {"BAD_POLICY", {}}));
-  if (!is_next || change.policy != context.policy) return absl::OkStatus();
-  return NothingToDo("that is the policy already");
+// Its boundary must be known: see CheckPolicies.
+absl::Status CheckPossible(const ChangePolicy&, const OrderContext&, const Orders&, bool) {
+  return absl::OkStatus();
+}
+
+absl::Status CheckPolicy(const PolicyOptions& policy, const RunLength& length) {
+  SP_RETURN_IF_ERROR(MakePolicy(policy).status());
+  return CheckScheduleSteps(policy, length);
+}
+
+// Whether each policy is possible that comes out of the open changes and `added`, in the order of
+// their boundaries.
+absl::Status CheckPolicies(const OrderRecord& added, const OrderContext& context,
+                           const Orders& orders) {
+  std::vector<const OrderRecord*> changes;
+  for (const OrderRecord& record : orders.records) {
+    if (!record.done && Is<ChangePolicy>(record)) changes.push_back(&record);
+  }
+  changes.push_back(&added);
+  std::stable_sort(changes.begin(), changes.end(), [](const OrderRecord* a, const OrderRecord* b) {
+    return a->boundary < b->boundary;
+  });
+  PolicyOptions policy = context.policy;
+  for (const OrderRecord* record : changes) {
+    PolicyOptions next = Changed(policy, std::get<ChangePolicy>(record->given.order));
+    absl::Status status = CheckPolicy(next, context.length);
+    if (!status.ok() && record != &added) {
+      status = Annotate(status, absl::StrCat("the order ", record->given.request_id, " at step ",
+                                             record->step.value(), " could not follow it"));
+    }
+    SP_RETURN_IF_ERROR(WithReason(std::move(status), {"BAD_POLICY", {}}));
+    if (record == &added && next == policy) return NothingToDo("that is the policy already");
+    policy = std::move(next);
+  }
+  return absl::OkStatus();
 }
 
 absl::Status CheckPossible(const PauseRun&, const OrderContext&, const Orders& orders, bool) {
@@ -194,6 +222,10 @@ void Postpone(IntervalIndex first, const RunLength& length, Orders* orders) {
   const IntervalIndex next = first + 1;
   const bool exists = length.has_boundary(next);
   for (OrderRecord& record : orders->records) {
+    if (record.boundary > first && length.has_boundary(record.boundary) &&
+        (Is<RebalanceStages>(record) || Is<TakeCheckpoint>(record))) {
+      record.done = false;
+    }
     if (record.done || record.boundary > first) continue;
     record.boundary = next;
     record.step = length.step_of(next);
@@ -228,15 +260,19 @@ const OrderRecord* FindOrder(const Orders& orders, absl::string_view request_id)
   return nullptr;
 }
 
+absl::Status CheckRequestId(const OrderGiven& given, const Orders& orders) {
+  const OrderRecord* known = FindOrder(orders, given.request_id);
+  if (known == nullptr || known->given == given) return absl::OkStatus();
+  return WithReason(absl::AlreadyExistsError(absl::StrCat(
+                        "request_id \"", given.request_id, "\" belongs to another order (",
+                        OrderName(known->given.order), "); give a new one")),
+                    {"REQUEST_ID_IN_USE", {}});
+}
+
 absl::StatusOr<OrderRecord> CheckOrder(const OrderGiven& given, const OrderContext& context,
                                        const Orders& orders) {
-  if (const OrderRecord* known = FindOrder(orders, given.request_id); known != nullptr) {
-    if (known->given == given) return *known;
-    return WithReason(absl::AlreadyExistsError(absl::StrCat(
-                          "request_id \"", given.request_id, "\" belongs to another order (",
-                          OrderName(known->given.order), "); give a new one")),
-                      {"REQUEST_ID_IN_USE", {}});
-  }
+  SP_RETURN_IF_ERROR(CheckRequestId(given, orders));
+  if (const OrderRecord* known = FindOrder(orders, given.request_id)) return *known;
   const auto num_open = std::count_if(orders.records.begin(), orders.records.end(),
                                       [](const OrderRecord& record) { return !record.done; });
   if (num_open >= limits::kOrdersOpenMax) {
@@ -250,31 +286,35 @@ absl::StatusOr<OrderRecord> CheckOrder(const OrderGiven& given, const OrderConte
       },
       given.order));
   SP_ASSIGN_OR_RETURN(const IntervalIndex boundary, FindBoundary(given, context, orders));
+  OrderRecord record{
+      .given = given, .boundary = boundary, .step = context.length.step_of(boundary)};
+  if (Is<ChangePolicy>(record)) SP_RETURN_IF_ERROR(CheckPolicies(record, context, orders));
   for (const OrderRecord& other : orders.records) {
     if (other.done || other.boundary != boundary || !Contradict(other.given.order, given.order))
       continue;
+    if (Is<StopRun>(record) && Is<StopRun>(other)) {
+      return NothingToDo(absl::StrCat("the run stops already at step ", other.step.value(), ": ",
+                                      WhyStopped(other.given)));
+    }
     return WithReason(
         absl::FailedPreconditionError(absl::StrCat(
             "the order ", other.given.request_id, " (", OrderName(other.given.order),
             ") is to be carried out at step ", other.step.value(), ", too; give another step")),
         {"CONFLICT", {{"request_id", other.given.request_id}}});
   }
-  return OrderRecord{
-      .given = given, .boundary = boundary, .step = context.length.step_of(boundary)};
+  return record;
 }
 
 void Accept(OrderRecord record, Orders* orders) {
   if (Is<PauseRun>(record)) orders->paused_at = record.boundary;
   const bool resumes = Is<ResumeRun>(record);
-  const bool stops_before =
-      Is<StopRun>(record) && orders->paused_at.has_value() && *orders->paused_at <= record.boundary;
-  if (resumes || stops_before) {
+  const bool would_hold_a_stop = Is<StopRun>(record) && orders->paused_at == record.boundary;
+  if (resumes || would_hold_a_stop) {
     orders->paused_at.reset();
     for (OrderRecord& other : orders->records) {
       if (Is<PauseRun>(other)) other.done = true;
     }
   }
-  if (Is<StopRun>(record)) orders->stop_why = WhyStopped(record.given);
   if (resumes) record.done = true;
   orders->records.push_back(std::move(record));
   if (orders->records.size() > static_cast<size_t>(limits::kOrdersRemembered)) {
@@ -284,7 +324,20 @@ void Accept(OrderRecord record, Orders* orders) {
   }
 }
 
-BoundaryOrders CarryOut(IntervalIndex boundary, bool is_decided, Orders* orders) {
+PolicyOptions Changed(PolicyOptions policy, const ChangePolicy& change) {
+  policy.policy = change.policy.value_or(policy.policy);
+  policy.tau = change.tau.value_or(policy.tau);
+  policy.lambda_max = change.lambda_max.value_or(policy.lambda_max);
+  policy.warmup_intervals = change.warmup_intervals.value_or(policy.warmup_intervals);
+  policy.hits = change.hits.value_or(policy.hits);
+  policy.min_trainable = change.min_trainable.value_or(policy.min_trainable);
+  policy.fixed_layers = change.fixed_layers.value_or(policy.fixed_layers);
+  if (!change.schedule.empty()) policy.schedule = change.schedule;
+  return policy;
+}
+
+BoundaryOrders CarryOut(IntervalIndex boundary, bool is_decided, const PolicyOptions& policy,
+                        Orders* orders) {
   BoundaryOrders result;
   const auto say = [&result](absl::string_view what, const OrderGiven& given) {
     absl::StrAppend(&result.sentence, result.sentence.empty() ? "" : "; ", what, ", ",
@@ -305,9 +358,15 @@ BoundaryOrders CarryOut(IntervalIndex boundary, bool is_decided, Orders* orders)
       result.frontier_why = WhoAndWhy(given);
       orders->keep_trainable = unfreeze->frontier;
     } else if (const auto* change = std::get_if<ChangePolicy>(&given.order)) {
-      result.policy = change->policy;
+      PolicyOptions changed = Changed(result.policy.value_or(policy), *change);
+      // It was possible when it was ordered, and may come together with others since a recovery.
+      if (const absl::Status status = MakePolicy(changed).status(); !status.ok()) {
+        say(absl::StrCat("the policy stays ", policy.policy, ": ", status.message()), given);
+        continue;
+      }
       orders->keep_trainable.reset();
-      say(absl::StrCat("the policy is ", change->policy.policy, " from here on"), given);
+      say(absl::StrCat("the policy is ", changed.policy, " from here on"), given);
+      result.policy = std::move(changed);
     } else if (const auto* rebalance = std::get_if<RebalanceStages>(&given.order)) {
       result.cuts = rebalance->cuts;
       say("a rebalance", given);
@@ -320,6 +379,7 @@ BoundaryOrders CarryOut(IntervalIndex boundary, bool is_decided, Orders* orders)
       say(absl::StrCat("worker ", drain->worker.value(), " leaves behind a checkpoint"), given);
     } else if (Is<StopRun>(record)) {
       result.stop = true;
+      orders->stop_why = WhyStopped(given);
       absl::StrAppend(&result.sentence, result.sentence.empty() ? "" : "; ",
                       "the run stops behind a checkpoint: ", WhyStopped(given));
     }

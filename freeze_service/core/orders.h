@@ -34,11 +34,14 @@ struct OrderContext {
 absl::StatusOr<OrderRecord> CheckOrder(const OrderGiven& given, const OrderContext& context,
                                        const Orders& orders);
 
+/// Errors: ALREADY_EXISTS (REQUEST_ID_IN_USE) when another order than this one has its id.
+absl::Status CheckRequestId(const OrderGiven& given, const Orders& orders);
+
 /// The accepted order with this id; null = none is remembered.
 const OrderRecord* FindOrder(const Orders& orders, absl::string_view request_id);
 
 /// Adds a record, and does what takes effect with its acceptance: pause, resume, and the end of a
-/// pause that stands before a stop.
+/// pause that would hold a stop back.
 void Accept(OrderRecord record, Orders* orders);
 
 /// What the verdict of one boundary carries out.
@@ -52,11 +55,16 @@ struct BoundaryOrders {
 };
 
 /// Takes the open orders of `boundary` as carried out. `is_decided`: an earlier generation has had
-/// its verdict, which keeps its frontier and policy.
-BoundaryOrders CarryOut(IntervalIndex boundary, bool is_decided, Orders* orders);
+/// its verdict, which keeps its frontier and policy. `policy`: the one in force.
+BoundaryOrders CarryOut(IntervalIndex boundary, bool is_decided, const PolicyOptions& policy,
+                        Orders* orders);
+
+/// The policy with what the order changes.
+PolicyOptions Changed(PolicyOptions policy, const ChangePolicy& change);
 
 /// A generation starts with the verdict of `first` given anew: what was to be carried out there or
-/// before is at the next boundary, or is dropped if there is none.
+/// before is at the next boundary, or is dropped if there is none. Rebalances and checkpoints of
+/// later boundaries, whose verdicts nobody has reached, are carried out again.
 void Postpone(IntervalIndex first, const RunLength& length, Orders* orders);
 
 /// How the run is carried out once so many workers have been drained.

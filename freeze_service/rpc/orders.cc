@@ -46,24 +46,23 @@ absl::StatusOr<OrderGiven> DecodeOrder(const Request& request, Order order) {
   return given;
 }
 
-absl::StatusOr<PolicyOptions> DecodePolicy(const v1::SetPolicyRequest& request,
-                                           PolicyOptions policy) {
+absl::StatusOr<ChangePolicy> DecodePolicy(const v1::SetPolicyRequest& request) {
   if (request.schedule_size() > limits::kScheduleEntriesMax) {
     return absl::ResourceExhaustedError(absl::StrCat("the schedule has ", request.schedule_size(),
                                                      " entries; the limit is ",
                                                      limits::kScheduleEntriesMax));
   }
-  if (request.has_policy()) policy.policy = request.policy();
-  if (request.has_tau()) policy.tau = request.tau();
-  if (request.has_lambda_max()) policy.lambda_max = request.lambda_max();
-  if (request.has_warmup_intervals()) policy.warmup_intervals = request.warmup_intervals();
-  if (request.has_hits()) policy.hits = request.hits();
-  if (request.has_min_trainable()) policy.min_trainable = request.min_trainable();
-  if (request.has_fixed_layers()) policy.fixed_layers = request.fixed_layers();
-  if (request.schedule_size() > 0) policy.schedule.clear();
+  ChangePolicy change;
+  if (request.has_policy()) change.policy = request.policy();
+  if (request.has_tau()) change.tau = request.tau();
+  if (request.has_lambda_max()) change.lambda_max = request.lambda_max();
+  if (request.has_warmup_intervals()) change.warmup_intervals = request.warmup_intervals();
+  if (request.has_hits()) change.hits = request.hits();
+  if (request.has_min_trainable()) change.min_trainable = request.min_trainable();
+  if (request.has_fixed_layers()) change.fixed_layers = request.fixed_layers();
   for (const v1::ScheduleEntry& entry : request.schedule())
-    policy.schedule.emplace_back(Step(entry.step()), LayerIndex(entry.frontier()));
-  return policy;
+    change.schedule.emplace_back(Step(entry.step()), LayerIndex(entry.frontier()));
+  return change;
 }
 
 }  // namespace
@@ -123,8 +122,11 @@ grpc::Status FreezeServiceImpl::AnswerOrder(grpc::ServerContext* context, const 
   if (!given.ok()) return ToGrpcStatus(given.status());
   if (const Caller caller = CallerOf(*context); !caller.is_local) given->who = caller.name;
   absl::MutexLock lock(&mutex_);
-  // Each order that is accepted is a record of its own.
-  if (given->request_id.empty()) given->request_id = absl::StrCat("order-", store_->num_records());
+  // Each order that is accepted is a record of its own; somebody may have taken its name.
+  for (int64_t n = store_->num_records(); given->request_id.empty(); ++n) {
+    std::string id = absl::StrCat("order-", n);
+    if (FindOrder(coordinator_->orders(), id) == nullptr) given->request_id = std::move(id);
+  }
   return ToGrpcStatus(request.validate_only() ? TryOrder(*given, result)
                                               : TakeOrder(*given, result));
 }
@@ -159,15 +161,9 @@ grpc::Status FreezeServiceImpl::Rebalance(grpc::ServerContext* context,
 grpc::Status FreezeServiceImpl::SetPolicy(grpc::ServerContext* context,
                                           const v1::SetPolicyRequest* request,
                                           v1::SetPolicyResponse* response) {
-  PolicyOptions in_force;
-  {
-    absl::MutexLock lock(&mutex_);
-    in_force = coordinator_->policy();
-  }
-  absl::StatusOr<PolicyOptions> policy = DecodePolicy(*request, std::move(in_force));
-  if (!policy.ok()) return ToGrpcStatus(policy.status());
-  return AnswerOrder(context, *request, ChangePolicy{*std::move(policy)},
-                     response->mutable_result());
+  absl::StatusOr<ChangePolicy> change = DecodePolicy(*request);
+  if (!change.ok()) return ToGrpcStatus(change.status());
+  return AnswerOrder(context, *request, *std::move(change), response->mutable_result());
 }
 
 grpc::Status FreezeServiceImpl::Pause(grpc::ServerContext* context, const v1::PauseRequest* request,

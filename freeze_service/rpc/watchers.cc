@@ -55,7 +55,9 @@ std::shared_ptr<WatchStream> Watchers::Add(absl::Duration step_period, v1::Run r
 
 void Watchers::Tell(const v1::WatchRunResponse& message) {
   absl::MutexLock lock(&mutex_);
-  std::erase_if(watchers_, [&](const Watcher& watcher) { return !watcher.stream->Send(message); });
+  if (watchers_.empty()) return;
+  const auto shared = std::make_shared<const v1::WatchRunResponse>(message);
+  std::erase_if(watchers_, [&](const Watcher& watcher) { return !watcher.stream->Send(shared); });
 }
 
 void Watchers::TellStep(const v1::StepProgress& step) {

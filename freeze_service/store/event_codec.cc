@@ -16,7 +16,7 @@
 namespace smartpipe {
 namespace {
 
-constexpr uint8_t kVersion = 4;
+constexpr uint8_t kVersion = 5;
 
 // The bytes of kinds are the positions in the variants: these orders are part of the format.
 template <size_t kIndex, typename Variant, typename T>
@@ -116,8 +116,9 @@ void Each(Same<PolicyOptions> auto& value, auto&& f) {
   f(policy, tau, lambda_max, warmup_intervals, hits, min_trainable, fixed_layers, schedule);
 }
 void Each(Same<ChangePolicy> auto& value, auto&& f) {
-  auto& [policy] = value;
-  f(policy);
+  auto& [policy, tau, lambda_max, warmup_intervals, hits, min_trainable, fixed_layers, schedule] =
+      value;
+  f(policy, tau, lambda_max, warmup_intervals, hits, min_trainable, fixed_layers, schedule);
 }
 void Each(Same<PauseRun> auto&, auto&& f) { f(); }
 void Each(Same<ResumeRun> auto&, auto&& f) { f(); }

@@ -21,8 +21,8 @@ class OncePerMinute {
 /// Warns with `sentence`, at most once a minute.  Threads: any.
 void LogRefusal(const std::string& sentence);
 
-/// Watches the TLS connections of this process, so that ReportGrpcError knows what was wrong with a
-/// certificate: gRPC only says that something was. Call it before any is made; again is harmless.
+/// Watches the TLS connections of this process, so that ExplainGrpcError knows what was wrong with
+/// a certificate: gRPC only says that something was. Call it before any is made; again is harmless.
 void WatchTlsAlerts();
 
 /// What an error line of gRPC means to the users of ours: a refused connection, or certificates on

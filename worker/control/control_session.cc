@@ -483,7 +483,8 @@ absl::Status ControlSessionImpl::Call(Method method, const Request& request, Res
   while (true) {
     const absl::Status status = CallOnce(method, request, response, kCallTimeout);
     if (status.ok()) return status;
-    const bool retry = IsRetryable(status);
+    // What is over a limit may be under it soon.
+    const bool retry = IsRetryable(status) || absl::IsResourceExhausted(status);
     if (retry && absl::Now() >= gone) {
       const absl::Status why = Gone(status.message());
       End(why, why);

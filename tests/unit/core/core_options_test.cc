@@ -25,7 +25,7 @@ TEST(CoordinatorCreate, RefusesOptionsOutOfRange) {
   using Options = CoordinatorOptions;
   const std::pair<Change, std::string> cases[] = {
       {[](Options*) {}, "ok"},
-      {[](Options* o) { o->num_stages = 0; }, "pipeline.stages is 0, not in 1..64"},
+      {[](Options* o) { o->num_stages = 0; }, "pipeline.stages is 0, not in 1..256"},
       {[](Options* o) { o->num_microbatches = 0; }, "train.microbatches is 0, not in 1..4096"},
       {[](Options* o) { o->schedule = "2f2b"; },
        "pipeline.schedule is \"2f2b\", there are: gpipe, 1f1b, interleaved_1f1b"},

@@ -246,14 +246,15 @@ OrderGiven CorePlayer::MakeOrder(const ScenarioCommand& command) const {
       rebalance.cuts.push_back(LayerIndex(Whole(cut)));
     given.order = rebalance;
   } else if (name == "policy") {
-    PolicyOptions policy = coordinator_->policy();
-    policy.policy = command.Arg("policy", policy.policy);
-    policy.tau = command.DoubleArg("tau", policy.tau);
+    ChangePolicy change;
+    if (const std::string policy = command.Arg("policy", ""); !policy.empty())
+      change.policy = policy;
+    if (const double tau = command.DoubleArg("tau", 0); tau != 0) change.tau = tau;
     for (const std::string& entry : ListArg(command, "plan")) {
       const std::pair<std::string, std::string> parts = absl::StrSplit(entry, ':');
-      policy.schedule.emplace_back(Step(Whole(parts.first)), LayerIndex(Whole(parts.second)));
+      change.schedule.emplace_back(Step(Whole(parts.first)), LayerIndex(Whole(parts.second)));
     }
-    given.order = ChangePolicy{policy};
+    given.order = change;
   } else if (name == "pause") {
     given.order = PauseRun{};
   } else if (name == "resume") {

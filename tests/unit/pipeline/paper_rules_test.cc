@@ -279,7 +279,7 @@ TEST(PaperRules, WrongInputsAreNamed) {
   const PaperShape good = {"gpipe", 2, 6, 3, 1};
   const std::pair<std::function<void(PaperShape&)>, const char*> kBroken[] = {
       {[](PaperShape& p) { p.schedule = "pipe"; }, "no schedule `pipe`"},
-      {[](PaperShape& p) { p.num_stages = 65; }, "num_stages is 65, not in 1..64"},
+      {[](PaperShape& p) { p.num_stages = 257; }, "num_stages is 257, not in 1..256"},
       {[](PaperShape& p) { p.num_samples = 0; }, "num_samples is 0"},
       {[](PaperShape& p) { p.batch_size = -1; }, "batch_size is -1"},
       {[](PaperShape& p) { p.num_frozen_stages = 2; }, "num_frozen_stages is 2, not in 0..1"},
