@@ -136,8 +136,10 @@ RoleSet RolesOf(const std::vector<std::string>& uris) {
 absl::Span<const AccessRow> AccessTable() { return kAccessTable; }
 
 Caller CallerOf(const grpc::AuthContext& connection) {
+  // Whatever else a connection may be, it has to show a role.
   const std::vector<std::string> types = Values(connection, "transport_security_type");
-  if (types != std::vector<std::string>{"tls"}) return {.name = "local", .is_local = true};
+  if (types.empty() || types == std::vector<std::string>{"insecure"})
+    return {.name = "local", .is_local = true};
   const std::vector<std::string> names = Values(connection, "x509_common_name");
   return {.name = names.empty() ? "" : names.front(),
           .roles = RolesOf(Values(connection, "peer_uri"))};

@@ -167,7 +167,7 @@ const std::vector<Mistake>& Mistakes() {
       {"ZeroStages",
        "[pipeline]\nstages = 0\n",
        {},
-       "c.toml:2: pipeline.stages: 0 is out of range, expected an integer, 1 .. 64"},
+       "c.toml:2: pipeline.stages: 0 is out of range, expected an integer, 1 .. 256"},
       {"ZeroRate",
        "[optim]\nlr = 0\n",
        {},
