@@ -61,7 +61,6 @@ absl::Status RunMonitor::StopAtBoundary(const std::string& reason) {
   // It ends by itself as soon, or somebody else has stopped it.
   if (refusal->reason == "NO_BOUNDARY_LEFT" || refusal->reason == "NOTHING_TO_DO")
     return absl::OkStatus();
-  if (refusal->reason == "CONFLICT") return absl::UnavailableError(status.message());
   return status;
 }
 

@@ -11,6 +11,7 @@
 #include "cli/connection.h"
 #include "services/base/files.h"
 #include "services/base/limits.h"
+#include "services/base/status_macros.h"
 #include "services/config/run_config.h"
 #include "services/rpc/address.h"
 #include "services/rpc/tls_flags.h"
@@ -49,6 +50,20 @@ absl::StatusOr<std::string> AddressOf(const std::string& run) {
       absl::StrCat("\"", run, "\" is neither a run directory nor HOST:PORT of a freeze service"));
 }
 
+/// Another run may be served at the address that a run once had.
+absl::Status CheckSameRun(const std::string& run_dir, const std::string& address,
+                          v1::FreezeService::StubInterface& stub) {
+  std::ifstream file(run_dir + "/run_id");
+  std::string run_id;
+  if (!std::getline(file, run_id)) return absl::OkStatus();  // HOST:PORT
+  const auto served = CallRun(stub, &v1::FreezeService::StubInterface::GetRun, v1::GetRunRequest());
+  if (!served.ok() || served->run().run_id() == run_id) return absl::OkStatus();
+  return absl::UnavailableError(absl::StrCat(
+      address, " serves the run ", served->run().run_id(), " now, not that of ", run_dir,
+      ": it has ended or was cut off; `smartpipe train CONFIG --run-dir DIR --resume auto` goes on "
+      "with one that is not finished"));
+}
+
 }  // namespace
 
 TlsFiles TlsOf(const RunTarget& target) {
@@ -76,7 +91,9 @@ absl::StatusOr<std::unique_ptr<v1::FreezeService::StubInterface>> ConnectRun(
                      "CONFIG --run-dir DIR --resume auto` goes on with one "
                      "that is not finished"));
   }
-  return v1::FreezeService::NewStub(*channel);
+  auto stub = v1::FreezeService::NewStub(*channel);
+  SP_RETURN_IF_ERROR(CheckSameRun(target.run, *address, *stub));
+  return stub;
 }
 
 bool IsUnreachable(const absl::Status& status) {

@@ -90,10 +90,8 @@ class LocalRun {
   absl::Status ActOnStop() {
     const int num_signals = launcher_->num_stop_signals();
     if (num_signals == 0 || (stopping_ && num_signals == 1)) return absl::OkStatus();
-    if (stopping_) return absl::CancelledError("stopped");
-    const absl::Status stopped = monitor_->StopAtBoundary(StopReason());
-    if (absl::IsUnavailable(stopped) && num_signals == 1) return absl::OkStatus();  // again soon
-    if (!stopped.ok()) return absl::CancelledError("stopped");
+    if (stopping_ || !monitor_->StopAtBoundary(StopReason()).ok())
+      return absl::CancelledError("stopped");
     stopping_ = true;
     display_.Print(
         "Stopping at the next boundary, behind a checkpoint; Ctrl-C again stops at once.");

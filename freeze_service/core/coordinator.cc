@@ -706,7 +706,7 @@ absl::StatusOr<Decisions> CoordinatorImpl::Handle(const WorkerFinished& finished
   const bool all = std::all_of(progress_.begin(), progress_.end(),
                                [](const WorkerProgress& progress) { return progress.finished(); });
   if (!all) return Decisions();
-  if (stop.has_value() && !orders_.leaving.value().empty()) {
+  if (stop.has_value() && orders_.stop_why.empty()) {  // a worker leaves
     Decisions decisions;
     std::string reason =
         absl::StrCat(WorkerLabel(orders_.leaving), " leaves on an operator's order");

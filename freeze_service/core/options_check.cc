@@ -59,6 +59,18 @@ absl::Status CheckExecution(const ExecutionOptions& options) {
   return absl::OkStatus();
 }
 
+absl::Status CheckFitsModel(const PolicyOptions& policy, int32_t num_layers) {
+  SP_RETURN_IF_ERROR(CheckRange("freeze.min_trainable", policy.min_trainable, 1, num_layers));
+  const int32_t most = num_layers - policy.min_trainable;
+  if (policy.policy == "fixed")
+    return CheckRange("freeze.fixed_layers", policy.fixed_layers, 0, most);
+  if (policy.policy != "schedule") return absl::OkStatus();
+  if (policy.schedule.empty())
+    return absl::InvalidArgumentError("policy schedule needs freeze.schedule");
+  return CheckRange("the last frontier of freeze.schedule", policy.schedule.back().second.value(),
+                    0, most);
+}
+
 absl::Status CheckScheduleSteps(const PolicyOptions& policy, const RunLength& length) {
   if (policy.policy != "schedule") return absl::OkStatus();
   for (const auto& [step, frontier] : policy.schedule) {

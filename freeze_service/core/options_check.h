@@ -9,6 +9,8 @@ namespace smartpipe {
 
 /// Errors: INVALID_ARGUMENT naming the config key, its value and its range.  Threads: pure.
 absl::Status CheckExecution(const ExecutionOptions& options);
+/// Whether a model of so many layers can be frozen like that.
+absl::Status CheckFitsModel(const PolicyOptions& policy, int32_t num_layers);
 /// Whether the entries of a policy's schedule are boundaries.
 absl::Status CheckScheduleSteps(const PolicyOptions& policy, const RunLength& length);
 /// The same of all options but the policy's.

@@ -30,10 +30,13 @@ bool EndsGeneration(const Order& order) {
   return std::holds_alternative<DrainWorker>(order) || std::holds_alternative<StopRun>(order);
 }
 
-// Two of these at one boundary cannot both be meant.
-bool Contradict(const Order& a, const Order& b) {
-  return (ChangesFrontier(a) && ChangesFrontier(b)) || (EndsGeneration(a) && EndsGeneration(b)) ||
-         a.index() == b.index();
+// The two cannot both be meant at one boundary. A stop comes before the drain that was there, and
+// ends a pause.
+bool Contradict(const Order& open, const Order& added) {
+  if (std::holds_alternative<StopRun>(added)) return std::holds_alternative<StopRun>(open);
+  if (std::holds_alternative<StopRun>(open) && std::holds_alternative<PauseRun>(added)) return true;
+  return (ChangesFrontier(open) && ChangesFrontier(added)) ||
+         (EndsGeneration(open) && EndsGeneration(added)) || open.index() == added.index();
 }
 
 absl::Status NothingToDo(absl::string_view sentence) {
@@ -98,9 +101,10 @@ absl::Status CheckPossible(const ChangePolicy&, const OrderContext&, const Order
   return absl::OkStatus();
 }
 
-absl::Status CheckPolicy(const PolicyOptions& policy, const RunLength& length) {
+absl::Status CheckPolicy(const PolicyOptions& policy, const OrderContext& context) {
   SP_RETURN_IF_ERROR(MakePolicy(policy).status());
-  return CheckScheduleSteps(policy, length);
+  SP_RETURN_IF_ERROR(CheckFitsModel(policy, context.num_layers));
+  return CheckScheduleSteps(policy, context.length);
 }
 
 // Whether each policy is possible that comes out of the open changes and `added`, in the order of
@@ -118,7 +122,7 @@ absl::Status CheckPolicies(const OrderRecord& added, const OrderContext& context
   PolicyOptions policy = context.policy;
   for (const OrderRecord* record : changes) {
     PolicyOptions next = Changed(policy, std::get<ChangePolicy>(record->given.order));
-    absl::Status status = CheckPolicy(next, context.length);
+    absl::Status status = CheckPolicy(next, context);
     if (!status.ok() && record != &added) {
       status = Annotate(status, absl::StrCat("the order ", record->given.request_id, " at step ",
                                              record->step.value(), " could not follow it"));

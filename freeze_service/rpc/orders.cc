@@ -35,6 +35,10 @@ template <typename Request>
 absl::StatusOr<OrderGiven> DecodeOrder(const Request& request, Order order) {
   SP_RETURN_IF_ERROR(CheckRequestId(request.request_id()));
   SP_RETURN_IF_ERROR(CheckText("reason", request.reason()));
+  if (std::any_of(request.reason().begin(), request.reason().end(), absl::ascii_iscntrl)) {
+    return absl::InvalidArgumentError(
+        "reason has control characters, and it is shown on terminals; give one line of text");
+  }
   OrderGiven given{.request_id = request.request_id(),
                    .who = {},
                    .why = request.reason(),

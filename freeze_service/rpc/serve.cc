@@ -98,8 +98,6 @@ absl::Status Serve(const ServeOptions& options, const sigset_t& stop_signals) {
                       OpenDecisionStore(run_dir, settings,
                                         options.resume.empty() ? Resuming::kNo : Resuming::kYes));
   if (!opened.repair.empty()) LogWarning(opened.repair);
-  std::error_code error;
-  std::filesystem::remove(run_dir / "service_address", error);  // of the process before
   SP_ASSIGN_OR_RETURN(const CoordinatorOptions at_start,
                       MakeCoordinatorOptions(opened.first_settings));
   SP_ASSIGN_OR_RETURN(auto coordinator, RestoreCoordinator(at_start, *opened.store));
