@@ -159,7 +159,8 @@ TEST(SimulateCommandTest, WrongOptionsAreNamed) {
               HasSubstr("--schedule is \"gpip\", not one of gpipe, 1f1b, interleaved_1f1b; did you "
                         "mean \"gpipe\"?"));
   EXPECT_THAT(message([](Args& a) { a.flush = "steps"; }), HasSubstr("did you mean \"step\"?"));
-  EXPECT_THAT(message([](Args& a) { a.stages = 257; }), HasSubstr("--stages is 257, not in 1..256"));
+  EXPECT_THAT(message([](Args& a) { a.stages = 257; }),
+              HasSubstr("--stages is 257, not in 1..256"));
   EXPECT_THAT(message([](Args& a) { a.samples = 0; }), HasSubstr("--samples is 0"));
   EXPECT_THAT(message([](Args& a) { a.samples = 4097; }), HasSubstr("--samples is 4097"));
   EXPECT_THAT(message([](Args& a) { a.batch = -3; }), HasSubstr("--batch is -3"));
