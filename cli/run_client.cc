@@ -19,6 +19,10 @@
 namespace smartpipe {
 namespace {
 
+constexpr char kGone[] =
+    ": the run has ended or was cut off; `smartpipe train CONFIG --run-dir DIR --resume auto` goes "
+    "on with one that is not finished";
+
 /// The freeze service writes it when it serves.
 absl::StatusOr<std::string> AddressIn(const std::string& run_dir) {
   std::ifstream file(run_dir + "/service_address");
@@ -58,16 +62,14 @@ absl::Status CheckSameRun(const std::string& run_dir, const std::string& address
   if (!std::getline(file, run_id)) return absl::OkStatus();  // HOST:PORT
   const auto served = CallRun(stub, &v1::FreezeService::StubInterface::GetRun, v1::GetRunRequest());
   if (!served.ok() || served->run().run_id() == run_id) return absl::OkStatus();
-  return absl::UnavailableError(absl::StrCat(
-      address, " serves the run ", served->run().run_id(), " now, not that of ", run_dir,
-      ": it has ended or was cut off; `smartpipe train CONFIG --run-dir DIR --resume auto` goes on "
-      "with one that is not finished"));
+  return absl::UnavailableError(absl::StrCat(address, " serves the run ", served->run().run_id(),
+                                             " now, not that of ", run_dir, kGone));
 }
 
 }  // namespace
 
 TlsFiles TlsOf(const RunTarget& target) {
-  return target.tls.empty() ? TlsFilesIn(target.run) : target.tls;
+  return target.tls.empty() && !target.run.empty() ? TlsFilesIn(target.run) : target.tls;
 }
 
 void AddRunTarget(CLI::App& command, RunTarget& target) {
@@ -85,11 +87,7 @@ absl::StatusOr<std::unique_ptr<v1::FreezeService::StubInterface>> ConnectRun(
       Connect(*address, TlsOf(target), timeout);
   if (!channel.ok() && !absl::IsUnavailable(channel.status())) return channel.status();
   if (!channel.ok()) {
-    return absl::UnavailableError(
-        absl::StrCat(channel.status().message(),
-                     ": the run has ended or was cut off; `smartpipe train "
-                     "CONFIG --run-dir DIR --resume auto` goes on with one "
-                     "that is not finished"));
+    return absl::UnavailableError(absl::StrCat(channel.status().message(), kGone));
   }
   auto stub = v1::FreezeService::NewStub(*channel);
   SP_RETURN_IF_ERROR(CheckSameRun(target.run, *address, *stub));

@@ -32,7 +32,7 @@ TlsFiles TlsOf(const RunTarget& target);
 
 /// A stub for a service that answers.
 /// Errors: INVALID_ARGUMENT (neither a run directory nor an address), those of CheckTlsFiles,
-/// UNAVAILABLE when nobody answers within `timeout`; each with the cure.
+/// UNAVAILABLE when nobody answers within `timeout`, or another run does; each with the cure.
 absl::StatusOr<std::unique_ptr<v1::FreezeService::StubInterface>> ConnectRun(
     const RunTarget& target, absl::Duration timeout = absl::Seconds(5));
 

@@ -103,7 +103,8 @@ class CoordinatorImpl final : public Coordinator {
   absl::StatusOr<Decisions> Start(Membership complete);
   absl::StatusOr<Decisions> GoOnFrom(Step step, Membership complete);
   absl::StatusOr<Step> FindCheckpoint(const Membership& complete) const;
-  /// Gives the verdict of the next boundary.  False: there is none, or it is held back by a pause.
+  /// Gives the verdict of the next boundary.  False: there is none, it is held back by a pause, or
+  /// the generation stops before it.
   bool DecideNext(Decisions* decisions);
   /// What an earlier generation has decided for a boundary that has no verdict in this one yet;
   /// null = none has.

@@ -26,11 +26,11 @@ struct OrderContext {
   std::vector<WorkerId> workers;  // of the newest plan
 };
 
-/// The order with the boundary that carries it out.
+/// The order with the boundary that carries it out, after CheckRequestId.
 /// Errors, each with an ErrorReason: INVALID_ARGUMENT (NO_BOUNDARY_STEP, BAD_FRONTIER, BAD_CUTS,
-/// BAD_POLICY), NOT_FOUND (UNKNOWN_WORKER), RESOURCE_EXHAUSTED (TOO_MANY_ORDERS), ALREADY_EXISTS
-/// (REQUEST_ID_IN_USE: another order has this id), FAILED_PRECONDITION (TOO_LATE, NO_BOUNDARY_LEFT,
-/// CONFLICT, NOTHING_TO_DO, LAST_WORKER).  Threads: pure.
+/// BAD_POLICY), NOT_FOUND (UNKNOWN_WORKER), RESOURCE_EXHAUSTED (TOO_MANY_ORDERS),
+/// FAILED_PRECONDITION (TOO_LATE, NO_BOUNDARY_LEFT, CONFLICT, NOTHING_TO_DO, LAST_WORKER). Threads:
+/// pure.
 absl::StatusOr<OrderRecord> CheckOrder(const OrderGiven& given, const OrderContext& context,
                                        const Orders& orders);
 

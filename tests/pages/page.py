@@ -52,6 +52,11 @@ def wait_until(holds, what, timeout_s=180):
         time.sleep(0.05)
 
 
+def stands(run):
+    """True when a paused run has done all steps before its pause; `run` as GetRun tells it."""
+    return run.get("paused") and int(run["step"]) == int(run["num_verdicts"]) * int(run["interval_steps"])
+
+
 def stop(process):
     if process.poll() is None:
         process.terminate()

@@ -8,6 +8,7 @@
 #include <optional>
 #include <set>
 #include <thread>
+#include <type_traits>
 #include <utility>
 
 #include "absl/base/thread_annotations.h"
@@ -483,8 +484,10 @@ absl::Status ControlSessionImpl::Call(Method method, const Request& request, Res
   while (true) {
     const absl::Status status = CallOnce(method, request, response, kCallTimeout);
     if (status.ok()) return status;
-    // What is over a limit may be under it soon.
-    const bool retry = IsRetryable(status) || absl::IsResourceExhausted(status);
+    // Reports that are over a limit may be under it soon; what is too large stays so.
+    constexpr bool kIsReport = std::is_same_v<Request, v1::ReportIntervalRequest> ||
+                               std::is_same_v<Request, v1::ReportProgressRequest>;
+    const bool retry = IsRetryable(status) || (kIsReport && absl::IsResourceExhausted(status));
     if (retry && absl::Now() >= gone) {
       const absl::Status why = Gone(status.message());
       End(why, why);
