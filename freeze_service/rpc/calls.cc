@@ -9,10 +9,10 @@
 #include "absl/time/clock.h"
 #include "freeze_service/rpc/codec.h"
 #include "freeze_service/rpc/freeze_service_impl.h"
+#include "freeze_service/rpc/report_stream.h"
 #include "services/base/limits.h"
 #include "services/base/status_macros.h"
 #include "services/obs/log.h"
-#include "services/obs/trace_file.h"
 #include "services/rpc/status.h"
 
 namespace smartpipe {
@@ -27,21 +27,11 @@ std::vector<std::string> Strings(const Repeated& repeated) {
 
 // ---- Reports ------------------------------------------------------------------------------------
 
-grpc::ServerUnaryReactor* FreezeServiceImpl::ReportInterval(
-    grpc::CallbackServerContext* context, const v1::ReportIntervalRequest* request,
-    v1::ReportIntervalResponse* response) {
-  response->set_service_received_ns(MonotonicNs());
-  grpc::ServerUnaryReactor* const call = context->DefaultReactor();
-  absl::StatusOr<IntervalReported> report = DecodeReport(*request);
-  if (!report.ok()) {
-    call->Finish(ToGrpcStatus(report.status()));
-    return call;
-  }
-  reports_.Push({*std::move(report), [call, response](const absl::Status& status) {
-                   response->set_service_replied_ns(MonotonicNs());
-                   call->Finish(ToGrpcStatus(status));
-                 }});
-  return call;
+grpc::ServerBidiReactor<v1::ReportIntervalRequest, v1::ReportIntervalResponse>*
+FreezeServiceImpl::ReportInterval(grpc::CallbackServerContext*) {
+  return new ReportStream([this](IntervalReported report, ReportStream::Answer answer) {
+    reports_.Push({std::move(report), std::move(answer)});
+  });
 }
 
 absl::Status FreezeServiceImpl::CheckRate(const WorkerId& worker) {

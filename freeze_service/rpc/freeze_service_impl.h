@@ -80,9 +80,8 @@ class FreezeServiceImpl final
   grpc::Status AnnounceLayers(grpc::ServerContext* context,
                               const v1::AnnounceLayersRequest* request,
                               v1::AnnounceLayersResponse* response) override;
-  grpc::ServerUnaryReactor* ReportInterval(grpc::CallbackServerContext* context,
-                                           const v1::ReportIntervalRequest* request,
-                                           v1::ReportIntervalResponse* response) override;
+  grpc::ServerBidiReactor<v1::ReportIntervalRequest, v1::ReportIntervalResponse>* ReportInterval(
+      grpc::CallbackServerContext* context) override;
   grpc::Status ReportProgress(grpc::ServerContext* context,
                               const v1::ReportProgressRequest* request,
                               v1::ReportProgressResponse* response) override;

@@ -43,6 +43,7 @@ struct Load {
   std::string dir;
   int32_t num_workers = 256;
   int32_t num_layers = 512;
+  int32_t num_connections = 0;  // that the workers share; 0 = one each
   double seconds = 60;
   double rate = 0;  // reports per second of all workers together; 0 = as many as there can be
   bool moves = false;
@@ -143,11 +144,10 @@ class ServiceProcess {
 /// answered and its time has come.  Threads: gRPC's, and one that calls Tick.
 class Worker final : public grpc::ClientReadReactor<v1::JoinResponse> {
  public:
-  Worker(const Load& load, int index, const std::string& address)
+  Worker(const Load& load, int index, const std::shared_ptr<grpc::Channel>& channel)
       : load_(load),
         id_(absl::StrFormat("w%03d", index)),
-        channel_(MakeChannel({.address = address, .keepalive = {}, .tls = {}})),
-        stub_(v1::FreezeService::NewStub(channel_)),
+        stub_(v1::FreezeService::NewStub(channel)),
         random_(static_cast<uint64_t>(index)) {
     request_.set_worker_id(id_);
     request_.set_incarnation(1);
@@ -155,6 +155,10 @@ class Worker final : public grpc::ClientReadReactor<v1::JoinResponse> {
     stub_->async()->Join(&context_, &request_, this);
     StartRead(&message_);
     StartCall();
+    stub_->async()->ReportInterval(&reports_context_, &reports_);
+    reports_.StartRead(&response_);
+    reports_.AddHold();  // writes come from verdicts
+    reports_.StartCall();
   }
 
   /// Call behind the Welcome.
@@ -200,6 +204,12 @@ class Worker final : public grpc::ClientReadReactor<v1::JoinResponse> {
         +[](bool* reporting) { return !*reporting; }, &reporting_));
   }
   void Leave() {
+    reports_.StartWritesDone();
+    reports_.RemoveHold();
+    {
+      absl::MutexLock lock(&mutex_);
+      mutex_.Await(absl::Condition(&reports_done_));
+    }
     context_.TryCancel();
     absl::MutexLock lock(&mutex_);
     mutex_.Await(absl::Condition(&done_));
@@ -246,7 +256,7 @@ class Worker final : public grpc::ClientReadReactor<v1::JoinResponse> {
   }
 
   void MaybeReport() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
-    if (!started_ || reporting_ || stopped_ || verdicts_.empty()) return;
+    if (!started_ || reporting_ || writing_ || stopped_ || verdicts_.empty()) return;
     const Clock::time_point now = Clock::now();
     if (now < due_) return;
     due_ = std::max(due_ + period_, now - period_);
@@ -282,33 +292,55 @@ class Worker final : public grpc::ClientReadReactor<v1::JoinResponse> {
         added.mutable_cost()->set_optimize_s(-1);
       }
     }
-    reporting_ = true;
-    call_ = std::make_unique<grpc::ClientContext>();
+    reporting_ = writing_ = true;
     sent_ = now;
-    stub_->async()->ReportInterval(call_.get(), &report_, &response_,
-                                   [this](const grpc::Status& status) { OnAnswer(status); });
+    reports_.StartWrite(&report_);
   }
 
-  void OnAnswer(const grpc::Status& status) {
+  /// The worker's stream of reports.
+  class Reports final
+      : public grpc::ClientBidiReactor<v1::ReportIntervalRequest, v1::ReportIntervalResponse> {
+   public:
+    explicit Reports(Worker* worker) : worker_(*worker) {}
+    void OnWriteDone(bool) override {
+      absl::MutexLock lock(&worker_.mutex_);
+      worker_.writing_ = false;
+      worker_.MaybeReport();
+    }
+    void OnReadDone(bool ok) override {
+      if (!ok) return;
+      worker_.OnAnswer();
+      StartRead(&worker_.response_);
+    }
+    void OnDone(const grpc::Status& status) override { worker_.OnReportsDone(status); }
+
+   private:
+    Worker& worker_;
+  };
+
+  void OnAnswer() {
     const std::chrono::duration<float> took = Clock::now() - sent_;
     absl::MutexLock lock(&mutex_);
     reporting_ = false;
-    if (status.ok()) {
-      latencies_.push_back(took.count());
-      MaybeReport();
-    } else if (error_.empty()) {
-      error_ = status.error_message();
-    }
+    latencies_.push_back(took.count());
+    MaybeReport();
+  }
+
+  void OnReportsDone(const grpc::Status& status) {
+    absl::MutexLock lock(&mutex_);
+    reporting_ = false;
+    reports_done_ = true;
+    if (!status.ok() && error_.empty()) error_ = status.error_message();
   }
 
   const Load& load_;
   const std::string id_;
-  const std::shared_ptr<grpc::Channel> channel_;
   const std::unique_ptr<v1::FreezeService::Stub> stub_;
   grpc::ClientContext context_;
   v1::JoinRequest request_;
   v1::JoinResponse message_;
-  std::unique_ptr<grpc::ClientContext> call_;
+  grpc::ClientContext reports_context_;
+  Reports reports_{this};
   v1::ReportIntervalRequest report_;
   v1::ReportIntervalResponse response_;
   Clock::time_point sent_;
@@ -320,7 +352,9 @@ class Worker final : public grpc::ClientReadReactor<v1::JoinResponse> {
   Clock::duration period_ ABSL_GUARDED_BY(mutex_) = {};
   bool started_ ABSL_GUARDED_BY(mutex_) = false, welcomed_ ABSL_GUARDED_BY(mutex_) = false,
                 reporting_ ABSL_GUARDED_BY(mutex_) = false,
-                stopped_ ABSL_GUARDED_BY(mutex_) = false, done_ ABSL_GUARDED_BY(mutex_) = false;
+                writing_ ABSL_GUARDED_BY(mutex_) = false,  // a report is not on its way yet
+      stopped_ ABSL_GUARDED_BY(mutex_) = false, done_ ABSL_GUARDED_BY(mutex_) = false,
+                reports_done_ ABSL_GUARDED_BY(mutex_) = false;
   std::vector<v1::Verdict> verdicts_ ABSL_GUARDED_BY(mutex_);
   std::vector<float> latencies_ ABSL_GUARDED_BY(mutex_);  // seconds, of reports answered OK
   std::string error_ ABSL_GUARDED_BY(mutex_);
@@ -348,11 +382,17 @@ int Run(const Load& load, std::vector<std::string> serve) {
     std::cerr << "the service did not start\n";
     return 1;
   }
-  std::vector<std::unique_ptr<Worker>> workers;
-  for (int i = 0; i < load.num_workers; ++i) {
-    workers.push_back(
-        std::make_unique<Worker>(load, i, absl::StrCat("127.0.0.1:", service.port())));
+  const int32_t num_connections = load.num_connections > 0
+                                      ? std::min(load.num_connections, load.num_workers)
+                                      : load.num_workers;
+  std::vector<std::shared_ptr<grpc::Channel>> channels;
+  for (int i = 0; i < num_connections; ++i) {
+    channels.push_back(MakeChannel(
+        {.address = absl::StrCat("127.0.0.1:", service.port()), .keepalive = {}, .tls = {}}));
   }
+  std::vector<std::unique_ptr<Worker>> workers;
+  for (int i = 0; i < load.num_workers; ++i)
+    workers.push_back(std::make_unique<Worker>(load, i, channels[i % num_connections]));
   for (const auto& worker : workers) worker->WaitWelcome();
   for (const auto& worker : workers) {
     if (const absl::Status status = worker->Announce(); !status.ok()) {
@@ -433,6 +473,10 @@ int main(int argc, char** argv) {
   app.add_option("--dir", load.dir, "existing, empty folder for the run")->required();
   app.add_option("--workers", load.num_workers)->check(CLI::Range(1, 256))->capture_default_str();
   app.add_option("--layers", load.num_layers)->check(CLI::Range(1, 4096))->capture_default_str();
+  app.add_option("--connections", load.num_connections,
+                 "that the workers share; 0 = each has its own")
+      ->check(CLI::Range(0, 256))
+      ->capture_default_str();
   app.add_option("--seconds", load.seconds)->check(CLI::Range(1, 3600))->capture_default_str();
   app.add_option("--rate", load.rate, "reports per second, of all workers together; 0 = no limit")
       ->check(CLI::Range(0.0, 1e6))

@@ -23,6 +23,7 @@
 #include "worker/control/encode.h"
 #include "worker/control/grpc_key_value_store.h"
 #include "worker/control/join_client.h"
+#include "worker/control/report_client.h"
 
 namespace smartpipe {
 namespace {
@@ -61,6 +62,7 @@ class ControlSessionImpl final : public ControlSession {
         channel_(std::move(channel)),
         stub_(v1::FreezeService::NewStub(channel_)),
         decision_timeout_(options.decision_timeout),
+        report_client_(stub_.get()),
         join_(channel_,
               {.request = [this] { return MakeJoinRequest(); },
                .on_message = [this](const v1::JoinResponse& message) { return Handle(message); },
@@ -138,6 +140,9 @@ class ControlSessionImpl final : public ControlSession {
   template <typename Method, typename Request, typename Response>
   absl::Status Call(Method method, const Request& request, Response* response)
       ABSL_LOCKS_EXCLUDED(mutex_);
+  /// The same for a call that `once` makes; a report that is over a limit is repeated, too.
+  template <typename Once>
+  absl::Status Retry(bool is_report, const Once& once) ABSL_LOCKS_EXCLUDED(mutex_);
 
   absl::Duration patience() ABSL_LOCKS_EXCLUDED(mutex_) {
     Lock lock(&mutex_);
@@ -205,6 +210,7 @@ class ControlSessionImpl final : public ControlSession {
   std::set<grpc::ClientContext*> pending_ ABSL_GUARDED_BY(mutex_);
   std::vector<std::weak_ptr<GrpcKeyValueStore>> stores_ ABSL_GUARDED_BY(mutex_);
 
+  ReportClient report_client_;
   std::thread sender_;
   JoinClient join_;  // last: its callbacks use all of the above
 };
@@ -241,6 +247,7 @@ void ControlSessionImpl::End(const absl::Status& why, const absl::Status& error)
     for (grpc::ClientContext* context : pending_) {
       if (!end_.ok() && !finishing_) context->TryCancel();
     }
+    if (!end_.ok() && !finishing_) report_client_.Cancel();
   }
   for (const std::weak_ptr<GrpcKeyValueStore>& weak : stores) {
     if (std::shared_ptr<GrpcKeyValueStore> store = weak.lock()) store->CancelBecause(told_error);
@@ -478,16 +485,14 @@ absl::Status ControlSessionImpl::CallOnce(Method method, const Request& request,
   return FromGrpcStatus(status);
 }
 
-template <typename Method, typename Request, typename Response>
-absl::Status ControlSessionImpl::Call(Method method, const Request& request, Response* response) {
+template <typename Once>
+absl::Status ControlSessionImpl::Retry(bool is_report, const Once& once) {
   const absl::Time gone = absl::Now() + patience();
   while (true) {
-    const absl::Status status = CallOnce(method, request, response, kCallTimeout);
+    const absl::Status status = once();
     if (status.ok()) return status;
     // Reports that are over a limit may be under it soon; what is too large stays so.
-    constexpr bool kIsReport = std::is_same_v<Request, v1::ReportIntervalRequest> ||
-                               std::is_same_v<Request, v1::ReportProgressRequest>;
-    const bool retry = IsRetryable(status) || (kIsReport && absl::IsResourceExhausted(status));
+    const bool retry = IsRetryable(status) || (is_report && absl::IsResourceExhausted(status));
     if (retry && absl::Now() >= gone) {
       const absl::Status why = Gone(status.message());
       End(why, why);
@@ -498,6 +503,12 @@ absl::Status ControlSessionImpl::Call(Method method, const Request& request, Res
     if (Over()) return WhyOver();
     if (!retry) return status;
   }
+}
+
+template <typename Method, typename Request, typename Response>
+absl::Status ControlSessionImpl::Call(Method method, const Request& request, Response* response) {
+  return Retry(std::is_same_v<Request, v1::ReportProgressRequest>,
+               [&] { return CallOnce(method, request, response, kCallTimeout); });
 }
 
 bool ControlSessionImpl::AwaitOver(absl::Duration timeout) {
@@ -690,7 +701,8 @@ void ControlSessionImpl::SendLoop() {
     v1::ReportProgressResponse progress_response;
     if (report) {
       const int64_t sent_ns = MonotonicNs();
-      status = Call(&Stub::ReportInterval, *report, &report_response);
+      status =
+          Retry(true, [&] { return report_client_.Send(*report, &report_response, kCallTimeout); });
       if (status.ok()) ReadClock(report_response, sent_ns, MonotonicNs());
     }
     if (status.ok() && progress)

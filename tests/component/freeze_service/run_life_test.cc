@@ -332,6 +332,29 @@ TEST_P(RunLife, RepeatedReportsDecideNothingTwice) {
   EXPECT_EQ(harness_.GetRun().num_verdicts(), 3);
 }
 
+TEST_P(RunLife, OneStreamCarriesManyReportsUntilOneIsRefused) {
+  StartedRun run(Channel());
+  const v1::Verdict first = run.w0.Next().verdict();
+  grpc::ClientContext context;
+  context.set_deadline(std::chrono::system_clock::now() + std::chrono::seconds(20));
+  const auto stream = run.w0.stub().ReportInterval(&context);
+  v1::ReportIntervalResponse answer;
+  for (const int64_t interval : {0, 1}) {
+    ASSERT_TRUE(stream->Write(run.w0.MakeReport(0, interval, first)));
+    ASSERT_TRUE(stream->Read(&answer));
+    EXPECT_GT(answer.service_replied_ns(), answer.service_received_ns());
+  }
+  v1::ReportIntervalRequest wrong = run.w0.MakeReport(0, 2, first);
+  wrong.set_step_s(-1);
+  ASSERT_TRUE(stream->Write(wrong));
+  EXPECT_FALSE(stream->Read(&answer));
+  const grpc::Status status = stream->Finish();
+  EXPECT_EQ(status.error_code(), grpc::StatusCode::INVALID_ARGUMENT);
+  EXPECT_THAT(status.error_message(), HasSubstr("step_s"));
+  ASSERT_TRUE(run.w1.Report(run.w1.MakeReport(1, 0, first)).ok());
+  EXPECT_EQ(harness_.GetRun().num_verdicts(), 3);  // the two before it count
+}
+
 TEST_P(RunLife, DecisionsComeInPages) {
   StartedRun run(Channel());
   const v1::Verdict first = run.w0.Next().verdict();

@@ -193,8 +193,7 @@ v1::ReportIntervalRequest FakeWorker::MakeReport(int rank, int64_t interval,
 }
 
 absl::Status FakeWorker::Report(const v1::ReportIntervalRequest& request) {
-  v1::ReportIntervalResponse response;
-  return FromGrpcStatus(CallStub(*stub_, &Stub::ReportInterval, request, &response));
+  return FromGrpcStatus(CallReport(*stub_, request));
 }
 
 absl::Status FakeWorker::Progress(const v1::ReportProgressRequest& request) {
@@ -241,6 +240,19 @@ std::vector<v1::Verdict> StartedRun::ReportAll() {
     if (interval + 2 < kIntervals) verdicts.push_back(w0.Next().verdict());
   }
   return verdicts;
+}
+
+grpc::Status CallReport(v1::FreezeService::Stub& stub, const v1::ReportIntervalRequest& report) {
+  grpc::ClientContext context;
+  context.set_deadline(std::chrono::system_clock::now() + std::chrono::seconds(10));
+  const auto stream = stub.ReportInterval(&context);
+  v1::ReportIntervalResponse answer;
+  const bool answered = stream->Write(report) && stream->Read(&answer);
+  if (answered) stream->WritesDone();
+  const grpc::Status status = stream->Finish();
+  return status.ok() && !answered
+             ? grpc::Status(grpc::StatusCode::INTERNAL, "the report was not answered")
+             : status;
 }
 
 }  // namespace smartpipe

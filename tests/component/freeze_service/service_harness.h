@@ -109,4 +109,7 @@ grpc::Status CallStub(v1::FreezeService::Stub& stub, Method method, const Reques
   return (stub.*method)(&context, request, response);
 }
 
+/// One report over a stream of its own.
+grpc::Status CallReport(v1::FreezeService::Stub& stub, const v1::ReportIntervalRequest& report);
+
 }  // namespace smartpipe

@@ -83,10 +83,8 @@ TEST_F(Roles, AWorkerTrainsAndDoesNotOrder) {
 TEST_F(Roles, AnOperatorOrdersAndDoesNotReport) {
   const auto stub = StubOf({Role::kOperator});
   EXPECT_EQ(SetKey(*stub).error_code(), grpc::StatusCode::PERMISSION_DENIED);
-  v1::ReportIntervalResponse response;
-  EXPECT_EQ(
-      CallStub(*stub, &Stub::ReportInterval, v1::ReportIntervalRequest(), &response).error_code(),
-      grpc::StatusCode::PERMISSION_DENIED);
+  EXPECT_EQ(CallReport(*stub, v1::ReportIntervalRequest()).error_code(),
+            grpc::StatusCode::PERMISSION_DENIED);
   EXPECT_TRUE(ListVerdicts(*stub).ok());
   EXPECT_NE(StopNow(*stub).error_code(), grpc::StatusCode::PERMISSION_DENIED);
 }
