@@ -139,28 +139,32 @@ absl::Status FreezeServiceImpl::ApplyEvent(const Event& event) {
   std::vector<EventRecord> records;
   std::optional<StoredSnapshot> snapshot;
   SP_RETURN_IF_ERROR(Apply(event, &records, &snapshot));
-  return StoreAndPublish(records, snapshot);
+  SP_RETURN_IF_ERROR(Store(records, snapshot));
+  PublishAll(records);
+  return absl::OkStatus();
 }
 
 void FreezeServiceImpl::TakeReports(std::vector<WaitingReport> reports) {
   std::vector<absl::Status> answers;
-  {
-    absl::MutexLock lock(&mutex_);
-    std::vector<EventRecord> records;
-    std::optional<StoredSnapshot> snapshot;
-    for (const WaitingReport& waiting : reports) {
-      const IntervalReported& report = waiting.report;
-      absl::Status status = CheckRate(report.worker);
-      if (status.ok()) status = Apply(report, &records, &snapshot);
-      if (status.ok()) {
-        last_reports_[report.worker] = {report.interval, report.step_s, report.verdict_wait_s};
-      }
-      answers.push_back(std::move(status));
+  absl::MutexLock lock(&mutex_);
+  std::vector<EventRecord> records;
+  std::optional<StoredSnapshot> snapshot;
+  for (const WaitingReport& waiting : reports) {
+    const IntervalReported& report = waiting.report;
+    absl::Status status = CheckRate(report.worker);
+    if (status.ok()) status = Apply(report, &records, &snapshot);
+    if (status.ok()) {
+      last_reports_[report.worker] = {report.interval, report.step_s, report.verdict_wait_s};
     }
-    const absl::Status stored = StoreAndPublish(records, snapshot);
-    for (absl::Status& answer : answers) answer.Update(stored);
+    answers.push_back(std::move(status));
   }
-  for (size_t i = 0; i < reports.size(); ++i) reports[i].answer(answers[i]);
+  const absl::Status stored = Store(records, snapshot);
+  // Before the verdict goes to everyone, which takes longer.
+  for (size_t i = 0; i < reports.size(); ++i) {
+    answers[i].Update(stored);
+    reports[i].answer(answers[i]);
+  }
+  if (stored.ok()) PublishAll(records);
 }
 
 absl::Status FreezeServiceImpl::Apply(const Event& event, std::vector<EventRecord>* records,
@@ -177,21 +181,20 @@ absl::Status FreezeServiceImpl::Apply(const Event& event, std::vector<EventRecor
   return absl::OkStatus();
 }
 
-absl::Status FreezeServiceImpl::StoreAndPublish(absl::Span<const EventRecord> records,
-                                                const std::optional<StoredSnapshot>& snapshot) {
+absl::Status FreezeServiceImpl::Store(absl::Span<const EventRecord> records,
+                                      const std::optional<StoredSnapshot>& snapshot) {
   if (records.empty()) return absl::OkStatus();
-  const auto reach = [&](FaultPoint point) {
-    if (!options_.fault_hook) return;
-    for (const EventRecord& record : records) options_.fault_hook(point, record.sequence);
-  };
-  reach(FaultPoint::kBeforeAppend);
+  Reach(FaultPoint::kBeforeAppend, records);
   const absl::Status stored = store_->Append(records, snapshot.has_value() ? &*snapshot : nullptr);
-  reach(FaultPoint::kAfterAppend);
-  if (!stored.ok()) {
-    failure_ = Annotate(stored, "the freeze service stops because it cannot record its decisions");
-    Publish(EndRun{.success = false, .reason = std::string(failure_.message())});
-    return CheckNotEnded();
-  }
+  Reach(FaultPoint::kAfterAppend, records);
+  if (stored.ok()) return stored;
+  failure_ = Annotate(stored, "the freeze service stops because it cannot record its decisions");
+  Publish(EndRun{.success = false, .reason = std::string(failure_.message())});
+  return CheckNotEnded();
+}
+
+void FreezeServiceImpl::PublishAll(absl::Span<const EventRecord> records) {
+  if (records.empty()) return;
   bool has_decided = false;
   for (const EventRecord& record : records) {
     for (const Decision& decision : record.decisions) {
@@ -200,10 +203,14 @@ absl::Status FreezeServiceImpl::StoreAndPublish(absl::Span<const EventRecord> re
       has_decided = true;
     }
   }
-  reach(FaultPoint::kAfterPublish);
+  Reach(FaultPoint::kAfterPublish, records);
   SendWaiting();
   if (has_decided) WriteCosts();
-  return absl::OkStatus();
+}
+
+void FreezeServiceImpl::Reach(FaultPoint point, absl::Span<const EventRecord> records) const {
+  if (!options_.fault_hook) return;
+  for (const EventRecord& record : records) options_.fault_hook(point, record.sequence);
 }
 
 void FreezeServiceImpl::WriteCosts() {
@@ -225,9 +232,9 @@ void FreezeServiceImpl::Tell(LogLevel level, const std::string& text) {
   watchers_.TellNotice(text);
 }
 
-void FreezeServiceImpl::SendToAll(v1::JoinResponse message) {
-  const auto shared = std::make_shared<const v1::JoinResponse>(std::move(message));
-  for (const auto& [worker, member] : members_) member.stream->Send(shared);
+void FreezeServiceImpl::SendToAll(const v1::JoinResponse& message) {
+  const grpc::ByteBuffer encoded = EncodeMessage(message);
+  for (const auto& [worker, member] : members_) member.stream->Send(encoded);
 }
 
 void FreezeServiceImpl::Publish(const StartGeneration& start) {
@@ -257,7 +264,7 @@ void FreezeServiceImpl::SendAssignment(JoinStream& stream, Rank rank) {
   for (const WorkerId& worker : ranks_) assignment.add_members(worker.value());
   assignment.set_first_step(history.first_step.value());
   assignment.set_first_boundary(coordinator_->length().boundary_at(history.first_step).value());
-  stream.Send(std::move(message));
+  stream.Send(message);
 }
 
 void FreezeServiceImpl::WriteDump(const EndGeneration& end) {
@@ -364,15 +371,21 @@ void FreezeServiceImpl::SendWaiting() {
 
 // ---- Membership ---------------------------------------------------------------------------------
 
-grpc::ServerWriteReactor<v1::JoinResponse>* FreezeServiceImpl::Join(
-    grpc::CallbackServerContext*, const v1::JoinRequest* request) {
+grpc::ServerWriteReactor<grpc::ByteBuffer>* FreezeServiceImpl::Join(grpc::CallbackServerContext*,
+                                                                    const grpc::ByteBuffer* bytes) {
+  v1::JoinRequest request;
+  const grpc::Status decoded = DecodeMessage(*bytes, &request);
   std::shared_ptr<JoinStream> stream =
-      JoinStream::Create(WorkerId(request->worker_id()), request->incarnation(),
+      JoinStream::Create(WorkerId(request.worker_id()), request.incarnation(),
                          [this](JoinStream& broken) { OnStreamBroken(broken); });
+  if (!decoded.ok()) {
+    stream->Close(decoded);
+    return stream.get();  // it owns itself until gRPC is done with it
+  }
   absl::MutexLock lock(&mutex_);
-  if (const absl::Status status = AddStream(stream, *request); !status.ok())
+  if (const absl::Status status = AddStream(stream, request); !status.ok())
     stream->Close(ToGrpcStatus(status));
-  return stream.get();  // it owns itself until gRPC is done with it
+  return stream.get();
 }
 
 absl::Status FreezeServiceImpl::MakeRoom(const WorkerId& worker, int64_t incarnation) {
@@ -423,7 +436,7 @@ absl::Status FreezeServiceImpl::AddStream(const std::shared_ptr<JoinStream>& str
   message.mutable_welcome()->set_run_dir(options_.run_dir);
   message.mutable_welcome()->set_num_cores(options_.num_cores);
   message.mutable_welcome()->set_parameter_service(options_.parameter_service);
-  stream->Send(std::move(message));
+  stream->Send(message);
   if (is_running && has_joined && !ended_workers_.contains(worker)) {
     SendGeneration(*stream, Rank(static_cast<int32_t>(place - ranks_.begin())), request);
     return absl::OkStatus();
@@ -437,7 +450,7 @@ absl::Status FreezeServiceImpl::AddStream(const std::shared_ptr<JoinStream>& str
   } else {
     more.mutable_waiting()->set_message(coordinator_->state_message());
   }
-  stream->Send(std::move(more));
+  stream->Send(more);
   return absl::OkStatus();
 }
 
@@ -459,7 +472,7 @@ void FreezeServiceImpl::SendGeneration(JoinStream& stream, Rank rank,
   if (!IsHeld()) return;
   v1::JoinResponse message;
   message.mutable_waiting()->set_message(coordinator_->state_message());
-  stream.Send(std::move(message));
+  stream.Send(message);
 }
 
 void FreezeServiceImpl::Lose(const WorkerId& worker, int64_t incarnation, const std::string& how) {

@@ -37,8 +37,8 @@ namespace smartpipe {
 ///
 /// Threads: any; one mutex around the Coordinator.  Test: tests/component/freeze_service
 class FreezeServiceImpl final
-    : public v1::FreezeService::WithCallbackMethod_Join<
-          v1::FreezeService::WithCallbackMethod_WatchRun<
+    : public v1::FreezeService::WithRawCallbackMethod_Join<
+          v1::FreezeService::WithRawCallbackMethod_WatchRun<
               v1::FreezeService::WithCallbackMethod_ReportInterval<v1::FreezeService::Service>>> {
  public:
   static constexpr char kName[] = "smartpipe.v1.FreezeService";
@@ -75,8 +75,8 @@ class FreezeServiceImpl final
   /// Why the service itself cannot go on; OK = it can.
   absl::Status failure() const ABSL_LOCKS_EXCLUDED(mutex_);
 
-  grpc::ServerWriteReactor<v1::JoinResponse>* Join(grpc::CallbackServerContext* context,
-                                                   const v1::JoinRequest* request) override;
+  grpc::ServerWriteReactor<grpc::ByteBuffer>* Join(grpc::CallbackServerContext* context,
+                                                   const grpc::ByteBuffer* bytes) override;
   grpc::Status AnnounceLayers(grpc::ServerContext* context,
                               const v1::AnnounceLayersRequest* request,
                               v1::AnnounceLayersResponse* response) override;
@@ -137,8 +137,8 @@ class FreezeServiceImpl final
                            v1::DrainWorkerResponse* response) override;
   grpc::Status Stop(grpc::ServerContext* context, const v1::StopRequest* request,
                     v1::StopResponse* response) override;
-  grpc::ServerWriteReactor<v1::WatchRunResponse>* WatchRun(
-      grpc::CallbackServerContext* context, const v1::WatchRunRequest* request) override;
+  grpc::ServerWriteReactor<grpc::ByteBuffer>* WatchRun(grpc::CallbackServerContext* context,
+                                                       const grpc::ByteBuffer* bytes) override;
 
  private:
   struct Member {
@@ -165,10 +165,13 @@ class FreezeServiceImpl final
   /// Adds the event's record to `records` unless it is refused.
   absl::Status Apply(const Event& event, std::vector<EventRecord>* records,
                      std::optional<StoredSnapshot>* snapshot) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  /// Persist, publish. Errors: why the run is over, when the records cannot be stored.
-  absl::Status StoreAndPublish(absl::Span<const EventRecord> records,
-                               const std::optional<StoredSnapshot>& snapshot)
+  /// Errors: why the run is over, when the records cannot be stored.
+  absl::Status Store(absl::Span<const EventRecord> records,
+                     const std::optional<StoredSnapshot>& snapshot)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  /// Tells everyone what stored records decided.
+  void PublishAll(absl::Span<const EventRecord> records) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void Reach(FaultPoint point, absl::Span<const EventRecord> records) const;
   void Publish(const StartGeneration& start) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Publish(const Verdict& verdict) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Publish(const EndGeneration& end) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
@@ -179,7 +182,7 @@ class FreezeServiceImpl final
   void Publish(const EndRun& end) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   /// In the log, and to all watchers.
   void Tell(LogLevel level, const std::string& text) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  void SendToAll(v1::JoinResponse message) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void SendToAll(const v1::JoinResponse& message) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   /// The measured costs so far, for `smartpipe plan`, once a second at most and at the end; a
   /// failure is only logged.
   void WriteCosts() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);

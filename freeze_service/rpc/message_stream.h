@@ -9,19 +9,37 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/synchronization/mutex.h"
 #include "grpcpp/grpcpp.h"
+#include "grpcpp/impl/codegen/proto_utils.h"
 
 namespace smartpipe {
+
+/// A message as it goes over the wire: one that many streams write is encoded once.
+template <typename Message>
+grpc::ByteBuffer EncodeMessage(const Message& message) {
+  grpc::ByteBuffer bytes;
+  bool own = false;
+  grpc::SerializationTraits<Message>::Serialize(message, &bytes, &own).IgnoreError();
+  return bytes;
+}
+
+/// Errors: INVALID_ARGUMENT.
+template <typename Message>
+grpc::Status DecodeMessage(grpc::ByteBuffer bytes, Message* message) {
+  return grpc::SerializationTraits<Message>::Deserialize(&bytes, message).ok()
+             ? grpc::Status::OK
+             : grpc::Status(grpc::StatusCode::INVALID_ARGUMENT, "the request cannot be decoded");
+}
 
 /// Writes what it is given in order. A reader that lets `queued_max` messages wait is dropped: it
 /// loses them, and when it reads again it is told RESOURCE_EXHAUSTED. Lives until gRPC is done with
 /// it and nobody holds a pointer.  Threads: any.
 template <typename Message>
-class MessageStream : public grpc::ServerWriteReactor<Message> {
+class MessageStream : public grpc::ServerWriteReactor<grpc::ByteBuffer> {
  public:
   /// False: the stream is closed, broken, or dropped with this message.
-  bool Send(Message message) { return Send(std::make_shared<const Message>(std::move(message))); }
-  /// The same for a message that many streams write.
-  bool Send(std::shared_ptr<const Message> message) ABSL_LOCKS_EXCLUDED(mutex_) {
+  bool Send(const Message& message) { return Send(EncodeMessage(message)); }
+  /// The same for a message of that kind that is encoded.
+  bool Send(grpc::ByteBuffer message) ABSL_LOCKS_EXCLUDED(mutex_) {
     absl::MutexLock lock(&mutex_);
     if (closing_ || broken_) return false;
     if (queue_.size() >= queued_max_) {
@@ -84,7 +102,7 @@ class MessageStream : public grpc::ServerWriteReactor<Message> {
     if (writing_ || finished_) return;
     if (!queue_.empty() && !broken_) {
       writing_ = true;
-      this->StartWrite(queue_.front().get());
+      this->StartWrite(&queue_.front());
     } else if (closing_ || broken_) {
       finished_ = true;
       this->Finish(status_);
@@ -102,7 +120,7 @@ class MessageStream : public grpc::ServerWriteReactor<Message> {
   const size_t queued_max_;
   const std::string too_slow_;
   absl::Mutex mutex_;
-  std::deque<std::shared_ptr<const Message>> queue_
+  std::deque<grpc::ByteBuffer> queue_
       ABSL_GUARDED_BY(mutex_);  // the first one is written if writing_
   grpc::Status status_ ABSL_GUARDED_BY(mutex_);
   bool writing_ ABSL_GUARDED_BY(mutex_) = false;

@@ -237,9 +237,12 @@ grpc::Status FreezeServiceImpl::ListVerdicts(grpc::ServerContext*,
   return grpc::Status::OK;
 }
 
-grpc::ServerWriteReactor<v1::WatchRunResponse>* FreezeServiceImpl::WatchRun(
-    grpc::CallbackServerContext*, const v1::WatchRunRequest* request) {
-  const double period_s = request->step_period_s();
+grpc::ServerWriteReactor<grpc::ByteBuffer>* FreezeServiceImpl::WatchRun(
+    grpc::CallbackServerContext*, const grpc::ByteBuffer* bytes) {
+  v1::WatchRunRequest request;
+  if (const grpc::Status decoded = DecodeMessage(*bytes, &request); !decoded.ok())
+    return Watchers::Refuse(decoded).get();
+  const double period_s = request.step_period_s();
   if (!(period_s >= 0 && period_s <= kStepPeriodMaxS)) {
     return Watchers::Refuse(
                ToGrpcStatus(absl::InvalidArgumentError(absl::StrCat(

@@ -36,7 +36,7 @@ std::shared_ptr<WatchStream> Watchers::Add(absl::Duration step_period, v1::Run r
   });
   v1::WatchRunResponse first;
   *first.mutable_run() = std::move(run);
-  stream->Send(std::move(first));
+  stream->Send(first);
   absl::MutexLock lock(&mutex_);
   if (watchers_.size() >= static_cast<size_t>(limits::kWatchersMax)) {
     stream->Close(grpc::Status(
@@ -45,7 +45,7 @@ std::shared_ptr<WatchStream> Watchers::Add(absl::Duration step_period, v1::Run r
   } else if (end_.has_value()) {
     v1::WatchRunResponse last;
     *last.mutable_end_of_run() = *end_;
-    stream->Send(std::move(last));
+    stream->Send(last);
     stream->Close(grpc::Status::OK);
   } else {
     watchers_.push_back({.stream = stream});
@@ -56,8 +56,8 @@ std::shared_ptr<WatchStream> Watchers::Add(absl::Duration step_period, v1::Run r
 void Watchers::Tell(const v1::WatchRunResponse& message) {
   absl::MutexLock lock(&mutex_);
   if (watchers_.empty()) return;
-  const auto shared = std::make_shared<const v1::WatchRunResponse>(message);
-  std::erase_if(watchers_, [&](const Watcher& watcher) { return !watcher.stream->Send(shared); });
+  const grpc::ByteBuffer encoded = EncodeMessage(message);
+  std::erase_if(watchers_, [&](const Watcher& watcher) { return !watcher.stream->Send(encoded); });
 }
 
 void Watchers::TellStep(const v1::StepProgress& step) {

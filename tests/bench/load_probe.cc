@@ -1,7 +1,7 @@
-// What one freeze service can take: many simulated workers, each with a connection of its own,
+// What one freeze service can take: many simulated workers, over as many connections as asked for,
 // report as fast as verdicts let them, or at a given rate. The service is another process, with
 // real gRPC and SQLite.
-//   load_probe --dir DIR [--workers 256] [--layers 512] [--seconds 60] [--rate 2000]
+//   load_probe --dir DIR [--workers 256] [--connections 8] [--layers 512] [--seconds 60] [--rate 2000]
 // Prints reports per second, their latencies, CPU and memory of the service, and counts the reports
 // on both sides: those answered OK here against those in DIR/decisions.db.
 #include <fcntl.h>
@@ -11,6 +11,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <cstdio>
+#include <deque>
 #include <fstream>
 #include <iostream>
 #include <memory>
@@ -153,7 +154,7 @@ class Worker final : public grpc::ClientReadReactor<v1::JoinResponse> {
     request_.set_incarnation(1);
     request_.set_address("load");
     stub_->async()->Join(&context_, &request_, this);
-    StartRead(&message_);
+    ReadNext();
     StartCall();
     stub_->async()->ReportInterval(&reports_context_, &reports_);
     reports_.StartRead(&response_);
@@ -230,13 +231,19 @@ class Worker final : public grpc::ClientReadReactor<v1::JoinResponse> {
   void OnReadDone(bool ok) override {
     if (!ok) return;
     absl::MutexLock lock(&mutex_);
-    if (message_.has_welcome()) welcomed_ = true;
-    if (message_.has_assignment()) rank_ = message_.assignment().rank();
-    if (message_.has_verdict()) {
-      verdicts_.push_back(message_.verdict());
+    if (message_->has_welcome()) welcomed_ = true;
+    if (message_->has_assignment()) rank_ = message_->assignment().rank();
+    if (message_->has_verdict()) {
+      const v1::Verdict& verdict = message_->verdict();
+      due_verdicts_.push_back(
+          {.boundary = verdict.boundary(),
+           .plan_epoch = verdict.plan_epoch(),
+           .frontier = verdict.frontier(),
+           .first = rank_ == 0 ? 0 : verdict.cuts(rank_ - 1),
+           .end = rank_ == load_.num_workers - 1 ? load_.num_layers : verdict.cuts(rank_)});
       MaybeReport();
     }
-    StartRead(&message_);
+    ReadNext();
   }
   void OnDone(const grpc::Status&) override {
     absl::MutexLock lock(&mutex_);
@@ -244,6 +251,18 @@ class Worker final : public grpc::ClientReadReactor<v1::JoinResponse> {
   }
 
  private:
+  /// What a worker needs of a verdict; its own layers are [first, end).
+  struct Due {
+    int64_t boundary = 0, plan_epoch = 0;
+    int32_t frontier = 0, first = 0, end = 0;
+  };
+
+  /// A verdict names all stages: an arena keeps the generator from costing more than the service.
+  void ReadNext() {
+    arena_.Reset();
+    message_ = google::protobuf::Arena::CreateMessage<v1::JoinResponse>(&arena_);
+    StartRead(message_);
+  }
   void FillCost(v1::LayerCost& cost) {
     cost.set_forward_s(1e-3);
     cost.set_input_grad_s(1e-3);
@@ -256,28 +275,26 @@ class Worker final : public grpc::ClientReadReactor<v1::JoinResponse> {
   }
 
   void MaybeReport() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
-    if (!started_ || reporting_ || writing_ || stopped_ || verdicts_.empty()) return;
+    if (!started_ || reporting_ || writing_ || stopped_ || due_verdicts_.empty()) return;
     const Clock::time_point now = Clock::now();
     if (now < due_) return;
     due_ = std::max(due_ + period_, now - period_);
-    const v1::Verdict verdict = verdicts_.front();
-    verdicts_.erase(verdicts_.begin());
+    const Due verdict = due_verdicts_.front();
+    due_verdicts_.pop_front();
     report_.Clear();
     report_.set_worker_id(id_);
     report_.set_generation(1);
-    report_.set_plan_epoch(verdict.plan_epoch());
-    report_.set_interval(verdict.boundary());
+    report_.set_plan_epoch(verdict.plan_epoch);
+    report_.set_interval(verdict.boundary);
     report_.set_step_s(0.05);
-    const int first = rank_ == 0 ? 0 : verdict.cuts(rank_ - 1);
-    const int end = rank_ == load_.num_workers - 1 ? load_.num_layers : verdict.cuts(rank_);
     std::uniform_real_distribution<double> noise(0.5, 1.5);
-    for (int layer = first; layer < end; ++layer) {
+    for (int layer = verdict.first; layer < verdict.end; ++layer) {
       v1::LayerReport& added = *report_.add_layers();
       added.set_layer(layer);
-      added.set_frozen(layer < verdict.frontier());
+      added.set_frozen(layer < verdict.frontier);
       added.set_num_microbatches(8);
       if (!added.frozen()) {
-        added.set_has_previous(verdict.boundary() > 0);
+        added.set_has_previous(verdict.boundary > 0);
         added.set_grad_norm_l2(noise(random_));
         if (added.has_previous()) {
           added.set_previous_grad_norm_l2(noise(random_));
@@ -338,7 +355,8 @@ class Worker final : public grpc::ClientReadReactor<v1::JoinResponse> {
   const std::unique_ptr<v1::FreezeService::Stub> stub_;
   grpc::ClientContext context_;
   v1::JoinRequest request_;
-  v1::JoinResponse message_;
+  google::protobuf::Arena arena_;
+  v1::JoinResponse* message_ = nullptr;
   grpc::ClientContext reports_context_;
   Reports reports_{this};
   v1::ReportIntervalRequest report_;
@@ -355,7 +373,7 @@ class Worker final : public grpc::ClientReadReactor<v1::JoinResponse> {
                 writing_ ABSL_GUARDED_BY(mutex_) = false,  // a report is not on its way yet
       stopped_ ABSL_GUARDED_BY(mutex_) = false, done_ ABSL_GUARDED_BY(mutex_) = false,
                 reports_done_ ABSL_GUARDED_BY(mutex_) = false;
-  std::vector<v1::Verdict> verdicts_ ABSL_GUARDED_BY(mutex_);
+  std::deque<Due> due_verdicts_ ABSL_GUARDED_BY(mutex_);
   std::vector<float> latencies_ ABSL_GUARDED_BY(mutex_);  // seconds, of reports answered OK
   std::string error_ ABSL_GUARDED_BY(mutex_);
 };

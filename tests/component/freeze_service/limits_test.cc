@@ -171,10 +171,10 @@ TEST(LimitsOfJoining, ConnectedWorkers) {
 
 /// Streams that say one word and stay open.
 class OpenStreams final
-    : public v1::FreezeService::WithCallbackMethod_WatchRun<v1::FreezeService::Service> {
+    : public v1::FreezeService::WithRawCallbackMethod_WatchRun<v1::FreezeService::Service> {
  public:
-  grpc::ServerWriteReactor<v1::WatchRunResponse>* WatchRun(grpc::CallbackServerContext*,
-                                                           const v1::WatchRunRequest*) override {
+  grpc::ServerWriteReactor<grpc::ByteBuffer>* WatchRun(grpc::CallbackServerContext*,
+                                                       const grpc::ByteBuffer*) override {
     const std::shared_ptr<WatchStream> stream =
         WatchStream::Create(absl::ZeroDuration(), [](WatchStream&) {});
     stream->Send(v1::WatchRunResponse());

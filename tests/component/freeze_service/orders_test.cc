@@ -235,10 +235,10 @@ TEST_F(OrdersRpc, WatchersHaveALimitAndRoomIsMadeWhenOneLeaves) {
 
 /// Watchers of its own, so that it can be told more than a run has to say.
 class ManyWords final
-    : public v1::FreezeService::WithCallbackMethod_WatchRun<v1::FreezeService::Service> {
+    : public v1::FreezeService::WithRawCallbackMethod_WatchRun<v1::FreezeService::Service> {
  public:
-  grpc::ServerWriteReactor<v1::WatchRunResponse>* WatchRun(grpc::CallbackServerContext*,
-                                                           const v1::WatchRunRequest*) override {
+  grpc::ServerWriteReactor<grpc::ByteBuffer>* WatchRun(grpc::CallbackServerContext*,
+                                                       const grpc::ByteBuffer*) override {
     return watchers.Add(absl::ZeroDuration(), v1::Run()).get();
   }
   ManualClock clock;

@@ -269,10 +269,10 @@ TEST(EndedWorkers, WordsFromBeforeTheStartAreBounded) {
 
 /// Sends more than a stream keeps before the worker can read any of it.
 class FloodService final
-    : public v1::FreezeService::WithCallbackMethod_Join<v1::FreezeService::Service> {
+    : public v1::FreezeService::WithRawCallbackMethod_Join<v1::FreezeService::Service> {
  public:
-  grpc::ServerWriteReactor<v1::JoinResponse>* Join(grpc::CallbackServerContext*,
-                                                   const v1::JoinRequest*) override {
+  grpc::ServerWriteReactor<grpc::ByteBuffer>* Join(grpc::CallbackServerContext*,
+                                                   const grpc::ByteBuffer*) override {
     std::shared_ptr<JoinStream> stream =
         JoinStream::Create(WorkerId("w0"), 1, [this](JoinStream&) { ++num_broken; });
     for (int i = 0; i < 5000; ++i) stream->Send(v1::JoinResponse());
