@@ -25,7 +25,7 @@ using testutil::Dice;
 
 constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
 constexpr double kInf = std::numeric_limits<double>::infinity();
-#if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
+#if defined(__SANITIZE_ADDRESS__)
 constexpr int kRuns = 15;  // ten times as slow
 #else
 constexpr int kRuns = 60;

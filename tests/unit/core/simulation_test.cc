@@ -25,7 +25,7 @@ namespace {
 
 using testutil::Dice;
 
-#if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
+#if defined(__SANITIZE_ADDRESS__)
 constexpr int kSimulations = 300;
 #else
 constexpr int kSimulations = 10'000;

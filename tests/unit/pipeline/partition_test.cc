@@ -127,11 +127,11 @@ void CompareWithBruteForce(int num_cases, int64_t budget, double equal_share, do
   EXPECT_GE(num_equal, equal_share * num_cases);
 }
 
-// Sanitizers look at memory, not at numbers: a tenth of the cases will do, in minutes less.
-#if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
-constexpr int kNumCases = 250;
+// A sanitizer looks at memory, not at numbers: few cases will do, in minutes less.
+#if defined(__SANITIZE_ADDRESS__)
+constexpr int kNumCases = 25, kNumSmall = 10, kNumLarge = 2;
 #else
-constexpr int kNumCases = 2500;
+constexpr int kNumCases = 2500, kNumSmall = 600, kNumLarge = 40;
 #endif
 
 TEST(Partition, EqualsBruteForce) { CompareWithBruteForce(kNumCases, kSearchBudget, 0.99, 1.01); }
@@ -140,13 +140,13 @@ TEST(Partition, EqualsBruteForceWithUnequalWorkersLinksAndAFrontier) {
   CompareWithBruteForce(kNumCases, kSearchBudget, 0.99, 1.01, /*harsh=*/true);
 }
 
-TEST(Partition, IsGoodWithALittleBudgetToo) { CompareWithBruteForce(600, 8000, 0.8, 1.3); }
+TEST(Partition, IsGoodWithALittleBudgetToo) { CompareWithBruteForce(kNumSmall, 8000, 0.8, 1.3); }
 
 // Too large for brute force: against five times the budget.
 TEST(Partition, IsGoodWhereItCannotTryAll) {
   std::mt19937 random(2023);
   double worst = 1;
-  for (int i = 0; i < 40; ++i) {
+  for (int i = 0; i < kNumLarge; ++i) {
     PlannerInput input = RandomInput(random, i % 2);
     input.layers.clear();
     for (int n = 24 + random() % 40; n > 0; --n) {
@@ -166,7 +166,8 @@ TEST(Partition, IsGoodWhereItCannotTryAll) {
     EXPECT_LE(ratio, 1.03) << Describe(input);
     worst = std::max(worst, ratio);
   }
-  std::printf("the worst of 40 is %.4f times as slow as with five times the budget\n", worst);
+  std::printf("the worst of %d is %.4f times as slow as with five times the budget\n", kNumLarge,
+              worst);
 }
 
 TEST(Partition, SplitsEqualLayersEvenly) {
