@@ -23,19 +23,23 @@ int main(int argc, char** argv) {
   app.set_version_flag("--version", "stage_worker " SMARTPIPE_VERSION);
   app.add_option("--service", options.service_address, "HOST:PORT of the FreezeService")
       ->required();
-  app.add_option("--worker-id", worker_id, "stable name of this worker, [a-z0-9-]{1,63}")
-      ->required();
+  app.add_option("--worker-id", worker_id,
+                 "stable name of this worker, [a-z0-9-]{1,63}; none = this machine's host name "
+                 "without its domain");
   app.add_option("--bind", options.bind_address,
-                 "address of this machine for tensors from and to other workers")
+                 "where tensors from and to other workers pass: an address, host name or network "
+                 "interface of this machine; auto = the address from which it reaches --service")
       ->capture_default_str();
   smartpipe::AddTlsFlags(app, options.tls);
   app.add_option("--log-level", log_level, "debug, info, warning or error")->capture_default_str();
   CLI11_PARSE(app, argc, argv);
+  if (worker_id.empty()) worker_id = smartpipe::ShortHostName();
   if (const absl::Status status = smartpipe::ParseHostPort(options.service_address).status();
       !status.ok() || !smartpipe::IsWorkerId(worker_id)) {
     std::cerr << "stage_worker: "
-              << (status.ok() ? "--worker-id must be 1 to 63 of a-z, 0-9 and -"
-                              : "--service: " + std::string(status.message()))
+              << (status.ok()
+                      ? "--worker-id must be 1 to 63 of a-z, 0-9 and -, not \"" + worker_id + "\""
+                      : "--service: " + std::string(status.message()))
               << std::endl;
     return 2;
   }

@@ -15,6 +15,7 @@
 #include "services/obs/log.h"
 #include "services/obs/trace_file.h"
 #include "services/parameter_service/layer_store.h"
+#include "services/rpc/address.h"
 #include "services/rpc/channel.h"
 #include "worker/built_model.h"
 #include "worker/catch_exceptions.h"
@@ -197,6 +198,15 @@ Watchdog::Options WatchdogOptions(const StageWorkerOptions& options, const RunWe
           .on_stuck = std::move(abort)};
 }
 
+/// Asked for anew by each generation: a network that was cut off may come back with another one.
+absl::StatusOr<std::string> BindAddress(const StageWorkerOptions& options) {
+  if (options.bind_address != "auto") return options.bind_address;
+  SP_ASSIGN_OR_RETURN(const HostPort service, ParseHostPort(options.service_address));
+  absl::StatusOr<std::string> address = SourceAddressTo(service);
+  if (!address.ok()) return Annotate(address.status(), "--bind auto");
+  return address;
+}
+
 /// One generation, from the assignment to this worker's last step.
 absl::StatusOr<WorkerResult> RunGeneration(const StageWorkerOptions& options,
                                            const RunWelcome& welcome, Workbench& bench,
@@ -213,6 +223,7 @@ absl::StatusOr<WorkerResult> RunGeneration(const StageWorkerOptions& options,
           assignment.first_step.value());
   std::vector<std::string> member_names;
   for (const WorkerId& member : assignment.members) member_names.push_back(member.value());
+  SP_ASSIGN_OR_RETURN(const std::string bind_address, BindAddress(options));
   // Nobody's patience for a verdict may outlast his neighbours' patience for him.
   const absl::Duration decision_timeout = absl::Seconds(bench.config.decision_timeout_s);
   SP_ASSIGN_OR_RETURN(
@@ -222,7 +233,7 @@ absl::StatusOr<WorkerResult> RunGeneration(const StageWorkerOptions& options,
                          .member_names = member_names,
                          .store = session.MakeKeyValueStore(assignment.generation),
                          .transfer_timeout = std::max(kTransferTimeoutMin, 2 * decision_timeout),
-                         .bind_address = options.bind_address}));
+                         .bind_address = bind_address}));
   const std::shared_ptr<CheckpointUploader> uploader =
       MakeUploader(checkpoints, welcome, bench, assignment, session);
   const auto position = std::make_shared<Position>();
@@ -269,7 +280,12 @@ bool IsOutsideFault(const absl::Status& status) {
 
 /// Generation after generation, until the run is over.
 absl::Status RunSession(const StageWorkerOptions& options, ControlSession& session) {
-  SP_ASSIGN_OR_RETURN(const RunWelcome welcome, session.WaitWelcome());
+  const absl::StatusOr<RunWelcome> welcomed = session.WaitWelcome();
+  if (!welcomed.ok() && session.WaitEnd(absl::ZeroDuration()).ok()) {
+    LogInfo("there is nothing to do: ", welcomed.status().message());
+    return absl::OkStatus();
+  }
+  SP_ASSIGN_OR_RETURN(const RunWelcome welcome, welcomed);
   Workbench bench;
   SP_RETURN_IF_ERROR(BuildWorkbench(welcome, bench));
   session.set_decision_timeout(absl::Seconds(bench.config.decision_timeout_s));

@@ -12,8 +12,10 @@ namespace smartpipe {
 struct StageWorkerOptions {
   std::string service_address;  // host:port of the FreezeService
   WorkerId worker;
-  TlsFiles tls;                            // none = plaintext
-  std::string bind_address = "127.0.0.1";  // for the data connections
+  TlsFiles tls;  // none = plaintext
+  // For the data connections: an address, host or network interface of this machine, or "auto", the
+  // address from which it reaches the service.
+  std::string bind_address = "127.0.0.1";
 };
 
 /// Joins, builds and profiles the model, trains its stage, and leaves. Returns OK when this worker
