@@ -5,6 +5,7 @@
 #include <string>
 #include <utility>
 
+#include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "services/base/status_macros.h"
 #include "services/obs/log.h"
@@ -23,6 +24,9 @@ namespace {
 constexpr absl::Duration kStopGrace = absl::Seconds(1);
 constexpr absl::Duration kRunPeriod = absl::Seconds(1);
 
+// Services of a cluster come and go in any order; only what lasts is worth a word.
+constexpr absl::Duration kRunAbsence = absl::Seconds(30);
+
 /// Asks a FreezeService whether its run is over.
 class RunWatch {
  public:
@@ -31,19 +35,27 @@ class RunWatch {
         stub_(v1::FreezeService::NewStub(
             MakeChannel({.address = address, .keepalive = {}, .tls = tls}))) {}
 
-  /// Blocks for at most kRunPeriod. An answer that tells nothing is logged when it changes.
+  /// Blocks for at most kRunPeriod. Says once why there is no answer: a refusal at once, an absence
+  /// when it lasts.
   bool IsOver() {
     grpc::ClientContext context;
     SetTimeout(context, kRunPeriod);
     v1::GetRunResponse response;
     const grpc::Status status = stub_->GetRun(&context, v1::GetRunRequest(), &response);
-    if (status.error_code() != error_code_ && !status.ok()) {
-      LogWarning("cannot ask the freeze service at ", address_,
-                 " for its run: ", status.error_message(), "; serving on, and asking again every ",
-                 absl::FormatDuration(kRunPeriod));
+    const absl::Time now = absl::Now();
+    if (!status.ok()) {
+      const bool is_absent = status.error_code() == grpc::StatusCode::UNAVAILABLE ||
+                             status.error_code() == grpc::StatusCode::DEADLINE_EXCEEDED;
+      if (!told_ && (!is_absent || now - heard_ >= kRunAbsence)) {
+        told_ = true;
+        LogWarning("cannot ask the freeze service at ", address_,
+                   " whether its run is over: ", status.error_message(),
+                   "; serving on, and asking again every ", absl::FormatDuration(kRunPeriod));
+      }
+      return false;
     }
-    error_code_ = status.error_code();
-    if (!status.ok()) return false;
+    heard_ = now;
+    told_ = false;
     const v1::RunState state = response.run().state();
     if (state != v1::RUN_STATE_FINISHED && state != v1::RUN_STATE_FAILED) return false;
     LogInfo("the run of ", address_, " is over: ", response.run().message());
@@ -53,7 +65,8 @@ class RunWatch {
  private:
   const std::string address_;
   const std::unique_ptr<v1::FreezeService::Stub> stub_;
-  grpc::StatusCode error_code_ = grpc::StatusCode::OK;
+  absl::Time heard_ = absl::Now();
+  bool told_ = false;  // why there is no answer
 };
 
 void WaitForEnd(const ParameterServeOptions& options, const sigset_t& stop_signals) {
