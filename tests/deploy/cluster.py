@@ -43,23 +43,23 @@ def wait_until(holds, what, timeout_s=120, period_s=0.1):
         time.sleep(period_s)
 
 
-def host_digest(build, folder, stages=2):
+def host_digest(build, folder, stages=2, config=CONFIG):
     """weights_sha256 of the same run by `smartpipe train` on this machine."""
-    run(build / "bin" / "smartpipe", "train", CONFIG, "--run-dir", folder, "--set", f"pipeline.stages={stages}", timeout=300)
+    run(build / "bin" / "smartpipe", "train", config, "--run-dir", folder, "--set", f"pipeline.stages={stages}", timeout=300)
     return json.loads((pathlib.Path(folder) / "summary.json").read_text(encoding="utf-8"))["weights_sha256"]
 
 
 class Cluster:
     """One run of the cluster, `docker compose up` attached as a person has it; `folder` is for its files."""
 
-    def __init__(self, build, folder, stages=2):
+    def __init__(self, build, folder, stages=2, config=CONFIG):
         self.build, self.folder, self.stages = build, pathlib.Path(folder), stages
         self.tls = self.folder / "tls"
         if not self.tls.exists():
             run(build / "bin" / "smartpipe", "certs", self.tls)
             for file in self.tls.iterdir():
                 os.chown(file, USER, USER)
-        self.environment = {**os.environ, "TLS_DIR": str(self.tls), "CONFIG": str(CONFIG), "STAGES": str(stages),
+        self.environment = {**os.environ, "TLS_DIR": str(self.tls), "CONFIG": str(config), "STAGES": str(stages),
                             "SMARTPIPE_USER": f"{USER}:{USER}", "RPC_PORT": "50051"}
         self.log_path = self.folder / "up.log"
         self.up_process = None
@@ -109,10 +109,15 @@ class Cluster:
                         f"smartpipe.v1.FreezeService/{method}", ok=ok)
         return json.loads(out) if ok else (code, out)
 
+    def get_run(self):
+        """Empty where nobody answers."""
+        code, out = self.grpcurl("GetRun", role="viewer", ok=False)
+        return json.loads(out)["run"] if code == 0 else {}
+
     def step(self):
         """Steps done so far; -1 where nobody answers."""
-        code, out = self.grpcurl("GetRun", role="viewer", ok=False)
-        return int(json.loads(out)["run"].get("step", 0)) if code == 0 else -1
+        answer = self.get_run()
+        return int(answer.get("step", 0)) if answer else -1
 
     def wait_step(self, step, timeout_s=120):
         wait_until(lambda: self.step() >= step or self.up_process.poll() is not None, f"step {step} is done", timeout_s)
