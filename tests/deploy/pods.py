@@ -12,6 +12,7 @@ import os
 import pathlib
 import shutil
 import subprocess
+import sys
 import time
 
 import yaml
@@ -42,6 +43,16 @@ def wait_until(holds, what, patience_s=PATIENCE_S):
         time.sleep(0.1)
 
 
+def enter_namespaces():
+    """Starts this program again with processes, mounts and a network of its own: they end with it, whatever happens."""
+    inside = "SMARTPIPE_NAMESPACES"
+    if inside not in os.environ:
+        os.environ[inside] = "1"
+        os.execvp("unshare", ["unshare", "--net", "--pid", "--mount", "--fork", "--kill-child", "--mount-proc",
+                              "--propagation", "private", sys.executable, *sys.argv])
+    subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
+
+
 class Engine:
     """podman with storage, state and networks in `folder`."""
 
@@ -56,7 +67,7 @@ class Engine:
     @staticmethod
     def why_not():
         """Why there can be no engine here; None if there can."""
-        missing = [name for name in ("podman", "runc", "iptables") if shutil.which(name) is None]
+        missing = [name for name in ("podman", "runc", "iptables", "ip") if shutil.which(name) is None]
         if os.geteuid() != 0:
             return "only root can run the pods"
         return f"not installed: {', '.join(missing)}" if missing else None
