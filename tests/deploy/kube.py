@@ -6,6 +6,7 @@ import subprocess
 import yaml
 
 REPO = pathlib.Path(__file__).resolve().parents[2]
+TOOLS = REPO / ".deps" / "tools-3"
 K8S = REPO / "deploy" / "k8s"
 COMPONENT = "app.kubernetes.io/component"
 # Pods of other namespaces, which have no policies here.

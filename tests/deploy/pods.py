@@ -32,6 +32,8 @@ lock_type = "file"
 [network]
 network_backend = "netavark"
 """
+PROGRAMS = ("podman", "runc", "iptables", "ip")
+PACKAGES = ("podman", "runc", "catatonit", "netavark", "aardvark-dns", "iptables", "iproute2")
 PATIENCE_S = 120
 
 
@@ -67,10 +69,16 @@ class Engine:
     @staticmethod
     def why_not():
         """Why there can be no engine here; None if there can."""
-        missing = [name for name in ("podman", "runc", "iptables", "ip") if shutil.which(name) is None]
         if os.geteuid() != 0:
             return "only root can run the pods"
-        return f"not installed: {', '.join(missing)}" if missing else None
+        if not all(map(shutil.which, PROGRAMS)) and not pathlib.Path("/run/systemd/system").exists():
+            # Installed where no init system would start what comes along.
+            apt = ["apt-get", "-q", "-o", "Acquire::Retries=3", "-o", "Dpkg::Use-Pty=0"]
+            env = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+            for words in (["update"], ["install", "-y", "--no-install-recommends", *PACKAGES]):
+                subprocess.run([*apt, *words], capture_output=True, check=False, env=env)
+        missing = [name for name in PROGRAMS if shutil.which(name) is None]
+        return f"not installed: {', '.join(missing)}; apt-get install {' '.join(PACKAGES)}" if missing else None
 
     def try_run(self, *words, **more):
         return subprocess.run([*self.words, *words], capture_output=True, text=True, check=False, timeout=300, env=self.env,
