@@ -85,6 +85,25 @@ int32_t DeviceIndex(int32_t wanted, int32_t num_devices) {
   return wanted % num_devices;
 }
 
+absl::StatusOr<UsedDevice> UseDevice(const std::string& kind, int32_t wanted) {
+  UsedDevice device;
+  if (kind == "cpu") return device;
+  SP_ASSIGN_OR_RETURN(device.plugin, LoadDevicePlugin());
+  SP_ASSIGN_OR_RETURN(const int32_t num_devices, device.plugin->NumDevices());
+  const int32_t index = DeviceIndex(wanted, num_devices);
+  SP_ASSIGN_OR_RETURN(device.info, device.plugin->Describe(index));
+  SP_RETURN_IF_ERROR(device.plugin->Use(index));
+  device.name = absl::StrCat(kind, ":", index);
+  return device;
+}
+
+absl::StatusOr<std::unique_ptr<Transport>> MakeTransport(const UsedDevice& device,
+                                                         TransportOptions options) {
+  options.device = device.name;
+  if (device.plugin == nullptr) return MakeGlooTransport(options);
+  return MakeDeviceTransport(*device.plugin, options, device.info.uuid);
+}
+
 absl::StatusOr<std::unique_ptr<Transport>> MakeDeviceTransport(DevicePlugin& plugin,
                                                                const TransportOptions& options,
                                                                const std::string& uuid) {

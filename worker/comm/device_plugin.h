@@ -58,6 +58,21 @@ absl::StatusOr<DevicePlugin*> LoadDevicePlugin(const std::string& path = "");
 /// num_devices (>= 1). Threads: reads the environment.
 int32_t DeviceIndex(int32_t wanted, int32_t num_devices);
 
+/// What a worker computes on.
+struct UsedDevice {
+  std::string name = "cpu";         // as Torch writes it: "cuda:0"
+  DevicePlugin* plugin = nullptr;   // null = the CPU
+  DeviceInfo info;                  // of the GPU
+};
+
+/// The device for worker.device = `kind` ("cpu" or "cuda"), made the calling thread's own; `wanted`
+/// as for DeviceIndex.  Errors: FAILED_PRECONDITION: what is missing, and what to do.
+absl::StatusOr<UsedDevice> UseDevice(const std::string& kind, int32_t wanted);
+
+/// Gloo for the CPU, else MakeDeviceTransport.
+absl::StatusOr<std::unique_ptr<Transport>> MakeTransport(const UsedDevice& device,
+                                                         TransportOptions options);
+
 /// The plug-in's transport if every rank has a device of its own. If two share one, which NCCL
 /// refuses, Gloo with copies through host memory, and rank 0 logs which two. Every rank calls it,
 /// with the `uuid` of its device.  Errors: as DevicePlugin::MakeTransport.  Test:
