@@ -76,8 +76,9 @@ absl::StatusOr<std::unique_ptr<Transport>> MakeGlooTransport(const TransportOpti
 
 /// Moves tensors of a device through host memory over `host`, a transport for host tensors, which
 /// pass unchanged: for devices that have no way to each other. Send waits until the tensor is
-/// computed.
-std::unique_ptr<Transport> MakeStagedTransport(std::unique_ptr<Transport> host);
+/// computed. `host_tensors_too`: they are copied as well, for tests where there is no device.
+std::unique_ptr<Transport> MakeStagedTransport(std::unique_ptr<Transport> host,
+                                               bool host_tensors_too = false);
 
 /// Ranks as threads of one process, for tests, and the group of a rank alone: copies through
 /// memory, rendezvous or buffered, with scripted faults.
