@@ -185,10 +185,9 @@ CLI::App* AddDoctorCommand(CLI::App& app, DoctorArguments& arguments) {
 }
 
 std::vector<Finding> CheckMachine(const std::string& program_dir, const std::string& data_dir) {
-  return {
-      CheckPrograms(program_dir), CheckCores(),     CheckPorts(),
-      CheckDisk(data_dir),        CheckOpenFiles(), CheckSharedMemory(),
-      CheckGpus(program_dir)};
+  return {CheckPrograms(program_dir), CheckCores(),     CheckPorts(),
+          CheckDisk(data_dir),        CheckOpenFiles(), CheckSharedMemory(),
+          CheckGpus(program_dir)};
 }
 
 std::vector<Finding> CheckRun(const RunTarget& target) {

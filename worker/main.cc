@@ -33,9 +33,10 @@ int main(int argc, char** argv) {
   app.add_option("--bind", options.bind_address,
                  "address of this machine for tensors from and to other workers")
       ->capture_default_str();
-  app.add_option("--device-index", options.device_index,
-                 "GPU of this worker, modulo their number, if the run asks for worker.device = cuda\n"
-                 "[LOCAL_RANK, SLURM_LOCALID, OMPI_COMM_WORLD_LOCAL_RANK or MPI_LOCALRANKID, else 0]");
+  app.add_option(
+      "--device-index", options.device_index,
+      "GPU of this worker, modulo their number, if the run asks for worker.device = cuda\n"
+      "[LOCAL_RANK, SLURM_LOCALID, OMPI_COMM_WORLD_LOCAL_RANK or MPI_LOCALRANKID, else 0]");
   smartpipe::AddTlsFlags(app, options.tls);
   app.add_option("--log-level", log_level, "debug, info, warning or error")->capture_default_str();
   CLI11_PARSE(app, argc, argv);

@@ -143,9 +143,8 @@ int main(int argc, char** argv) {
   }
   CLI11_PARSE(app, argc, argv);
   const absl::Status status =
-      train->parsed()
-          ? smartpipe::RunTraining(threads, frozen, steps, costs, device, device_index)
-          : smartpipe::PrintBound(costs, frozen, stages, schedule, cores);
+      train->parsed() ? smartpipe::RunTraining(threads, frozen, steps, costs, device, device_index)
+                      : smartpipe::PrintBound(costs, frozen, stages, schedule, cores);
   if (status.ok()) return 0;
   std::cerr << "bench_probe: " << status.message() << "\n";
   return 1;

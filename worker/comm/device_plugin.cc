@@ -20,8 +20,11 @@
 namespace smartpipe {
 namespace {
 
-constexpr char kCure[] =
+constexpr char kBuildIt[] =
     "; build it with ./dev cuda (docs/gpu.md), or set worker.device = \"cpu\"";
+constexpr char kFetchLibraries[] =
+    "; ./dev cuda-deps fetches the libraries that it needs (docs/gpu.md), or set worker.device = "
+    "\"cpu\"";
 
 // The folder of this program; empty if the system does not tell.
 std::string ProgramDir() {
@@ -41,7 +44,7 @@ absl::StatusOr<std::string> FindPlugin() {
   }
   return absl::FailedPreconditionError(
       absl::StrCat("worker.device = \"cuda\" needs the CUDA plug-in, but there is no ",
-                   kDevicePluginFile, " in ", dir, "/../lib", kCure));
+                   kDevicePluginFile, " in ", dir, "/../lib", kBuildIt));
 }
 
 }  // namespace
@@ -56,18 +59,17 @@ absl::StatusOr<DevicePlugin*> LoadDevicePlugin(const std::string& path) {
   void* library = dlopen(file.c_str(), RTLD_NOW | RTLD_LOCAL);
   if (library == nullptr) {
     const std::string why = dlerror();
-    const bool is_missing = absl::StrContains(why, "cannot open shared object file") &&
-                            !absl::StartsWith(why, file);
-    return absl::FailedPreconditionError(absl::StrCat(
-        "the CUDA plug-in cannot be loaded: ", why,
-        is_missing ? "; ./dev cuda-deps fetches the libraries that it needs" : "", kCure));
+    const bool is_missing =
+        absl::StrContains(why, "cannot open shared object file") && !absl::StartsWith(why, file);
+    return absl::FailedPreconditionError(absl::StrCat("the CUDA plug-in cannot be loaded: ", why,
+                                                      is_missing ? kFetchLibraries : kBuildIt));
   }
   const auto entry = reinterpret_cast<DevicePluginEntry>(dlsym(library, kDevicePluginEntry));
   DevicePlugin* const plugin = entry == nullptr ? nullptr : entry(DevicePluginBuild());
   if (plugin != nullptr) return plugin;
   dlclose(library);
   return absl::FailedPreconditionError(absl::StrCat(
-      file, " is not the CUDA plug-in of this build (", DevicePluginBuild(), ")", kCure));
+      file, " is not the CUDA plug-in of this build (", DevicePluginBuild(), ")", kBuildIt));
 }
 
 int32_t DeviceIndex(int32_t wanted, int32_t num_devices) {
@@ -129,7 +131,8 @@ absl::StatusOr<std::unique_ptr<Transport>> MakeDeviceTransport(DevicePlugin& plu
   }
   if (shared.empty()) return plugin.MakeTransport(options);
   if (options.rank == Rank(0)) {
-    LogInfo(shared, " share a GPU, which NCCL does not support: tensors go through host memory and "
+    LogInfo(shared,
+            " share a GPU, which NCCL does not support: tensors go through host memory and "
             "Gloo, which is slower; give each worker a GPU of its own for NCCL");
   }
   TransportOptions host = options;

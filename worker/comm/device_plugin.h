@@ -14,10 +14,10 @@ namespace smartpipe {
 
 /// One device that this process may use.
 struct DeviceInfo {
-  int32_t index = 0;          // among the visible ones
-  std::string name;           // "NVIDIA H100 80GB HBM3"
-  std::string uuid;           // of the piece of hardware, wherever it is; 32 hex digits
-  int64_t memory_bytes = 0;   // in all
+  int32_t index = 0;         // among the visible ones
+  std::string name;          // "NVIDIA H100 80GB HBM3"
+  std::string uuid;          // of the piece of hardware, wherever it is; 32 hex digits
+  int64_t memory_bytes = 0;  // in all
 };
 
 /// What the shared library does.  Threads: all methods from any thread.
@@ -54,15 +54,15 @@ const char* DevicePluginBuild();
 absl::StatusOr<DevicePlugin*> LoadDevicePlugin(const std::string& path = "");
 
 /// Which device a worker takes: `wanted` if it is >= 0, else the first of LOCAL_RANK,
-/// SLURM_LOCALID, OMPI_COMM_WORLD_LOCAL_RANK and MPI_LOCALRANKID that holds a number, else 0; modulo
-/// num_devices (>= 1). Threads: reads the environment.
+/// SLURM_LOCALID, OMPI_COMM_WORLD_LOCAL_RANK and MPI_LOCALRANKID that holds a number, else 0;
+/// modulo num_devices (>= 1). Threads: reads the environment.
 int32_t DeviceIndex(int32_t wanted, int32_t num_devices);
 
 /// What a worker computes on.
 struct UsedDevice {
-  std::string name = "cpu";         // as Torch writes it: "cuda:0"
-  DevicePlugin* plugin = nullptr;   // null = the CPU
-  DeviceInfo info;                  // of the GPU
+  std::string name = "cpu";        // as Torch writes it: "cuda:0"
+  DevicePlugin* plugin = nullptr;  // null = the CPU
+  DeviceInfo info;                 // of the GPU
 };
 
 /// The device for worker.device = `kind` ("cpu" or "cuda"), made the calling thread's own; `wanted`

@@ -66,7 +66,7 @@ struct TransportOptions {
   std::shared_ptr<KeyValueStore> store;   // rendezvous
   absl::Duration connect_timeout = absl::Seconds(60);
   absl::Duration transfer_timeout = absl::Minutes(10);
-  std::string device = "cpu";  // "cuda:0": streams and events live behind Transfer
+  std::string device = "cpu";              // "cuda:0": streams and events live behind Transfer
   std::string bind_address = "127.0.0.1";  // interface of the data connections
 };
 

@@ -25,7 +25,9 @@ absl::string_view Cure(cudaError_t error) {
       return "; give this process a GPU (a container: --gpus all, or a device request; "
              "CUDA_VISIBLE_DEVICES must not be empty), or set worker.device = \"cpu\"";
     case cudaErrorInsufficientDriver:
-      return "; install an NVIDIA driver for CUDA 13 (580 or newer), or set worker.device = \"cpu\"";
+      return "; there is no NVIDIA driver, or an old one: install 580 or newer (a container needs "
+             "the "
+             "host's: --gpus all), or set worker.device = \"cpu\"";
     default:
       return "; `nvidia-smi` may tell more; or set worker.device = \"cpu\"";
   }
@@ -57,8 +59,8 @@ class CudaPlugin final : public DevicePlugin {
     }
     return DeviceInfo{.index = index,
                       .name = properties.name,
-                      .uuid = absl::BytesToHexString(absl::string_view(
-                          properties.uuid.bytes, sizeof(properties.uuid.bytes))),
+                      .uuid = absl::BytesToHexString(
+                          absl::string_view(properties.uuid.bytes, sizeof(properties.uuid.bytes))),
                       .memory_bytes = static_cast<int64_t>(properties.totalGlobalMem)};
   }
 
@@ -75,9 +77,9 @@ class CudaPlugin final : public DevicePlugin {
       const TransportOptions& options) override {
     int version = 0;
     if (ncclGetVersion(&version) != ncclSuccess || version / 10'000 != NCCL_MAJOR) {
-      return absl::FailedPreconditionError(absl::StrCat(
-          "the NCCL library is of version ", version, ", the plug-in was built with ",
-          NCCL_VERSION_CODE, "; ./dev cuda-deps fetches the right one"));
+      return absl::FailedPreconditionError(
+          absl::StrCat("the NCCL library is of version ", version, ", the plug-in was built with ",
+                       NCCL_VERSION_CODE, "; ./dev cuda-deps fetches the right one"));
     }
     return MakeNcclTransport(options);
   }

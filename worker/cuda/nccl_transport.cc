@@ -138,8 +138,7 @@ class NcclGroup {
   void Look(const ChannelPtr& channel) ABSL_LOCKS_EXCLUDED(mutex_);
   void LookForClosedPeers() ABSL_LOCKS_EXCLUDED(mutex_);
   void CloseAll(const absl::Status& why) ABSL_LOCKS_EXCLUDED(mutex_);
-  void CloseChannel(const ChannelPtr& channel, const absl::Status& why)
-      ABSL_LOCKS_EXCLUDED(mutex_);
+  void CloseChannel(const ChannelPtr& channel, const absl::Status& why) ABSL_LOCKS_EXCLUDED(mutex_);
   void Flush() ABSL_LOCKS_EXCLUDED(mutex_);
   static void End(Operation& operation, const absl::Status& status) {
     operation.status = status;
@@ -165,15 +164,13 @@ class NcclGroup {
         absl::StrCat("the connection to ", Name(channel.peer), " failed while ",
                      channel.is_send ? "sending" : "receiving", ": ", why.message()));
   }
-  std::string ClosedKey(Rank rank) const {
-    return absl::StrCat("transport/closed/", rank.value());
-  }
+  std::string ClosedKey(Rank rank) const { return absl::StrCat("transport/closed/", rank.value()); }
 
   const TransportOptions options_;
   const c10::Device device_;
   absl::Mutex mutex_;
-  absl::Status closed_ ABSL_GUARDED_BY(mutex_);  // why all is closed; OK while it is open
-  absl::Status lost_ ABSL_GUARDED_BY(mutex_);    // the first peer that has gone
+  absl::Status closed_ ABSL_GUARDED_BY(mutex_);   // why all is closed; OK while it is open
+  absl::Status lost_ ABSL_GUARDED_BY(mutex_);     // the first peer that has gone
   bool is_over_ ABSL_GUARDED_BY(mutex_) = false;  // the monitor is to end
   std::map<std::tuple<bool, Rank, ChannelKind>, ChannelPtr> channels_ ABSL_GUARDED_BY(mutex_);
   std::map<Rank, absl::Status> closed_peers_ ABSL_GUARDED_BY(mutex_);
@@ -315,8 +312,8 @@ absl::Status NcclGroup::MakeCommunicator(Channel& channel, const ncclUniqueId& i
   {
     absl::MutexLock lock(&channel.mutex);
     if (channel.aborted) return absl::CancelledError("aborted");
-    SP_RETURN_IF_ERROR(CudaStatus(
-        cudaStreamCreateWithFlags(&channel.stream, cudaStreamNonBlocking), "making a stream"));
+    SP_RETURN_IF_ERROR(CudaStatus(cudaStreamCreateWithFlags(&channel.stream, cudaStreamNonBlocking),
+                                  "making a stream"));
     SP_RETURN_IF_ERROR(NcclStatus(ncclCommInitRankConfig(&channel.communicator, /*nranks=*/2, id,
                                                          channel.is_send ? 0 : 1, &config),
                                   "connecting"));
@@ -357,12 +354,12 @@ absl::Status NcclGroup::Transfer(Channel& channel, void* data, size_t num_bytes)
     absl::MutexLock lock(&channel.mutex);
     if (channel.aborted) return absl::CancelledError("aborted");
     constexpr int kSenderRank = 0, kReceiverRank = 1;
-    SP_RETURN_IF_ERROR(NcclStatus(
-        channel.is_send ? ncclSend(data, num_bytes, ncclInt8, kReceiverRank, channel.communicator,
-                                   channel.stream)
-                        : ncclRecv(data, num_bytes, ncclInt8, kSenderRank, channel.communicator,
-                                   channel.stream),
-        "starting"));
+    SP_RETURN_IF_ERROR(NcclStatus(channel.is_send
+                                      ? ncclSend(data, num_bytes, ncclInt8, kReceiverRank,
+                                                 channel.communicator, channel.stream)
+                                      : ncclRecv(data, num_bytes, ncclInt8, kSenderRank,
+                                                 channel.communicator, channel.stream),
+                                  "starting"));
   }
   return Settle(channel, absl::Now() + options_.transfer_timeout);
 }
@@ -403,9 +400,8 @@ void NcclGroup::Monitor() {
   while (true) {
     {
       absl::MutexLock lock(&mutex_);
-      auto over = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
-        return is_over_ || !closed_.ok();
-      };
+      auto over = [this]()
+                      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return is_over_ || !closed_.ok(); };
       if (mutex_.AwaitWithTimeout(absl::Condition(&over), kMonitorPeriod)) break;
     }
     for (const ChannelPtr& channel : Channels()) Look(channel);
@@ -422,8 +418,8 @@ void NcclGroup::Look(const ChannelPtr& channel) {
     if (channel->communicator == nullptr) return;
     ncclResult_t state = ncclSuccess;
     const ncclResult_t asked = ncclCommGetAsyncError(channel->communicator, &state);
-    error = NcclStatus(asked == ncclSuccess ? state : asked,
-                       ncclGetLastError(channel->communicator));
+    error =
+        NcclStatus(asked == ncclSuccess ? state : asked, ncclGetLastError(channel->communicator));
   }
   if (!error.ok()) return CloseChannel(channel, Lost(*channel, error));
   absl::Status late;

@@ -6,8 +6,8 @@
 
 namespace smartpipe {
 
-/// `host` on `device`, itself if it is there. To a GPU the copy is asynchronous, from pinned memory:
-/// the caller's stream waits for it, the caller does not.
+/// `host` on `device`, itself if it is there. To a GPU the copy is asynchronous, from pinned
+/// memory: the caller's stream waits for it, the caller does not.
 at::Tensor ToDevice(const at::Tensor& host, at::Device device);
 
 /// Moves a layer, before it is used: its float32 tensors, in place, so that all who hold them see

@@ -99,8 +99,7 @@ absl::Status Interpreter::Adopt(const Plan& plan) {
 }
 
 Inbox* Interpreter::InboxOf(Rank from, ChannelKind kind) {
-  return &inboxes_
-              .try_emplace({from, kind}, context_.transport, from, kind, context_.device)
+  return &inboxes_.try_emplace({from, kind}, context_.transport, from, kind, context_.device)
               .first->second;
 }
 
@@ -316,8 +315,8 @@ absl::Status Interpreter::Execute(const Instruction& instruction) {
 absl::StatusOr<at::Tensor> Interpreter::ForwardInput(StageState& stage,
                                                      const Instruction& instruction) {
   if (instruction.stage == StageIndex(0)) {
-    return ToDevice(context_.dataset->Images(
-                        Split::kTrain, sampler_->Microbatch(step_, instruction.microbatch)),
+    return ToDevice(context_.dataset->Images(Split::kTrain,
+                                             sampler_->Microbatch(step_, instruction.microbatch)),
                     context_.device);
   }
   const StageIndex before = instruction.stage - 1;

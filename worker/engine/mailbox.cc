@@ -117,7 +117,7 @@ absl::StatusOr<double> RoundTrip(Transport& transport, Rank peer, int64_t num_by
     const Stopwatch watch;
     for (bool send : {asks, !asks}) {
       at::Tensor tensor = at::zeros({num_bytes}, at::TensorOptions(at::kByte).device(device));
-      const ChannelKind kind = on_host         ? ChannelKind::kState
+      const ChannelKind kind = on_host        ? ChannelKind::kState
                                : send == asks ? ChannelKind::kActivation
                                               : ChannelKind::kGradient;
       SP_ASSIGN_OR_RETURN(
@@ -144,8 +144,10 @@ absl::StatusOr<LinkSpeed> MeasureLink(Transport& transport, at::Device device) {
     }
   }
   if (rank.value() + 1 == transport.size()) return speed;
-  SP_ASSIGN_OR_RETURN(const double small_s, RoundTrip(transport, rank + 1, kSmallBytes, true, device));
-  SP_ASSIGN_OR_RETURN(const double large_s, RoundTrip(transport, rank + 1, kLargeBytes, true, device));
+  SP_ASSIGN_OR_RETURN(const double small_s,
+                      RoundTrip(transport, rank + 1, kSmallBytes, true, device));
+  SP_ASSIGN_OR_RETURN(const double large_s,
+                      RoundTrip(transport, rank + 1, kLargeBytes, true, device));
   speed.latency_s = small_s / 2;
   // At worst all of the large message's time is transfer.
   const double transfer_s = large_s > small_s ? (large_s - small_s) / 2 : large_s / 2;

@@ -20,15 +20,17 @@ WorkEvent RecordEvent(at::Device device);
 
 /// Durations of one kind of work since the last Take, in order.
 ///
-/// On a device at most kEventsMax are kept: events are not for nothing, and the median of so many is
-/// good enough.  Threads: one.
+/// On a device at most kEventsMax are kept: events are not for nothing, and the median of so many
+/// is good enough.  Threads: one.
 class WorkTimes {
  public:
   static constexpr size_t kEventsMax = 32;
   /// False when another duration of a device would not be kept.
   bool wants() const { return events_.size() < kEventsMax; }
   void Add(double seconds) { seconds_.push_back(seconds); }
-  void Add(WorkEvent start, WorkEvent end) { events_.emplace_back(std::move(start), std::move(end)); }
+  void Add(WorkEvent start, WorkEvent end) {
+    events_.emplace_back(std::move(start), std::move(end));
+  }
   /// Seconds; waits for the device to get to the last one.
   std::vector<double> Take();
 

@@ -339,10 +339,9 @@ TEST_P(TransportConformance, TransfersMayOutliveTheTransport) {
 constexpr int32_t kGpusWanted = 3;
 
 std::vector<TransportKind> Kinds() {
-  std::vector<TransportKind> kinds = {testutil::GlooKind(),
-                                      testutil::LoopbackKind(/*rendezvous=*/true),
-                                      testutil::LoopbackKind(/*rendezvous=*/false),
-                                      testutil::StagedKind()};
+  std::vector<TransportKind> kinds = {
+      testutil::GlooKind(), testutil::LoopbackKind(/*rendezvous=*/true),
+      testutil::LoopbackKind(/*rendezvous=*/false), testutil::StagedKind()};
   if (testutil::TestDevice() == "cuda" && testutil::NumGpus().value_or(0) >= kGpusWanted)
     kinds.push_back(testutil::NcclKind());
   return kinds;

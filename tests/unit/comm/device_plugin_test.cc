@@ -108,15 +108,14 @@ std::vector<absl::StatusOr<std::unique_ptr<Transport>>> MakeGroup(
   for (size_t rank = 0; rank < std::min(uuids.size(), num_present); ++rank) {
     ranks.emplace_back([&, rank] {
       static FakePlugin plugin;
-      transports[rank] =
-          MakeDeviceTransport(plugin,
-                              {.rank = Rank(static_cast<int32_t>(rank)),
-                               .size = static_cast<int32_t>(uuids.size()),
-                               .member_names = {"w0", "w1", "w2"},
-                               .store = store,
-                               .connect_timeout = connect_timeout,
-                               .device = absl::StrCat("cuda:", rank)},
-                              uuids[rank]);
+      transports[rank] = MakeDeviceTransport(plugin,
+                                             {.rank = Rank(static_cast<int32_t>(rank)),
+                                              .size = static_cast<int32_t>(uuids.size()),
+                                              .member_names = {"w0", "w1", "w2"},
+                                              .store = store,
+                                              .connect_timeout = connect_timeout,
+                                              .device = absl::StrCat("cuda:", rank)},
+                                             uuids[rank]);
     });
   }
   for (std::thread& rank : ranks) rank.join();
