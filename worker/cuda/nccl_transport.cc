@@ -30,6 +30,7 @@
 
 #include "ATen/ops/empty.h"
 #include "absl/base/thread_annotations.h"
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/clock.h"
@@ -44,6 +45,8 @@ namespace smartpipe {
 namespace {
 
 constexpr absl::Duration kMonitorPeriod = absl::Milliseconds(100);
+// The store is asked less often: it is the service's.
+constexpr absl::Duration kClosedPeersPeriod = absl::Milliseconds(500);
 // Of one wait for a key while a channel connects, between looks at whether it is still wanted.
 constexpr absl::Duration kStorePeriod = absl::Milliseconds(200);
 constexpr absl::Duration kPollPeriod = absl::Milliseconds(1);
@@ -156,25 +159,28 @@ class NcclGroup {
   }
   std::string Name(Rank rank) const { return DescribeRank(rank, options_.member_names); }
   std::string Describe(const Channel& channel, const Operation& operation) const {
-    return absl::StrCat(ChannelKindName(channel.kind), " message ", operation.index, ", ",
-                        operation.tensor.defined() ? DescribeTensor(operation.tensor) : "");
+    return absl::StrCat(
+        ChannelKindName(channel.kind), " message ", operation.index,
+        operation.tensor.defined() ? absl::StrCat(", ", DescribeTensor(operation.tensor)) : "");
   }
   absl::Status Lost(const Channel& channel, const absl::Status& why) const {
     return absl::UnavailableError(
         absl::StrCat("the connection to ", Name(channel.peer), " failed while ",
                      channel.is_send ? "sending" : "receiving", ": ", why.message()));
   }
-  std::string ClosedKey(Rank rank) const { return absl::StrCat("transport/closed/", rank.value()); }
+  // The n-th rank that closes says so here.
+  static std::string ClosedKey(int64_t n) { return absl::StrCat("transport/closed/", n); }
 
   const TransportOptions options_;
   const c10::Device device_;
   absl::Mutex mutex_;
   absl::Status closed_ ABSL_GUARDED_BY(mutex_);   // why all is closed; OK while it is open
-  absl::Status lost_ ABSL_GUARDED_BY(mutex_);     // the first peer that has gone
+  absl::Status lost_ ABSL_GUARDED_BY(mutex_);     // why the first transfer was ended
   bool is_over_ ABSL_GUARDED_BY(mutex_) = false;  // the monitor is to end
   std::map<std::tuple<bool, Rank, ChannelKind>, ChannelPtr> channels_ ABSL_GUARDED_BY(mutex_);
   std::map<Rank, absl::Status> closed_peers_ ABSL_GUARDED_BY(mutex_);
-  std::thread monitor_;  // last: it uses all others
+  int64_t num_closed_seen_ = 0;  // of the monitor
+  std::thread monitor_;          // last: it uses all others
 };
 
 std::vector<ChannelPtr> NcclGroup::Channels() {
@@ -387,6 +393,8 @@ absl::Status NcclGroup::Wait(const ChannelPtr& channel, const OperationPtr& oper
   if (operation->state == State::kEnded) return operation->status;
   if (!channel->closed.ok()) return channel->closed;
   operation->done.block(ComputeStream());
+  // Whoever gets its memory next uses it on that stream, behind the transfer.
+  operation->tensor.reset();
   return absl::OkStatus();
 }
 
@@ -397,6 +405,7 @@ bool NcclGroup::Done(const ChannelPtr& channel, const OperationPtr& operation) {
 }
 
 void NcclGroup::Monitor() {
+  absl::Time look_at_peers = absl::Now() + kClosedPeersPeriod;
   while (true) {
     {
       absl::MutexLock lock(&mutex_);
@@ -405,10 +414,13 @@ void NcclGroup::Monitor() {
       if (mutex_.AwaitWithTimeout(absl::Condition(&over), kMonitorPeriod)) break;
     }
     for (const ChannelPtr& channel : Channels()) Look(channel);
+    if (absl::Now() < look_at_peers) continue;
     LookForClosedPeers();
+    look_at_peers = absl::Now() + kClosedPeersPeriod;
   }
   // So that peers do not wait for what will not come. Who cannot be told runs into his time-out.
-  options_.store->Set(ClosedKey(options_.rank), "1").IgnoreError();
+  const absl::StatusOr<int64_t> n = options_.store->Add("transport/num_closed", 1);
+  if (n.ok()) options_.store->Set(ClosedKey(*n), absl::StrCat(options_.rank.value())).IgnoreError();
 }
 
 void NcclGroup::Look(const ChannelPtr& channel) {
@@ -448,20 +460,20 @@ void NcclGroup::Look(const ChannelPtr& channel) {
 }
 
 void NcclGroup::LookForClosedPeers() {
-  for (Rank peer(0); peer.value() < options_.size; ++peer) {
-    if (peer == options_.rank) continue;
-    {
-      absl::MutexLock lock(&mutex_);
-      if (closed_peers_.contains(peer)) continue;
-    }
-    const absl::StatusOr<bool> closed = options_.store->Check({ClosedKey(peer)});
-    if (!closed.ok() || !*closed) continue;
+  while (true) {
+    const std::string key = ClosedKey(num_closed_seen_ + 1);
+    const absl::StatusOr<bool> is_there = options_.store->Check({key});
+    if (!is_there.ok() || !*is_there) return;
+    const absl::StatusOr<std::string> value = options_.store->Get(key, kStorePeriod);
+    int32_t rank = -1;
+    if (!value.ok() || !absl::SimpleAtoi(*value, &rank)) return;
+    ++num_closed_seen_;
+    const Rank peer(rank);
     const absl::Status gone =
         absl::UnavailableError(absl::StrCat(Name(peer), " closed the connection"));
     {
       absl::MutexLock lock(&mutex_);
       closed_peers_[peer] = gone;
-      if (lost_.ok()) lost_ = gone;
     }
     for (const ChannelPtr& channel : Channels()) {
       if (channel->peer == peer) CloseChannel(channel, gone);
@@ -484,11 +496,11 @@ void NcclGroup::CloseChannel(const ChannelPtr& channel, const absl::Status& why)
     absl::MutexLock lock(&mutex_);
     if (!channel->closed.ok()) return;
     channel->closed = closed_.ok() ? why : closed_;
-    if (lost_.ok()) lost_ = channel->closed;
     for (std::deque<OperationPtr>* operations : {&channel->queued, &channel->under_way}) {
       for (const OperationPtr& operation : *operations) {
         // What has arrived stays so.
         const bool arrived = operation->state == State::kPosted && HasArrived(*operation);
+        if (!arrived && lost_.ok()) lost_ = channel->closed;
         End(*operation, arrived ? absl::OkStatus() : channel->closed);
       }
       operations->clear();

@@ -12,6 +12,9 @@ namespace smartpipe {
 void SetUpEnvironment() {
   // A workspace of fixed size: with others cuBLAS may sum in another order from call to call.
   setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8", /*overwrite=*/0);
+  // Streams that share a queue of the hardware wait for each other. Each channel has its own, and
+  // one that waits for a peer must not hold up what the peer waits for.
+  setenv("CUDA_DEVICE_MAX_CONNECTIONS", "32", /*overwrite=*/0);
 }
 
 void SetUpComputing(int64_t threads, c10::Device device) {

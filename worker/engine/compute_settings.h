@@ -8,8 +8,7 @@
 namespace smartpipe {
 
 /// Called first in main, while there is one thread: variables of the environment that libraries
-/// read when a GPU is first used. Those that keep results equal are set unless they are set
-/// already.
+/// read when a GPU is first used. What is set already stays as it is.
 void SetUpEnvironment();
 
 /// Called once by the compute thread, before anything is computed. `threads` work on each operator:
