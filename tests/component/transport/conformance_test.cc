@@ -275,7 +275,9 @@ TEST_P(TransportConformance, SilentPeerIsNamedAfterTheDeadlineWithoutSpinning) {
   EXPECT_THAT(std::string(status.message()), HasSubstr("within 0.2 s"));
   EXPECT_GE(absl::Now() - before, kShort);
   // A thread that waits for a GPU spins.
-  if (!GetParam().on_gpus) EXPECT_LT(cpu_seconds, 0.1) << "all threads of this process, over 0.2 s";
+  if (!GetParam().on_gpus) {
+    EXPECT_LT(cpu_seconds, 0.1) << "all threads of this process, over 0.2 s";
+  }
   // The connections are given up, so that the peer does not wait for its own deadline.
   EXPECT_EQ(at_peer->Wait().code(), absl::StatusCode::kUnavailable);
   EXPECT_FALSE(SendAndWait(At(1), Rank(0), ChannelKind::kActivation, tensor).ok());
