@@ -43,9 +43,9 @@ TEST(DeviceTest, ThePluginIsLoadedOrSaysWhatIsMissing) {
     return;
   }
   EXPECT_EQ(num_devices.status().code(), absl::StatusCode::kFailedPrecondition);
-  EXPECT_THAT(std::string(num_devices.status().message()),
-              testing::AllOf(HasSubstr("no GPU that can be used"),
-                             HasSubstr("worker.device = \"cpu\"")));
+  EXPECT_THAT(
+      std::string(num_devices.status().message()),
+      testing::AllOf(HasSubstr("no GPU that can be used"), HasSubstr("worker.device = \"cpu\"")));
 }
 
 TEST(DeviceTest, AWorkerListsItsDevicesOrSaysWhyThereAreNone) {
