@@ -19,6 +19,7 @@
 #include "services/rpc/channel.h"
 #include "worker/built_model.h"
 #include "worker/catch_exceptions.h"
+#include "worker/comm/device_plugin.h"
 #include "worker/comm/transport.h"
 #include "worker/control/checkpoint_reader.h"
 #include "worker/control/checkpoint_uploader.h"
@@ -45,6 +46,7 @@ constexpr char kOutOfMemoryCure[] =
 struct Workbench {
   RunConfig config;
   RunShape shape;
+  UsedDevice device;
   std::unique_ptr<Dataset> dataset;
   std::unique_ptr<ModelSpec> model;
   EngineContext context;
@@ -73,14 +75,23 @@ absl::Status CheckStartWeights(const RunConfig& config,
   return absl::OkStatus();
 }
 
-absl::Status BuildWorkbench(const RunWelcome& welcome, Workbench& bench) {
+absl::Status BuildWorkbench(const StageWorkerOptions& options, const RunWelcome& welcome,
+                            Workbench& bench) {
   SP_ASSIGN_OR_RETURN(bench.config, ParseRunConfig(welcome.config_toml, "the run's config"));
   const RunConfig& config = bench.config;
-  SetUpComputing(config.worker.threads);
+  // Before anything asks Torch what there is: it asks only once.
+  SP_ASSIGN_OR_RETURN(bench.device, UseDevice(config.worker.device, options.device_index));
+  const at::Device device(bench.device.name);
+  if (bench.device.plugin != nullptr) {
+    LogInfo("computes on ", bench.device.name, ", ", bench.device.info.name, ", ",
+            bench.device.info.memory_bytes >> 30, " GiB");
+  }
+  SetUpComputing(config.worker.threads, device);
   SP_ASSIGN_OR_RETURN(BuiltModel built, BuildModel(config));
   bench.dataset = std::move(built.dataset);
   bench.model = std::move(built.model);
   bench.context = built.context;
+  bench.context.device = device;
   SP_ASSIGN_OR_RETURN(bench.shape, MakeRunShape(config, bench.dataset->size(Split::kTrain)));
   if (!config.model.weights.empty()) {
     SP_ASSIGN_OR_RETURN(bench.context.start_weights, ReadSafetensors(config.model.weights));
@@ -97,6 +108,7 @@ absl::Status BuildWorkbench(const RunWelcome& welcome, Workbench& bench) {
 
 /// More threads change the bytes of a run, so it is for the user to say.
 void HintAtIdleCores(const RunConfig& config) {
+  if (config.worker.device != "cpu") return;
   const int64_t num_cores = std::thread::hardware_concurrency();
   const int64_t num_busy = config.pipeline.num_workers() * config.worker.threads;
   if (num_busy >= num_cores) return;
@@ -228,12 +240,13 @@ absl::StatusOr<WorkerResult> RunGeneration(const StageWorkerOptions& options,
   const absl::Duration decision_timeout = absl::Seconds(bench.config.decision_timeout_s);
   SP_ASSIGN_OR_RETURN(
       const std::shared_ptr<Transport> transport,
-      MakeGlooTransport({.rank = assignment.rank,
-                         .size = static_cast<int32_t>(assignment.members.size()),
-                         .member_names = member_names,
-                         .store = session.MakeKeyValueStore(assignment.generation),
-                         .transfer_timeout = std::max(kTransferTimeoutMin, 2 * decision_timeout),
-                         .bind_address = bind_address}));
+      MakeTransport(bench.device,
+                    {.rank = assignment.rank,
+                     .size = static_cast<int32_t>(assignment.members.size()),
+                     .member_names = member_names,
+                     .store = session.MakeKeyValueStore(assignment.generation),
+                     .transfer_timeout = std::max(kTransferTimeoutMin, 2 * decision_timeout),
+                     .bind_address = bind_address}));
   const std::shared_ptr<CheckpointUploader> uploader =
       MakeUploader(checkpoints, welcome, bench, assignment, session);
   const auto position = std::make_shared<Position>();
@@ -287,7 +300,7 @@ absl::Status RunSession(const StageWorkerOptions& options, ControlSession& sessi
   }
   SP_ASSIGN_OR_RETURN(const RunWelcome welcome, welcomed);
   Workbench bench;
-  SP_RETURN_IF_ERROR(BuildWorkbench(welcome, bench));
+  SP_RETURN_IF_ERROR(BuildWorkbench(options, welcome, bench));
   session.set_decision_timeout(absl::Seconds(bench.config.decision_timeout_s));
   const Checkpoints checkpoints(welcome, options.tls);
   while (true) {
