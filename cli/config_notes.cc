@@ -59,7 +59,8 @@ std::vector<std::string> ConfigNotes(const CheckedConfig& checked, int64_t num_c
   std::vector<std::string> notes;
   const RunConfig& config = checked.config;
   const int64_t num_workers = config.pipeline.num_workers(), threads = config.worker.threads;
-  if (num_cores > 0 && num_workers * threads > num_cores) {
+  const bool on_cpu = config.worker.device == "cpu";
+  if (on_cpu && num_cores > 0 && num_workers * threads > num_cores) {
     notes.push_back(
         absl::StrCat(Counted(num_workers, "worker"), " with ", Counted(threads, "compute thread"),
                      num_workers == 1 ? "" : " each", " share this machine's ",

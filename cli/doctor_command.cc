@@ -1,6 +1,5 @@
 #include "cli/doctor_command.h"
 
-#include <dlfcn.h>
 #include <sys/resource.h>
 #include <sys/statvfs.h>
 #include <unistd.h>
@@ -16,6 +15,7 @@
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "absl/strings/str_replace.h"
 #include "absl/time/clock.h"
 #include "cli/commands.h"
 #include "cli/complaint.h"
@@ -36,14 +36,27 @@ constexpr double kDiskWantedGb = 2;
 constexpr uint64_t kFilesWanted = 1024;
 constexpr absl::Duration kClockDifferenceMax = absl::Seconds(5);
 
+/// What a program prints, and whether it ended well.
+struct Answer {
+  std::string text;
+  bool ended_well = false;
+};
+
+Answer Ask(const std::string& program, const char* words) {
+  Answer answer;
+  std::FILE* pipe = popen(absl::StrCat("'", program, "' ", words, " 2>&1").c_str(), "r");
+  if (pipe == nullptr) return answer;
+  char buffer[256];
+  while (std::fgets(buffer, sizeof(buffer), pipe) != nullptr) answer.text += buffer;
+  answer.ended_well = pclose(pipe) == 0;
+  absl::StripAsciiWhitespace(&answer.text);
+  return answer;
+}
+
 /// First line that `program --version` prints; empty = it cannot be run.
 std::string VersionOf(const std::string& program) {
-  std::FILE* pipe = popen(absl::StrCat("'", program, "' --version 2>&1").c_str(), "r");
-  if (pipe == nullptr) return "";
-  char line[256] = "";
-  const bool read = std::fgets(line, sizeof(line), pipe) != nullptr;
-  const bool ended_well = pclose(pipe) == 0;
-  return read && ended_well ? std::string(absl::StripAsciiWhitespace(line)) : "";
+  const Answer answer = Ask(program, "--version");
+  return answer.ended_well ? answer.text.substr(0, answer.text.find('\n')) : "";
 }
 
 Finding CheckPrograms(const std::string& dir) {
@@ -116,21 +129,18 @@ Finding CheckSharedMemory() {
           mb < 64 ? "NCCL wants more between GPUs: in a container give --shm-size=1g" : ""};
 }
 
-Finding CheckLibrary(const std::string& what, const char* name, const std::string& cure) {
-  void* library = dlopen(name, RTLD_LAZY | RTLD_LOCAL);
-  if (library == nullptr) return {Health::kNote, what, absl::StrCat("no ", name), cure};
-  dlclose(library);
-  return {Health::kGood, what, absl::StrCat(name, " is there"), ""};
-}
-
-std::vector<Finding> CheckGpus() {
+// A worker knows best what it can use: its answer covers the plug-in, its libraries and the driver.
+Finding CheckGpus(const std::string& program_dir) {
   std::error_code error;
   if (!std::filesystem::exists("/dev/nvidiactl", error)) {
-    return {{Health::kNote, "GPU", "no /dev/nvidiactl",
-             "runs use the CPU; for GPUs install the driver, and give the container its devices"}};
+    return {Health::kNote, "GPU", "no /dev/nvidiactl",
+            "runs use the CPU; for GPUs install the driver, and give the container its devices"};
   }
-  return {CheckLibrary("GPU", "libcuda.so.1", "install the NVIDIA driver's libraries"),
-          CheckLibrary("NCCL", "libnccl.so.2", "install NCCL, or workers fall back to Gloo")};
+  const Answer answer = Ask(program_dir + "/stage_worker", "devices");
+  if (answer.ended_well)
+    return {Health::kGood, "GPU", absl::StrReplaceAll(answer.text, {{"\n", "; "}}), ""};
+  return {Health::kNote, "GPU", absl::StrCat("no worker can use one: ", answer.text),
+          "runs use the CPU until then"};
 }
 
 Finding CheckCertificates(const TlsFiles& files) {
@@ -175,11 +185,9 @@ CLI::App* AddDoctorCommand(CLI::App& app, DoctorArguments& arguments) {
 }
 
 std::vector<Finding> CheckMachine(const std::string& program_dir, const std::string& data_dir) {
-  std::vector<Finding> findings = {
-      CheckPrograms(program_dir), CheckCores(),     CheckPorts(),
-      CheckDisk(data_dir),        CheckOpenFiles(), CheckSharedMemory()};
-  for (Finding& finding : CheckGpus()) findings.push_back(std::move(finding));
-  return findings;
+  return {CheckPrograms(program_dir), CheckCores(),     CheckPorts(),
+          CheckDisk(data_dir),        CheckOpenFiles(), CheckSharedMemory(),
+          CheckGpus(program_dir)};
 }
 
 std::vector<Finding> CheckRun(const RunTarget& target) {

@@ -102,6 +102,8 @@ absl::Status Launcher::StartAll() {
     const std::string name = WorkerName(i);
     argv_[name] = {options_.worker_program, "--service", service_address_, "--worker-id", name};
     argv_[name].insert(argv_[name].end(), options_.tls_flags.begin(), options_.tls_flags.end());
+    if (options_.use_gpus)
+      argv_[name].insert(argv_[name].end(), {"--device-index", absl::StrCat(i)});
     SP_RETURN_IF_ERROR(Start(name));
   }
   return absl::OkStatus();

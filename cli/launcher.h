@@ -26,6 +26,7 @@ struct LaunchOptions {
   std::string run_dir;    // has config.toml and logs/; checkpoints/ is made in it
   int64_t num_cores = 0;  // of this machine, one for each compute thread; 0 = enough
   int64_t num_workers = 1;
+  bool use_gpus = false;  // each worker takes the GPU of its number, modulo how many there are
   std::string service_listen = "127.0.0.1:0";        // HOST:PORT; port 0 = any free one
   std::string parameter_listen = "127.0.0.1:0";      // likewise
   std::vector<std::string> tls_flags;                // of every process; none = plaintext

@@ -54,6 +54,7 @@ class LocalRun {
              .run_dir = run_dir_,
              .num_cores = CoresForWorkers(),
              .num_workers = config.pipeline.num_workers(),
+             .use_gpus = config.worker.device == "cuda",
              .service_listen = listen(config.service),
              .parameter_listen = listen(config.parameter_service),
              .tls_flags = TlsFlags(tls),
@@ -74,8 +75,9 @@ class LocalRun {
   }
 
  private:
-  // Each worker keeps worker.threads cores busy.
+  // Each worker keeps worker.threads cores busy, unless it leaves the work to a GPU of its own.
   int64_t CoresForWorkers() const {
+    if (checked_.config.worker.device != "cpu") return 0;
     const int64_t num_cores = std::thread::hardware_concurrency();
     return std::max<int64_t>(1, num_cores / checked_.config.worker.threads);
   }

@@ -146,7 +146,8 @@ function(smartpipe_binary)
   _smartpipe_rpath(${target})
   target_link_libraries(${target} PRIVATE ${deps})
   include(GNUInstallDirs)
-  install(TARGETS ${target} RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR})
+  # A component each, so that an image gets the programs that it runs and no others.
+  install(TARGETS ${target} RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR} COMPONENT ${arg_NAME})
 endfunction()
 
 function(_smartpipe_check_labels name)

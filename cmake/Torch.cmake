@@ -36,9 +36,9 @@ target_compile_definitions(smartpipe_c10d_gloo INTERFACE USE_C10D_GLOO)
 if(SMARTPIPE_INSTALL_TORCH)
   # The folders keep their relation to each other: the libraries find one another through it.
   file(GLOB _torch_install "${_torch_lib}/libtorch_cpu.so" "${_torch_lib}/libc10.so" "${_torch_lib}/libgomp*.so*")
-  install(FILES ${_torch_install} DESTINATION lib/smartpipe/torch/lib)
+  install(FILES ${_torch_install} DESTINATION lib/smartpipe/torch/lib COMPONENT torch)
   file(GLOB _torch_install "${_torch_cuda_lib}/libcudart.so*" "${_torch_cuda_lib}/libcupti.so*")
-  install(FILES ${_torch_install} DESTINATION lib/smartpipe/nvidia/cu13/lib)
+  install(FILES ${_torch_install} DESTINATION lib/smartpipe/nvidia/cu13/lib COMPONENT torch)
   # Whoever passes the libraries on must pass on their licences: all that the wheels came with.
   file(GLOB _torch_licenses RELATIVE "${SMARTPIPE_TORCH_DIR}"
        "${SMARTPIPE_TORCH_DIR}/*.dist-info/[Ll][Ii][Cc][Ee][Nn][Ss][Ee]*"
@@ -47,7 +47,8 @@ if(SMARTPIPE_INSTALL_TORCH)
   foreach(_file IN LISTS _torch_licenses)
     if(NOT IS_DIRECTORY "${SMARTPIPE_TORCH_DIR}/${_file}")
       cmake_path(GET _file PARENT_PATH _folder)
-      install(FILES "${SMARTPIPE_TORCH_DIR}/${_file}" DESTINATION "lib/smartpipe/licenses/${_folder}")
+      install(FILES "${SMARTPIPE_TORCH_DIR}/${_file}" DESTINATION "lib/smartpipe/licenses/${_folder}"
+              COMPONENT torch)
     endif()
   endforeach()
 endif()

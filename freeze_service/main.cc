@@ -17,6 +17,9 @@ int main(int argc, char** argv) {
   app.add_option("--listen", options.listen, "HOST:PORT to listen on; port 0 = any free port")
       ->capture_default_str();
   app.add_option("--config", options.config, "the run's TOML file")->required();
+  app.add_option("--set", options.sets, "change a key of it: table.key=value; may be repeated")
+      ->type_name("KEY=VALUE")
+      ->allow_extra_args(false);
   app.add_option(
          "--run-dir", options.run_dir,
          "existing folder for the log of decisions and metrics.jsonl; a run that is there goes on")

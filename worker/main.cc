@@ -8,34 +8,47 @@
 #include "services/obs/log.h"
 #include "services/rpc/address.h"
 #include "services/rpc/tls_flags.h"
+#include "worker/devices_main.h"
+#include "worker/engine/compute_settings.h"
 #include "worker/stage_worker.h"
 #include "worker/weights_main.h"
 
 int main(int argc, char** argv) {
+  smartpipe::SetUpEnvironment();
   if (argc > 1 && smartpipe::IsWeightsJob(argv[1])) return smartpipe::WeightsMain(argc, argv);
+  if (argc > 1 && smartpipe::IsDevicesJob(argv[1])) return smartpipe::DevicesMain(argc, argv);
   smartpipe::StageWorkerOptions options;
   std::string worker_id, log_level = "info";
   CLI::App app(
       "One stage worker: joins the run of a FreezeService and trains the stage that it is given.\n"
       "Exit code: 0 all steps done, 1 the run failed, other: wrong usage.\n"
-      "`stage_worker export` and `stage_worker eval` work on stored weights instead.",
+      "`stage_worker export` and `stage_worker eval` work on stored weights instead;\n"
+      "`stage_worker devices` lists the GPUs that a worker could use.",
       "stage_worker");
   app.set_version_flag("--version", "stage_worker " SMARTPIPE_VERSION);
   app.add_option("--service", options.service_address, "HOST:PORT of the FreezeService")
       ->required();
-  app.add_option("--worker-id", worker_id, "stable name of this worker, [a-z0-9-]{1,63}")
-      ->required();
+  app.add_option("--worker-id", worker_id,
+                 "stable name of this worker, [a-z0-9-]{1,63}; none = this machine's host name "
+                 "without its domain");
   app.add_option("--bind", options.bind_address,
-                 "address of this machine for tensors from and to other workers")
+                 "where tensors from and to other workers pass: an address, host name or network "
+                 "interface of this machine; auto = the address from which it reaches --service")
       ->capture_default_str();
+  app.add_option(
+      "--device-index", options.device_index,
+      "GPU of this worker, modulo their number, if the run asks for worker.device = cuda\n"
+      "[LOCAL_RANK, SLURM_LOCALID, OMPI_COMM_WORLD_LOCAL_RANK or MPI_LOCALRANKID, else 0]");
   smartpipe::AddTlsFlags(app, options.tls);
   app.add_option("--log-level", log_level, "debug, info, warning or error")->capture_default_str();
   CLI11_PARSE(app, argc, argv);
+  if (worker_id.empty()) worker_id = smartpipe::ShortHostName();
   if (const absl::Status status = smartpipe::ParseHostPort(options.service_address).status();
       !status.ok() || !smartpipe::IsWorkerId(worker_id)) {
     std::cerr << "stage_worker: "
-              << (status.ok() ? "--worker-id must be 1 to 63 of a-z, 0-9 and -"
-                              : "--service: " + std::string(status.message()))
+              << (status.ok()
+                      ? "--worker-id must be 1 to 63 of a-z, 0-9 and -, not \"" + worker_id + "\""
+                      : "--service: " + std::string(status.message()))
               << std::endl;
     return 2;
   }

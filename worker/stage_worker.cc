@@ -15,9 +15,11 @@
 #include "services/obs/log.h"
 #include "services/obs/trace_file.h"
 #include "services/parameter_service/layer_store.h"
+#include "services/rpc/address.h"
 #include "services/rpc/channel.h"
 #include "worker/built_model.h"
 #include "worker/catch_exceptions.h"
+#include "worker/comm/device_plugin.h"
 #include "worker/comm/transport.h"
 #include "worker/control/checkpoint_reader.h"
 #include "worker/control/checkpoint_uploader.h"
@@ -44,6 +46,7 @@ constexpr char kOutOfMemoryCure[] =
 struct Workbench {
   RunConfig config;
   RunShape shape;
+  UsedDevice device;
   std::unique_ptr<Dataset> dataset;
   std::unique_ptr<ModelSpec> model;
   EngineContext context;
@@ -72,14 +75,23 @@ absl::Status CheckStartWeights(const RunConfig& config,
   return absl::OkStatus();
 }
 
-absl::Status BuildWorkbench(const RunWelcome& welcome, Workbench& bench) {
+absl::Status BuildWorkbench(const StageWorkerOptions& options, const RunWelcome& welcome,
+                            Workbench& bench) {
   SP_ASSIGN_OR_RETURN(bench.config, ParseRunConfig(welcome.config_toml, "the run's config"));
   const RunConfig& config = bench.config;
-  SetUpComputing(config.worker.threads);
+  // Before anything asks Torch what there is: it asks only once.
+  SP_ASSIGN_OR_RETURN(bench.device, UseDevice(config.worker.device, options.device_index));
+  const at::Device device(bench.device.name);
+  if (bench.device.plugin != nullptr) {
+    LogInfo("computes on ", bench.device.name, ", ", bench.device.info.name, ", ",
+            bench.device.info.memory_bytes >> 30, " GiB");
+  }
+  SetUpComputing(config.worker.threads, device);
   SP_ASSIGN_OR_RETURN(BuiltModel built, BuildModel(config));
   bench.dataset = std::move(built.dataset);
   bench.model = std::move(built.model);
   bench.context = built.context;
+  bench.context.device = device;
   SP_ASSIGN_OR_RETURN(bench.shape, MakeRunShape(config, bench.dataset->size(Split::kTrain)));
   if (!config.model.weights.empty()) {
     SP_ASSIGN_OR_RETURN(bench.context.start_weights, ReadSafetensors(config.model.weights));
@@ -96,6 +108,7 @@ absl::Status BuildWorkbench(const RunWelcome& welcome, Workbench& bench) {
 
 /// More threads change the bytes of a run, so it is for the user to say.
 void HintAtIdleCores(const RunConfig& config) {
+  if (config.worker.device != "cpu") return;
   const int64_t num_cores = std::thread::hardware_concurrency();
   const int64_t num_busy = config.pipeline.num_workers() * config.worker.threads;
   if (num_busy >= num_cores) return;
@@ -197,6 +210,15 @@ Watchdog::Options WatchdogOptions(const StageWorkerOptions& options, const RunWe
           .on_stuck = std::move(abort)};
 }
 
+/// Asked for anew by each generation: a network that was cut off may come back with another one.
+absl::StatusOr<std::string> BindAddress(const StageWorkerOptions& options) {
+  if (options.bind_address != "auto") return options.bind_address;
+  SP_ASSIGN_OR_RETURN(const HostPort service, ParseHostPort(options.service_address));
+  absl::StatusOr<std::string> address = SourceAddressTo(service);
+  if (!address.ok()) return Annotate(address.status(), "--bind auto");
+  return address;
+}
+
 /// One generation, from the assignment to this worker's last step.
 absl::StatusOr<WorkerResult> RunGeneration(const StageWorkerOptions& options,
                                            const RunWelcome& welcome, Workbench& bench,
@@ -213,16 +235,18 @@ absl::StatusOr<WorkerResult> RunGeneration(const StageWorkerOptions& options,
           assignment.first_step.value());
   std::vector<std::string> member_names;
   for (const WorkerId& member : assignment.members) member_names.push_back(member.value());
+  SP_ASSIGN_OR_RETURN(const std::string bind_address, BindAddress(options));
   // Nobody's patience for a verdict may outlast his neighbours' patience for him.
   const absl::Duration decision_timeout = absl::Seconds(bench.config.decision_timeout_s);
   SP_ASSIGN_OR_RETURN(
       const std::shared_ptr<Transport> transport,
-      MakeGlooTransport({.rank = assignment.rank,
-                         .size = static_cast<int32_t>(assignment.members.size()),
-                         .member_names = member_names,
-                         .store = session.MakeKeyValueStore(assignment.generation),
-                         .transfer_timeout = std::max(kTransferTimeoutMin, 2 * decision_timeout),
-                         .bind_address = options.bind_address}));
+      MakeTransport(bench.device,
+                    {.rank = assignment.rank,
+                     .size = static_cast<int32_t>(assignment.members.size()),
+                     .member_names = member_names,
+                     .store = session.MakeKeyValueStore(assignment.generation),
+                     .transfer_timeout = std::max(kTransferTimeoutMin, 2 * decision_timeout),
+                     .bind_address = bind_address}));
   const std::shared_ptr<CheckpointUploader> uploader =
       MakeUploader(checkpoints, welcome, bench, assignment, session);
   const auto position = std::make_shared<Position>();
@@ -269,9 +293,14 @@ bool IsOutsideFault(const absl::Status& status) {
 
 /// Generation after generation, until the run is over.
 absl::Status RunSession(const StageWorkerOptions& options, ControlSession& session) {
-  SP_ASSIGN_OR_RETURN(const RunWelcome welcome, session.WaitWelcome());
+  const absl::StatusOr<RunWelcome> welcomed = session.WaitWelcome();
+  if (!welcomed.ok() && session.WaitEnd(absl::ZeroDuration()).ok()) {
+    LogInfo("there is nothing to do: ", welcomed.status().message());
+    return absl::OkStatus();
+  }
+  SP_ASSIGN_OR_RETURN(const RunWelcome welcome, welcomed);
   Workbench bench;
-  SP_RETURN_IF_ERROR(BuildWorkbench(welcome, bench));
+  SP_RETURN_IF_ERROR(BuildWorkbench(options, welcome, bench));
   session.set_decision_timeout(absl::Seconds(bench.config.decision_timeout_s));
   const Checkpoints checkpoints(welcome, options.tls);
   while (true) {

@@ -1,6 +1,7 @@
 // One stage worker from joining to the end of the run.
 #pragma once
 
+#include <cstdint>
 #include <string>
 
 #include "absl/status/status.h"
@@ -12,8 +13,11 @@ namespace smartpipe {
 struct StageWorkerOptions {
   std::string service_address;  // host:port of the FreezeService
   WorkerId worker;
-  TlsFiles tls;                            // none = plaintext
-  std::string bind_address = "127.0.0.1";  // for the data connections
+  TlsFiles tls;  // none = plaintext
+  // For the data connections: an address, host or network interface of this machine, or "auto", the
+  // address from which it reaches the service.
+  std::string bind_address = "127.0.0.1";
+  int32_t device_index = -1;  // which GPU, modulo their number; < 0 = from the environment
 };
 
 /// Joins, builds and profiles the model, trains its stage, and leaves. Returns OK when this worker

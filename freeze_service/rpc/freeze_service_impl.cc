@@ -339,6 +339,10 @@ void FreezeServiceImpl::Publish(const EndRun& end) {
   // That somebody stopped the run is no error.
   Log(end.success || !coordinator_->orders().stop_why.empty() ? LogLevel::kInfo : LogLevel::kError,
       absl::StrCat("the run ended: ", end.reason));
+  // Where nothing but logs comes out of a cluster, this is the run's result.
+  for (const auto& [worker, ended] : ended_workers_) {
+    if (!ended.weights_sha256().empty()) LogInfo("weights_sha256 ", ended.weights_sha256());
+  }
   keys_.Close(absl::StrCat("the run is over: ", end.reason));
   v1::JoinResponse message;
   message.mutable_end_of_run()->set_success(end.success);
@@ -408,6 +412,15 @@ absl::Status FreezeServiceImpl::MakeRoom(const WorkerId& worker, int64_t incarna
 absl::Status FreezeServiceImpl::AddStream(const std::shared_ptr<JoinStream>& stream,
                                           const v1::JoinRequest& request) {
   SP_RETURN_IF_ERROR(CheckJoin(request));
+  if (end_ && end_->success) {
+    // A worker that was started again behind its last word has nothing to do, which is no error.
+    v1::JoinResponse over;
+    over.mutable_end_of_run()->set_success(true);
+    over.mutable_end_of_run()->set_reason(end_->reason);
+    stream->Send(std::move(over));
+    stream->Close(grpc::Status::OK);
+    return absl::OkStatus();
+  }
   SP_RETURN_IF_ERROR(CheckNotEnded());
   const WorkerId& worker = stream->worker();
   const auto place = std::find(ranks_.begin(), ranks_.end(), worker);

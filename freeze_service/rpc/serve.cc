@@ -9,6 +9,7 @@
 #include <optional>
 #include <system_error>
 #include <utility>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "absl/strings/numbers.h"
@@ -30,7 +31,8 @@
 namespace smartpipe {
 namespace {
 
-absl::StatusOr<RunConfig> ReadRunConfig(const std::string& path) {
+absl::StatusOr<RunConfig> ReadRunConfig(const std::string& path,
+                                        const std::vector<std::string>& sets) {
   std::ifstream file(path, std::ios::binary);
   if (!file) {
     return absl::NotFoundError(
@@ -40,7 +42,7 @@ absl::StatusOr<RunConfig> ReadRunConfig(const std::string& path) {
   file.read(text.data(), static_cast<std::streamsize>(text.size()));
   text.resize(static_cast<size_t>(file.gcount()));
   if (text.size() <= static_cast<size_t>(limits::kConfigBytesMax))
-    return ParseRunConfig(text, path);
+    return ParseRunConfig(text, path, sets);
   return absl::InvalidArgumentError(
       absl::StrCat("the config file ", path, " has more than ", limits::kConfigBytesMax, " bytes"));
 }
@@ -84,7 +86,7 @@ absl::StatusOr<std::string> RunIdOf(const std::filesystem::path& run_dir) {
 }  // namespace
 
 absl::Status Serve(const ServeOptions& options, const sigset_t& stop_signals) {
-  SP_ASSIGN_OR_RETURN(RunConfig config, ReadRunConfig(options.config));
+  SP_ASSIGN_OR_RETURN(RunConfig config, ReadRunConfig(options.config, options.sets));
   std::filesystem::path run_dir = std::filesystem::absolute(options.run_dir);
   if (!run_dir.has_filename()) run_dir = run_dir.parent_path();  // "runs/a/" means "runs/a"
   if (!IsUtf8(run_dir.string())) {

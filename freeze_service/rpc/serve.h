@@ -3,6 +3,7 @@
 
 #include <csignal>
 #include <string>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "services/rpc/tls.h"
@@ -11,10 +12,11 @@ namespace smartpipe {
 
 struct ServeOptions {
   std::string listen = "127.0.0.1:50051";
-  std::string config;   // the run's TOML file
-  std::string run_dir;  // existing folder; the log of decisions and metrics.jsonl go there
-  int ready_fd = -1;    // "PORT\n" is written to it when serving; -1 = none
-  int num_cores = 0;    // that all workers share; 0 = each has its own
+  std::string config;             // the run's TOML file
+  std::vector<std::string> sets;  // "table.key=value", applied after the file
+  std::string run_dir;            // existing folder for the log of decisions and metrics.jsonl
+  int ready_fd = -1;              // "PORT\n" is written to it when serving; -1 = none
+  int num_cores = 0;              // that all workers share; 0 = each has its own
   std::string parameter_service;  // HOST:PORT for the workers' checkpoints; "" = none are taken
   std::string resume;         // "auto" or a step: go on also with a run that has ended; "" = do not
   double linger_s = 30;       // how long it answers after the end of the run

@@ -18,6 +18,7 @@ const std::vector<std::string> kDatasetNames = {"fashion_mnist", "synthetic"};
 const std::vector<std::string> kOptimizerNames = {"sgd", "adamw"};
 const std::vector<std::string> kStatisticNames = {"norm", "vector", "corrected"};
 const std::vector<std::string> kServiceLossNames = {"wait"};
+const std::vector<std::string> kDeviceNames = {"cpu", "cuda"};
 
 namespace {
 
@@ -133,6 +134,9 @@ std::vector<KeySpec> MakeKeyTable() {
       {"data.limit_test", [](C& c) { return &c.data.limit_test; }, IntRange{0, kSamplesMax},
        "use only the first test samples; 0 = all"},
 
+      {"worker.device", [](C& c) { return &c.worker.device; }, Choice{&kDeviceNames},
+       "what workers compute on; cuda: one GPU for each, which needs the CUDA plug-in "
+       "(docs/gpu.md); results are comparable only on the same device"},
       {"worker.threads", [](C& c) { return &c.worker.threads; }, IntRange{1, kThreadsMax},
        "compute threads of each worker; results are comparable only at the same number"},
       {"worker.trace", [](C& c) { return &c.worker.trace; }, AnyValue{},

@@ -77,6 +77,7 @@ struct DataConfig {
 };
 
 struct WorkerConfig {
+  std::string device = "cpu";
   int64_t threads = 1;
   bool trace = true;
 };
@@ -163,7 +164,7 @@ std::vector<ConfigKey> ConfigKeys();
 
 /// Known values of the closed sets; the config refuses anything else with the nearest of these.
 extern const std::vector<std::string> kPolicyNames, kScheduleNames, kModelNames, kDatasetNames,
-    kOptimizerNames, kStatisticNames, kServiceLossNames;
+    kOptimizerNames, kStatisticNames, kServiceLossNames, kDeviceNames;
 
 /// Numbers derived from a config and the size of the training set, the same in every process.
 struct RunShape {

@@ -1,4 +1,4 @@
-// parameter_service: serves a layer store until a signal says stop.
+// parameter_service: serves a layer store until a signal says stop or a run is over.
 #include <cstdint>
 #include <limits>
 #include <string>
@@ -26,6 +26,8 @@ int main(int argc, char** argv) {
                  "write the port to this file descriptor when serving");
   app.add_flag("--skip-verify", skip_verify,
                "compare only sizes at the start, not the digests of all contents");
+  app.add_option("--until-run", options.until_run,
+                 "HOST:PORT of a FreezeService: end, with exit code 0, when its run is over");
   smartpipe::AddTlsFlags(app, options.tls);
   app.add_flag("--insecure", options.insecure,
                "listen on other addresses than loopback without TLS, open to everyone");

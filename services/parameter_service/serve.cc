@@ -1,25 +1,92 @@
 #include "services/parameter_service/serve.h"
 
+#include <ctime>
 #include <memory>
+#include <string>
 #include <utility>
 
+#include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "services/base/status_macros.h"
 #include "services/obs/log.h"
 #include "services/parameter_service/layer_store.h"
 #include "services/parameter_service/parameter_service_impl.h"
+#include "services/rpc/address.h"
+#include "services/rpc/channel.h"
 #include "services/rpc/process.h"
 #include "services/rpc/server.h"
+#include "smartpipe/v1/freeze_service.grpc.pb.h"
 
 namespace smartpipe {
 namespace {
 
 // gRPC waits that long for idle clients, too; what is cut can be repeated.
 constexpr absl::Duration kStopGrace = absl::Seconds(1);
+constexpr absl::Duration kRunPeriod = absl::Seconds(1);
+
+// Services of a cluster come and go in any order; only what lasts is worth a word.
+constexpr absl::Duration kRunAbsence = absl::Seconds(30);
+
+/// Asks a FreezeService whether its run is over.
+class RunWatch {
+ public:
+  RunWatch(const std::string& address, const TlsFiles& tls)
+      : address_(address),
+        stub_(v1::FreezeService::NewStub(
+            MakeChannel({.address = address, .keepalive = {}, .tls = tls}))) {}
+
+  /// Blocks for at most kRunPeriod. Says once why there is no answer: a refusal at once, an absence
+  /// when it lasts.
+  bool IsOver() {
+    grpc::ClientContext context;
+    SetTimeout(context, kRunPeriod);
+    v1::GetRunResponse response;
+    const grpc::Status status = stub_->GetRun(&context, v1::GetRunRequest(), &response);
+    const absl::Time now = absl::Now();
+    if (!status.ok()) {
+      const bool is_absent = status.error_code() == grpc::StatusCode::UNAVAILABLE ||
+                             status.error_code() == grpc::StatusCode::DEADLINE_EXCEEDED;
+      if (!told_ && (!is_absent || now - heard_ >= kRunAbsence)) {
+        told_ = true;
+        LogWarning("cannot ask the freeze service at ", address_,
+                   " whether its run is over: ", status.error_message(),
+                   "; serving on, and asking again every ", absl::FormatDuration(kRunPeriod));
+      }
+      return false;
+    }
+    heard_ = now;
+    told_ = false;
+    const v1::RunState state = response.run().state();
+    if (state != v1::RUN_STATE_FINISHED && state != v1::RUN_STATE_FAILED) return false;
+    LogInfo("the run of ", address_, " is over: ", response.run().message());
+    return true;
+  }
+
+ private:
+  const std::string address_;
+  const std::unique_ptr<v1::FreezeService::Stub> stub_;
+  absl::Time heard_ = absl::Now();
+  bool told_ = false;  // why there is no answer
+};
+
+void WaitForEnd(const ParameterServeOptions& options, const sigset_t& stop_signals) {
+  if (options.until_run.empty()) {
+    int signal = 0;
+    sigwait(&stop_signals, &signal);
+    return;
+  }
+  RunWatch run(options.until_run, options.tls);
+  const timespec period = absl::ToTimespec(kRunPeriod);
+  while (sigtimedwait(&stop_signals, nullptr, &period) <= 0 && !run.IsOver()) {
+  }
+}
 
 }  // namespace
 
 absl::Status ServeParameters(const ParameterServeOptions& options, const sigset_t& stop_signals) {
+  if (!options.until_run.empty()) {
+    SP_RETURN_IF_ERROR(Annotate(ParseHostPort(options.until_run).status(), "--until-run"));
+  }
   SP_ASSIGN_OR_RETURN(auto store, LayerStore::Open({.folder = options.dir,
                                                     .quota_bytes = options.quota_bytes,
                                                     .verify = options.verify}));
@@ -36,8 +103,7 @@ absl::Status ServeParameters(const ParameterServeOptions& options, const sigset_
   LogInfo("serving ", options.dir, " on ", server->address(), ": ", usage.num_checkpoints,
           " checkpoints, ", usage.num_blobs, " contents, ", usage.stored_bytes, " bytes");
   AnnouncePort(options.ready_fd, server->port());
-  int signal = 0;
-  sigwait(&stop_signals, &signal);
+  WaitForEnd(options, stop_signals);
   LogInfo("stopping");
   server->Shutdown(kStopGrace);
   return absl::OkStatus();

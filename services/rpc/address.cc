@@ -82,4 +82,42 @@ absl::Status ProbeListen(const HostPort& address) {
   return absl::UnavailableError(reason);
 }
 
+absl::StatusOr<std::string> SourceAddressTo(const HostPort& peer) {
+  const auto no_way = [&peer](absl::string_view why) {
+    return absl::UnavailableError(
+        absl::StrCat("this machine has no address towards ", peer.ToString(), ": ", why));
+  };
+  addrinfo hints = {};
+  hints.ai_socktype = SOCK_DGRAM;
+  addrinfo* found = nullptr;
+  if (int error = getaddrinfo(peer.host.c_str(), absl::StrCat(peer.port).c_str(), &hints, &found);
+      error != 0) {
+    return no_way(gai_strerror(error));
+  }
+  absl::Cleanup free_found = [found] { freeaddrinfo(found); };
+  const int fd = socket(found->ai_family, found->ai_socktype | SOCK_CLOEXEC, found->ai_protocol);
+  if (fd < 0) return no_way(std::strerror(errno));
+  absl::Cleanup close_fd = [fd] { close(fd); };
+  sockaddr_storage source = {};
+  socklen_t size = sizeof(source);
+  // Of datagrams, connecting only chooses the way.
+  if (connect(fd, found->ai_addr, found->ai_addrlen) != 0 ||
+      getsockname(fd, reinterpret_cast<sockaddr*>(&source), &size) != 0) {
+    return no_way(std::strerror(errno));
+  }
+  char text[NI_MAXHOST] = "";
+  if (int error = getnameinfo(reinterpret_cast<const sockaddr*>(&source), size, text, sizeof(text),
+                              nullptr, 0, NI_NUMERICHOST);
+      error != 0) {
+    return no_way(gai_strerror(error));
+  }
+  return std::string(text);
+}
+
+std::string ShortHostName() {
+  char name[256] = "";
+  gethostname(name, sizeof(name) - 1);
+  return absl::AsciiStrToLower(std::string(name, strcspn(name, ".")));
+}
+
 }  // namespace smartpipe

@@ -26,4 +26,12 @@ absl::StatusOr<HostPort> ParseHostPort(absl::string_view address);
 /// use"); OK if it can. Opens and closes one.  Threads: any.
 absl::Status ProbeListen(const HostPort& address);
 
+/// The numeric address of this machine that packets to `peer` leave from ("10.0.0.7"): with several
+/// networks, the one where `peer` is. Sends nothing; may ask the name service.
+/// Errors: UNAVAILABLE (no such host, no way there).  Threads: any.
+absl::StatusOr<std::string> SourceAddressTo(const HostPort& peer);
+
+/// This machine's name up to the first dot, in lower case.  Threads: any.
+std::string ShortHostName();
+
 }  // namespace smartpipe

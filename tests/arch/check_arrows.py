@@ -16,6 +16,7 @@ import tempfile
 # Libraries with a rule of their own. Everything else (std, absl, sqlite, ...) is free outside the
 # pure folders.
 LIBRARIES = {
+    "cuda": r"(cuda|nccl|cublas|cudnn)[A-Za-z0-9_]*\.h$|(c10|ATen)/(cuda|cudnn)/",
     "c10d": r"(torch/csrc/distributed|gloo)/",
     "torch": r"(torch|ATen|c10|caffe2)/",
     "grpc": r"(grpc|grpcpp|grpc\+\+)/|.*\.grpc\.pb\.h$",
@@ -47,6 +48,8 @@ ARROWS = {
     "worker/data": (SERVICES + ["pipeline"], ["torch"] + LOG),
     "worker/model": (SERVICES + ["pipeline", "worker/data"], ["torch"] + LOG),
     "worker/comm": (SERVICES + ["pipeline"], ["torch", "c10d"] + LOG),
+    # The plug-in: nobody includes it, and no other folder may name what it is there to hide.
+    "worker/cuda": (SERVICES + ["worker/comm"], ["torch", "cuda"] + LOG),
     "worker/control": (SERVICES + ["services/parameter_service", "pipeline"], WIRE + LOG),
     # Of control the engine sees the interfaces ControlPlane and CheckpointSink, never the gRPC behind them.
     "worker/engine": (SERVICES + ["pipeline", "worker/data", "worker/model", "worker/comm", "worker/control"],
@@ -154,7 +157,9 @@ BAD = {
     "freeze_service/main.cc": ['#include "worker/engine/engine.h"', "#include <torch/torch.h>"],
     "worker/data/a.cc": ['#include "worker/model/model.h"', "#include <grpcpp/grpcpp.h>"],
     "worker/model/a.cc": ['#include "worker/comm/transport.h"', '#include "freeze_service/core/coordinator.h"'],
-    "worker/comm/a.cc": ['#include "worker/engine/engine.h"', '#include "smartpipe/v1/a.grpc.pb.h"'],
+    "worker/cuda/a.cc": ['#include "worker/engine/engine.h"', "#include <torch/csrc/distributed/c10d/Store.hpp>"],
+    "worker/comm/a.cc": ["#include <nccl.h>", "#include <cuda_runtime_api.h>", '#include "c10/cuda/CUDAStream.h"',
+                         '#include "worker/engine/engine.h"', '#include "smartpipe/v1/a.grpc.pb.h"'],
     "worker/engine/a.cc": [
         "#include <torch/csrc/distributed/c10d/Store.hpp>", '#include "gloo/algorithm.h"',
         '#include "smartpipe/v1/a.pb.h"', "#include <grpcpp/grpcpp.h>"],
@@ -175,6 +180,7 @@ GOOD = {
     "freeze_service/core/b.cc": ['#include "pipeline/plan.h"', '#include "absl/container/btree_map.h"'],
     "freeze_service/rpc/b.cc": ['#include "smartpipe/v1/a.grpc.pb.h"', '#include "freeze_service/store/store.h"'],
     "freeze_service/main.cc": ['#include "freeze_service/rpc/service.h"', '#include "services/obs/log.h"'],
+    "worker/cuda/b.cc": ["#include <nccl.h>", '#include "c10/cuda/CUDAStream.h"', '#include "worker/comm/transport.h"'],
     "worker/comm/b.cc": ["#include <torch/csrc/distributed/c10d/Store.hpp>", '#include "services/base/key_value_store.h"'],
     "worker/engine/b.cc": ["#include <ATen/core/Tensor.h>", '#include "worker/comm/transport.h"', "#include <thread>"],
     "worker/control/b.cc": ['#include "smartpipe/v1/a.grpc.pb.h"', '#include "services/config/run_config.h"'],

@@ -1,6 +1,6 @@
 // Measures what this machine can do at most with the block network, for `./dev bench`.
 //
-//   bench_probe train --threads T --frozen F --steps N [--costs FILE]
+//   bench_probe train --threads T --frozen F --steps N [--costs FILE] [--device cuda]
 //       Trains on one stage (no pipeline) with the first F layers frozen and prints samples/s of
 //       each step, one JSON line.
 //   bench_probe bound --costs FILE --frozen F --stages S --schedule NAME --cores C
@@ -18,6 +18,7 @@
 #include "nlohmann/json.hpp"
 #include "pipeline/partition.h"
 #include "services/base/status_macros.h"
+#include "worker/comm/device_plugin.h"
 #include "worker/comm/transport.h"
 #include "worker/engine/compute_settings.h"
 #include "worker/engine/interpreter.h"
@@ -49,8 +50,11 @@ nlohmann::json ToJson(const LayerCost& cost) {
           {"optimize_s", cost.optimize_s}};
 }
 
-absl::Status RunTraining(int threads, int frozen, int steps, const std::string& costs_path) {
-  SetUpComputing(threads);
+absl::Status RunTraining(int threads, int frozen, int steps, const std::string& costs_path,
+                         const std::string& device_kind, int device_index) {
+  SP_ASSIGN_OR_RETURN(const UsedDevice used, UseDevice(device_kind, device_index));
+  const at::Device device(used.name);
+  SetUpComputing(threads, device);
   const RunConfig config = BenchConfig();
   SP_ASSIGN_OR_RETURN(const auto dataset, OpenDataset(config));
   SP_ASSIGN_OR_RETURN(const auto model,
@@ -65,7 +69,8 @@ absl::Status RunTraining(int threads, int frozen, int steps, const std::string& 
                               .dataset = dataset.get(),
                               .transport = transport.get(),
                               .start_weights = {},
-                              .edge_shapes = EdgeShapes(layers, dataset->sample_shape())};
+                              .edge_shapes = EdgeShapes(layers, dataset->sample_shape()),
+                              .device = device};
   const Plan plan{.plan_epoch = PlanEpoch(0),
                   .effective_step = Step(0),
                   .frontier = LayerIndex(frozen),
@@ -117,13 +122,17 @@ absl::Status PrintBound(const std::string& costs_path, int frozen, int stages,
 }  // namespace smartpipe
 
 int main(int argc, char** argv) {
+  smartpipe::SetUpEnvironment();
   CLI::App app{"Ceiling and bound of the block network on this machine."};
   app.require_subcommand(1);
   int threads = 1, frozen = 0, steps = 5, stages = 2, cores = 2;
-  std::string costs, schedule = "1f1b";
+  std::string costs, schedule = "1f1b", device = "cpu";
+  int device_index = 0;
   CLI::App* train = app.add_subcommand("train", "one stage, no pipeline");
   train->add_option("--threads", threads);
   train->add_option("--steps", steps);
+  train->add_option("--device", device, "cpu or cuda");
+  train->add_option("--device-index", device_index, "which GPU, modulo their number");
   CLI::App* bound = app.add_subcommand("bound", "best simulated step");
   bound->add_option("--stages", stages);
   bound->add_option("--schedule", schedule);
@@ -133,9 +142,9 @@ int main(int argc, char** argv) {
     command->add_option("--costs", costs, "file of layer costs");
   }
   CLI11_PARSE(app, argc, argv);
-  const absl::Status status = train->parsed()
-                                  ? smartpipe::RunTraining(threads, frozen, steps, costs)
-                                  : smartpipe::PrintBound(costs, frozen, stages, schedule, cores);
+  const absl::Status status =
+      train->parsed() ? smartpipe::RunTraining(threads, frozen, steps, costs, device, device_index)
+                      : smartpipe::PrintBound(costs, frozen, stages, schedule, cores);
   if (status.ok()) return 0;
   std::cerr << "bench_probe: " << status.message() << "\n";
   return 1;

@@ -1,11 +1,14 @@
 // What a user can get wrong or a machine can run out of: a clear sentence, the right exit code,
 // nothing left running.
 #include <sys/mount.h>
+#include <unistd.h>
 
+#include <cstring>
 #include <filesystem>
 #include <fstream>
 #include <string>
 
+#include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
@@ -89,6 +92,23 @@ TEST(BadInputTest, ADiskThatFillsUpEndsTheRunWithTheReason) {
   EXPECT_THAT(run.process().output(), HasSubstr("No space left on device"));
   // What had been decided before is still whole: every line parses.
   for (const nlohmann::json& line : run.Lines("decisions.jsonl")) EXPECT_FALSE(line.is_discarded());
+}
+
+TEST(BadInputTest, AWorkerIsCalledAfterItsHostAndSaysWhatItLacks) {
+  testutil::Process unnamed({testutil::Binary("stage_worker"), "--service", "127.0.0.1:1",
+                             "--tls-ca", "none.crt", "--tls-cert", "none.crt", "--tls-key",
+                             "none.key"});
+  EXPECT_EQ(unnamed.Wait(absl::Seconds(20)), 1) << unnamed.output();
+  char host[256] = "";
+  gethostname(host, sizeof(host) - 1);
+  const std::string name = absl::AsciiStrToLower(std::string(host, strcspn(host, ".")));
+  EXPECT_THAT(unnamed.output(), HasSubstr(absl::StrCat("error stage_worker ", name, ": ")));
+  EXPECT_THAT(unnamed.output(), HasSubstr("none.crt"));
+  testutil::Process misnamed(
+      {testutil::Binary("stage_worker"), "--service", "127.0.0.1:1", "--worker-id", "w_1"});
+  EXPECT_EQ(misnamed.Wait(absl::Seconds(20)), 2);
+  EXPECT_THAT(misnamed.output(), HasSubstr("--worker-id must be 1 to 63 of a-z, 0-9 and -, not "
+                                           "\"w_1\""));
 }
 
 }  // namespace

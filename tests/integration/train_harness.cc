@@ -3,6 +3,7 @@
 #include <sstream>
 
 #include "absl/strings/match.h"
+#include "tests/testutil/test_device.h"
 
 namespace smartpipe::testutil {
 namespace {
@@ -36,6 +37,7 @@ TrainRun::TrainRun(const std::vector<std::string>& sets, const std::string& run_
                                    "--summary",
                                    dir_.File("summary.json")};
   if (!resume.empty()) argv.insert(argv.end(), {"--resume", resume});
+  if (TestDevice() != "cpu") argv.insert(argv.end(), {"--set", "worker.device=" + TestDevice()});
   for (const std::string& set : sets) {
     argv.push_back("--set");
     argv.push_back(set);

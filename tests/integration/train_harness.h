@@ -11,7 +11,7 @@
 namespace smartpipe::testutil {
 
 /// A started run with its folder. Defaults: Fashion-MNIST, 256 training images, 1 epoch of 16
-/// steps, interval 4.
+/// steps, interval 4, on TestDevice().
 class TrainRun {
  public:
   /// `sets`: --set words on top of the defaults. `run_dir`: "" = in an own temporary folder.

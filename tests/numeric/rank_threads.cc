@@ -1,5 +1,7 @@
 #include "tests/numeric/rank_threads.h"
 
+#include <cstdlib>
+#include <iostream>
 #include <optional>
 #include <thread>
 
@@ -8,6 +10,8 @@
 #include "pipeline/schedule.h"
 #include "services/base/memory_key_value_store.h"
 #include "services/base/status_macros.h"
+#include "tests/testutil/test_device.h"
+#include "worker/comm/device_plugin.h"
 #include "worker/engine/compute_settings.h"
 #include "worker/engine/trainer.h"
 
@@ -47,7 +51,8 @@ class ScriptedControl : public ControlPlane {
 
 absl::StatusOr<WorkerResult> TrainRank(const RankThreadsOptions& options, Rank rank,
                                        Transport& transport, ScriptedControl& control) {
-  SetUpComputing(options.config.worker.threads);
+  const at::Device device = UseTestDevice();
+  SetUpComputing(options.config.worker.threads, device);
   std::vector<std::unique_ptr<Layer>> layers;
   for (LayerIndex layer(0); layer.value() < options.model->num_layers(); ++layer) {
     layers.push_back(options.model->MakeLayer(layer, options.config.train.seed));
@@ -58,7 +63,8 @@ absl::StatusOr<WorkerResult> TrainRank(const RankThreadsOptions& options, Rank r
                   .dataset = options.dataset,
                   .transport = &transport,
                   .start_weights = {},
-                  .edge_shapes = EdgeShapes(layers, options.dataset->sample_shape())},
+                  .edge_shapes = EdgeShapes(layers, options.dataset->sample_shape()),
+                  .device = device},
       .shape = {.steps_per_epoch =
                     options.dataset->size(Split::kTrain) / options.config.train.batch_size,
                 .num_steps = options.num_steps,
@@ -77,6 +83,14 @@ int32_t NumRanks(const RankThreadsOptions& options, int32_t num_stages) {
 }
 
 }  // namespace
+
+at::Device UseTestDevice() {
+  SetUpEnvironment();
+  const absl::StatusOr<UsedDevice> device = UseDevice(testutil::TestDevice(), 0);
+  if (device.ok()) return at::Device(device->name);
+  std::cerr << "SMARTPIPE_TEST_DEVICE: " << device.status() << std::endl;
+  std::exit(1);
+}
 
 Plan MakePlan(const RankThreadsOptions& options, const PlanChange& change, int64_t epoch) {
   Plan plan{.plan_epoch = PlanEpoch(epoch),
@@ -122,6 +136,8 @@ absl::StatusOr<RankThreadsResult> TrainOnThreads(const RankThreadsOptions& optio
         results[rank] = transport.status();
         return;
       }
+      // They share a device: its tensors go through host memory.
+      if (testutil::TestDevice() != "cpu") *transport = MakeStagedTransport(*std::move(transport));
       results[rank] = TrainRank(options, Rank(rank), **transport, *controls[rank]);
       if (!results[rank]->ok()) (*transport)->Abort(results[rank]->status());
     });

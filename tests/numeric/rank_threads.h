@@ -7,6 +7,7 @@
 #include <utility>
 #include <vector>
 
+#include "ATen/core/Tensor.h"
 #include "absl/status/statusor.h"
 #include "pipeline/plan.h"
 #include "services/config/run_config.h"
@@ -41,6 +42,10 @@ struct RankThreadsResult {
   std::vector<std::vector<IntervalReportInfo>> reports;  // [rank][interval]
   std::vector<EvaluationInfo> evaluations;
 };
+
+/// TestDevice() as the calling thread's own; stops the program if it cannot be used. On a GPU all
+/// threads share the first one, as they would share a core.
+at::Device UseTestDevice();
 
 /// The plan that `change` asks for, stages dealt out to workers "w<rank>".
 Plan MakePlan(const RankThreadsOptions& options, const PlanChange& change, int64_t epoch);

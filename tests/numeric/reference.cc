@@ -2,9 +2,11 @@
 
 #include <memory>
 
-#include "ATen/Parallel.h"
 #include "ATen/core/grad_mode.h"
+#include "tests/numeric/rank_threads.h"
 #include "worker/data/sampler.h"
+#include "worker/engine/compute_device.h"
+#include "worker/engine/compute_settings.h"
 #include "worker/model/layer_state.h"
 #include "worker/model/optimizer.h"
 
@@ -22,11 +24,13 @@ std::string Sha256(const Layer& layer) {
 ReferenceResult TrainReference(const RunConfig& config, const ModelSpec& model,
                                const Dataset& dataset, int64_t num_steps,
                                const std::vector<std::pair<int64_t, int64_t>>& frontiers) {
-  at::set_num_threads(static_cast<int>(config.worker.threads));
+  const at::Device device = UseTestDevice();
+  SetUpComputing(config.worker.threads, device);
   std::vector<std::unique_ptr<Layer>> layers;
   std::vector<std::unique_ptr<LayerOptimizer>> optimizers;
   for (LayerIndex layer(0); layer.value() < model.num_layers(); ++layer) {
     layers.push_back(model.MakeLayer(layer, config.train.seed));
+    MoveToDevice(*layers.back(), device);
     optimizers.push_back(MakeOptimizer(config.optim, *layers.back()).value());
   }
   ReferenceResult result;
@@ -49,12 +53,13 @@ ReferenceResult TrainReference(const RunConfig& config, const ModelSpec& model,
     for (MicrobatchIndex microbatch(0); microbatch.value() < config.train.microbatches;
          ++microbatch) {
       const std::vector<int64_t> indices = sampler.Microbatch(step, microbatch);
-      at::Tensor x = dataset.Images(Split::kTrain, indices);
+      at::Tensor x = ToDevice(dataset.Images(Split::kTrain, indices), device);
       for (size_t i = 0; i < layers.size(); ++i) {
         at::AutoGradMode record(i >= frontier);
         x = layers[i]->Forward(x, i >= frontier ? Mode::kTrain : Mode::kEval);
       }
-      const at::Tensor loss = CrossEntropy(x, dataset.Labels(Split::kTrain, indices));
+      const at::Tensor loss =
+          CrossEntropy(x, ToDevice(dataset.Labels(Split::kTrain, indices), device));
       loss_sum += share * loss.item<double>();
       loss.mul(share).backward();
     }

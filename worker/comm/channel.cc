@@ -53,9 +53,18 @@ absl::Status CheckChannel(Rank self, int32_t size, Rank peer, ChannelKind kind) 
   return absl::OkStatus();
 }
 
-absl::Status CheckSendTensor(const at::Tensor& tensor) {
+absl::Status CheckDenseTensor(const at::Tensor& tensor) {
   if (!tensor.defined()) return absl::InvalidArgumentError("an undefined tensor cannot be moved");
-  if (tensor.layout() != c10::kStrided || !tensor.is_contiguous() || !tensor.is_cpu()) {
+  if (tensor.layout() != c10::kStrided || !tensor.is_contiguous()) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(DescribeTensor(tensor), " is not a contiguous tensor; copy it first"));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CheckSendTensor(const at::Tensor& tensor) {
+  SP_RETURN_IF_ERROR(CheckDenseTensor(tensor));
+  if (!tensor.is_cpu()) {
     return absl::InvalidArgumentError(absl::StrCat(
         DescribeTensor(tensor), " is not a contiguous tensor in CPU memory; copy it first"));
   }

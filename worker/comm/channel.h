@@ -29,7 +29,10 @@ std::string FirstLine(const std::exception& error);
 /// INVALID_ARGUMENT unless `peer` is another rank of the group, and `kind` one of the enumerators.
 absl::Status CheckChannel(Rank self, int32_t size, Rank peer, ChannelKind kind);
 
-/// INVALID_ARGUMENT unless the tensor is dense, contiguous and in CPU memory.
+/// INVALID_ARGUMENT unless the tensor is dense and contiguous.
+absl::Status CheckDenseTensor(const at::Tensor& tensor);
+
+/// Also that it is in host memory.
 absl::Status CheckSendTensor(const at::Tensor& tensor);
 
 /// Also that it starts its storage, at a 64-byte boundary: a misaligned view changes the result of

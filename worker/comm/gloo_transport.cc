@@ -106,6 +106,10 @@ class GlooGroup {
   // The caller loses interest: the watcher keeps the buffer alive until the transfer has ended.
   void Drop(const OperationPtr& operation) ABSL_LOCKS_EXCLUDED(mutex_);
   void Abort(const absl::Status& why) ABSL_LOCKS_EXCLUDED(mutex_);
+  absl::Status status() const ABSL_LOCKS_EXCLUDED(mutex_) {
+    absl::MutexLock lock(&mutex_);
+    return closed_;
+  }
   // Aborts and ends the threads. Idempotent.
   void Close() ABSL_LOCKS_EXCLUDED(mutex_);
 
@@ -125,7 +129,7 @@ class GlooGroup {
   std::string DescribeMessage(const Operation& operation) const;
 
   const TransportOptions options_;
-  absl::Mutex mutex_;
+  mutable absl::Mutex mutex_;
   c10::intrusive_ptr<c10d::Backend> backend_ ABSL_GUARDED_BY(mutex_);  // null when closed
   absl::Status closed_
       ABSL_GUARDED_BY(mutex_);  // why the connections are closed; OK while they are open
@@ -383,6 +387,7 @@ class GlooTransport final : public Transport {
     return Start(/*is_send=*/false, from, kind, std::move(tensor));
   }
   void Abort(const absl::Status& why) override { group_->Abort(why); }
+  absl::Status status() const override { return group_->status(); }
 
  private:
   absl::StatusOr<std::unique_ptr<Transfer>> Start(bool is_send, Rank peer, ChannelKind kind,

@@ -71,6 +71,10 @@ struct LoopbackHub::Shared {
     absl::MutexLock lock(&mutex);
     CloseLocked(rank, status);
   }
+  absl::Status WhyClosed(Rank rank) {
+    absl::MutexLock lock(&mutex);
+    return ClosedStatus(rank);
+  }
 
   const int32_t size;
   const bool rendezvous;
@@ -244,6 +248,7 @@ class LoopbackTransport final : public Transport {
     shared_->Close(rank_,
                    absl::CancelledError(absl::StrCat("transfers were aborted: ", why.message())));
   }
+  absl::Status status() const override { return shared_->WhyClosed(rank_); }
 
  private:
   absl::StatusOr<std::unique_ptr<Transfer>> Start(bool is_send, Rank peer, ChannelKind kind,

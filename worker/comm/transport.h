@@ -24,7 +24,9 @@ namespace smartpipe {
 class Transfer {
  public:
   virtual ~Transfer() = default;
-  /// Blocks the calling thread (CPU) or makes the compute stream wait (GPU) until done. For a
+  /// For a tensor in host memory: blocks the calling thread until done. For one on a device: makes
+  /// the calling thread's current stream wait, which blocks the thread at most until the two ranks
+  /// are connected; what goes wrong later is said by later calls and by Transport::status(). For a
   /// receive the tensor is filled then.  Errors: UNAVAILABLE naming the peer ("rank 1 (w1) closed
   /// the connection"), DEADLINE_EXCEEDED, CANCELLED after Abort().
   virtual absl::Status Wait() = 0;
@@ -51,6 +53,10 @@ class Transport {
   /// Ends every pending and later transfer with CANCELLED, `why` in the message; closes the
   /// connections so that peers fail too. Idempotent.
   virtual void Abort(const absl::Status& why) = 0;
+  /// Why transfers fail; OK while none does. Who hands out a number that was computed on a device
+  /// asks behind the wait for it: a transfer that was ended leaves its tensor as it happens to be.
+  /// Threads: any.
+  virtual absl::Status status() const = 0;
 };
 
 struct TransportOptions {
@@ -60,14 +66,19 @@ struct TransportOptions {
   std::shared_ptr<KeyValueStore> store;   // rendezvous
   absl::Duration connect_timeout = absl::Seconds(60);
   absl::Duration transfer_timeout = absl::Minutes(10);
-  std::string device =
-      "cpu";  // "cuda:0" with a later transport: streams and events live behind Transfer
+  std::string device = "cpu";              // "cuda:0": streams and events live behind Transfer
   std::string bind_address = "127.0.0.1";  // interface of the data connections
 };
 
 /// Gloo over TCP. Connects all ranks; returns when the group is complete. From then on the process
 /// ignores SIGPIPE.
 absl::StatusOr<std::unique_ptr<Transport>> MakeGlooTransport(const TransportOptions& options);
+
+/// Moves tensors of a device through host memory over `host`, a transport for host tensors, which
+/// pass unchanged: for devices that have no way to each other. Send waits until the tensor is
+/// computed. `host_tensors_too`: they are copied as well, for tests where there is no device.
+std::unique_ptr<Transport> MakeStagedTransport(std::unique_ptr<Transport> host,
+                                               bool host_tensors_too = false);
 
 /// Ranks as threads of one process, for tests, and the group of a rank alone: copies through
 /// memory, rendezvous or buffered, with scripted faults.

@@ -7,6 +7,7 @@
 #include "ATen/core/grad_mode.h"
 #include "ATen/ops/add.h"
 #include "ATen/ops/empty.h"
+#include "ATen/ops/full.h"
 #include "ATen/ops/linalg_vector_norm.h"
 #include "ATen/ops/sub.h"
 #include "absl/strings/str_cat.h"
@@ -23,12 +24,35 @@ double SquaredNorm(const std::vector<at::Tensor>& tensors) {
   return sum;
 }
 
+// The same on the tensors' device, without waiting for it.
+at::Tensor SquaredNormOnDevice(const std::vector<at::Tensor>& tensors) {
+  at::Tensor sum;
+  for (const at::Tensor& tensor : tensors) {
+    const at::Tensor norm = at::linalg_vector_norm(tensor, 2, {}, false, at::kDouble);
+    const at::Tensor square = norm.mul(norm);
+    sum = sum.defined() ? sum.add(square) : square;
+  }
+  return sum;
+}
+
 }  // namespace
 
 void GradientStatistic::AddMicrobatch(const std::vector<at::Tensor>& gradients) {
   if (!per_microbatch_) return;
-  microbatch_norm2_sum_ += SquaredNorm(gradients) / (weight_ * weight_);
   ++num_microbatches_;
+  if (gradients.empty() || gradients[0].is_cpu()) {
+    microbatch_norm2_sum_ += SquaredNorm(gradients) / (weight_ * weight_);
+    return;
+  }
+  at::Tensor& sum = microbatch_norm2_on_device_;
+  if (!sum.defined())
+    sum = at::full({}, microbatch_norm2_sum_, gradients[0].options().dtype(at::kDouble));
+  sum.add_(SquaredNormOnDevice(gradients).div(weight_ * weight_));
+}
+
+double GradientStatistic::MicrobatchNorm2Sum() const {
+  if (!microbatch_norm2_on_device_.defined()) return microbatch_norm2_sum_;
+  return microbatch_norm2_on_device_.item<double>();
 }
 
 void GradientStatistic::AddStep(const std::vector<at::Tensor>& gradients) {
@@ -50,7 +74,7 @@ GradientNorms GradientStatistic::EndInterval() {
   norms.mean = std::sqrt(SquaredNorm(mean));
   norms.num_nonfinite_steps = std::isfinite(norms.mean) ? 0 : 1;
   norms.num_microbatches = num_microbatches_;
-  norms.microbatch_norm2 = num_microbatches_ > 0 ? microbatch_norm2_sum_ / num_microbatches_ : 0;
+  norms.microbatch_norm2 = num_microbatches_ > 0 ? MicrobatchNorm2Sum() / num_microbatches_ : 0;
   if (!previous_mean_.empty()) {
     norms.has_previous = true;
     norms.previous_mean = std::sqrt(SquaredNorm(previous_mean_));
@@ -63,6 +87,7 @@ GradientNorms GradientStatistic::EndInterval() {
   num_steps_ = 0;
   num_microbatches_ = 0;
   microbatch_norm2_sum_ = 0;
+  microbatch_norm2_on_device_.reset();
   return norms;
 }
 
@@ -71,7 +96,7 @@ std::vector<NamedTensor> GradientStatistic::State() const {
   double* values = numbers.data_ptr<double>();
   values[0] = static_cast<double>(num_steps_);
   values[1] = static_cast<double>(num_microbatches_);
-  values[2] = microbatch_norm2_sum_;
+  values[2] = MicrobatchNorm2Sum();
   values[3] = previous_microbatch_norm2_;
   std::vector<NamedTensor> state{{"numbers", numbers}};
   for (size_t i = 0; i < sum_.size(); ++i) state.push_back({absl::StrCat("sum.", i), sum_[i]});
@@ -90,6 +115,7 @@ absl::Status GradientStatistic::LoadState(const std::vector<NamedTensor>& state)
   num_steps_ = static_cast<int64_t>(values[0]);
   num_microbatches_ = static_cast<int64_t>(values[1]);
   microbatch_norm2_sum_ = values[2];
+  microbatch_norm2_on_device_.reset();
   previous_microbatch_norm2_ = values[3];
   sum_.clear();
   previous_mean_.clear();

@@ -27,7 +27,8 @@ struct GradientNorms {
 /// Running sum of step gradients over the interval, and the mean of the interval before.
 ///
 /// The state is part of the layer and moves with it, so a plan change does not interrupt the
-/// statistic. Cost: one add per step over the layer's parameters; the norms once per interval.
+/// statistic. Cost: one add per step over the layer's parameters; the norms once per interval. Of
+/// gradients on a device the numbers stay there until EndInterval or State asks for them.
 /// Threads: one.
 class GradientStatistic {
  public:
@@ -52,6 +53,10 @@ class GradientStatistic {
   std::vector<at::Tensor> sum_, previous_mean_;  // one per parameter; empty = none yet
   int64_t num_steps_ = 0, num_microbatches_ = 0;
   double microbatch_norm2_sum_ = 0, previous_microbatch_norm2_ = 0;
+  // The sum while it goes on on a device: a double there; undefined = the host's is up to date.
+  at::Tensor microbatch_norm2_on_device_;
+
+  double MicrobatchNorm2Sum() const;
 };
 
 }  // namespace smartpipe

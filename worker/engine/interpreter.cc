@@ -10,6 +10,7 @@
 #include "pipeline/partition.h"
 #include "services/base/status_macros.h"
 #include "torch/csrc/autograd/autograd.h"
+#include "worker/engine/compute_device.h"
 #include "worker/engine/stopwatch.h"
 #include "worker/model/layer_state.h"
 
@@ -42,7 +43,8 @@ absl::StatusOr<std::unique_ptr<LayerRunner>> MakeLayerRunner(const EngineContext
       index, std::move(layer),
       {.optim = context.config->optim,
        .per_microbatch_norms = context.config->freeze.statistic == "corrected",
-       .num_microbatches = context.config->train.microbatches});
+       .num_microbatches = context.config->train.microbatches,
+       .device = context.device});
 }
 
 absl::StatusOr<std::unique_ptr<Interpreter>> Interpreter::Create(const EngineContext& context,
@@ -97,7 +99,8 @@ absl::Status Interpreter::Adopt(const Plan& plan) {
 }
 
 Inbox* Interpreter::InboxOf(Rank from, ChannelKind kind) {
-  return &inboxes_.try_emplace({from, kind}, context_.transport, from, kind).first->second;
+  return &inboxes_.try_emplace({from, kind}, context_.transport, from, kind, context_.device)
+              .first->second;
 }
 
 Outbox* Interpreter::OutboxOf(Rank to, ChannelKind kind) {
@@ -228,9 +231,8 @@ absl::StatusOr<std::optional<double>> Interpreter::RunStep(Step step, bool probe
                                                            const Plan* next) {
   step_ = step;
   probe_ = probe;
-  loss_ = 0;
-  traced_ = {.step = step.value(), .events = {}};
-  if (context_.trace != nullptr) mark_ns_ = MonotonicNs();
+  losses_.clear();
+  clock_.Begin(step);
   if (!received_ahead_) SP_RETURN_IF_ERROR(ExpectMessages(program_, Op::kRecvForward));
   SP_RETURN_IF_ERROR(ExpectMessages(program_, Op::kRecvBackward));
   // A switch that drains finds nothing on its way.
@@ -248,16 +250,25 @@ absl::StatusOr<std::optional<double>> Interpreter::RunStep(Step step, bool probe
       return Annotate(status,
                       absl::StrCat("step ", step.value(), ", instruction ", Format(instruction)));
     }
-    if (!IsReceive(instruction.op)) Mark(instruction);  // those are posted ahead
+    if (!IsReceive(instruction.op)) clock_.Mark(instruction);  // those are posted ahead
   }
-  if (context_.trace != nullptr) context_.trace->Add(std::move(traced_));
+  clock_.End();
   if (!context_.config->pipeline.run_ahead) {
     const int64_t start_ns = MonotonicNs();
     SP_RETURN_IF_ERROR(Barrier(*context_.transport));
     AddSpan(context_.trace, "barrier", (step_ + 1).value(), start_ns);
   }
   if (!is_last()) return std::nullopt;
-  return loss_;
+  // Not before, so that a device is waited for once a step.
+  double loss = 0;
+  const double share = 1.0 / static_cast<double>(context_.config->train.microbatches);
+  for (const at::Tensor& microbatch_loss : losses_) loss += share * microbatch_loss.item<double>();
+  SP_RETURN_IF_ERROR(CheckDevice());
+  return loss;
+}
+
+absl::Status Interpreter::CheckDevice() const {
+  return context_.device.is_cpu() ? absl::OkStatus() : context_.transport->status();
 }
 
 void Interpreter::SetPosition(const Instruction& instruction) {
@@ -266,13 +277,6 @@ void Interpreter::SetPosition(const Instruction& instruction) {
   const int neighbour = instruction.stage.value() + (upstream ? -1 : 1);
   const bool inside = neighbour >= 0 && neighbour < plan_.num_stages();
   context_.position->Set(step_, instruction, inside ? rank_of(neighbour) : -1);
-}
-
-void Interpreter::Mark(const Instruction& instruction) {
-  if (context_.trace == nullptr) return;
-  const int64_t now_ns = MonotonicNs();
-  traced_.events.push_back({Format(instruction), mark_ns_, now_ns});
-  mark_ns_ = now_ns;
 }
 
 absl::Status Interpreter::Execute(const Instruction& instruction) {
@@ -311,8 +315,9 @@ absl::Status Interpreter::Execute(const Instruction& instruction) {
 absl::StatusOr<at::Tensor> Interpreter::ForwardInput(StageState& stage,
                                                      const Instruction& instruction) {
   if (instruction.stage == StageIndex(0)) {
-    return context_.dataset->Images(Split::kTrain,
-                                    sampler_->Microbatch(step_, instruction.microbatch));
+    return ToDevice(context_.dataset->Images(Split::kTrain,
+                                             sampler_->Microbatch(step_, instruction.microbatch)),
+                    context_.device);
   }
   const StageIndex before = instruction.stage - 1;
   if (owns_stage(before.value())) {  // same rank: the edge needs no message
@@ -320,7 +325,7 @@ absl::StatusOr<at::Tensor> Interpreter::ForwardInput(StageState& stage,
   }
   SP_ASSIGN_OR_RETURN(at::Tensor x,
                       stage.activation_inbox->Take(instruction.stage, instruction.microbatch));
-  Mark({Op::kRecvForward, instruction.stage, instruction.microbatch});
+  clock_.Mark({Op::kRecvForward, instruction.stage, instruction.microbatch});
   return x;
 }
 
@@ -335,7 +340,7 @@ absl::StatusOr<at::Tensor> Interpreter::OutputGrad(StageState& stage,
   }
   SP_ASSIGN_OR_RETURN(at::Tensor grad,
                       stage.gradient_inbox->Take(instruction.stage, instruction.microbatch));
-  Mark({Op::kRecvBackward, instruction.stage, instruction.microbatch});
+  clock_.Mark({Op::kRecvBackward, instruction.stage, instruction.microbatch});
   return grad;
 }
 
@@ -359,10 +364,11 @@ void Interpreter::ComputeLoss(StageState& stage, MicrobatchIndex microbatch,
   at::AutoGradMode record(true);
   const double share = 1.0 / static_cast<double>(context_.config->train.microbatches);
   const at::Tensor labels =
-      context_.dataset->Labels(Split::kTrain, sampler_->Microbatch(step_, microbatch));
+      ToDevice(context_.dataset->Labels(Split::kTrain, sampler_->Microbatch(step_, microbatch)),
+               context_.device);
   const at::Tensor leaf = logits.detach().requires_grad_(true);
   const at::Tensor loss = CrossEntropy(leaf, labels);
-  loss_ += share * loss.item<double>();
+  losses_.push_back(loss.detach());
   stage.loss_grads[microbatch] =
       torch::autograd::grad({loss}, {leaf}, {at::full({}, share, loss.options())})[0];
 }
@@ -391,7 +397,8 @@ absl::Status Interpreter::Backward(StageState& stage, const Instruction& instruc
 absl::Status Interpreter::Drain() {
   if (received_ahead_) return absl::InternalError("drained although a step was to come next");
   for (auto& [channel, outbox] : outboxes_) SP_RETURN_IF_ERROR(outbox.Drain());
-  return absl::OkStatus();
+  clock_.Finish();
+  return CheckDevice();
 }
 
 int64_t Interpreter::gradient_bytes_sent() const {

@@ -23,6 +23,7 @@
 #include "worker/engine/layer_runner.h"
 #include "worker/engine/mailbox.h"
 #include "worker/engine/position.h"
+#include "worker/engine/step_clock.h"
 #include "worker/model/model.h"
 
 namespace smartpipe {
@@ -37,6 +38,7 @@ struct EngineContext {
   std::vector<std::vector<int64_t>> edge_shapes;  // [num_layers + 1] shape of one sample
   TraceWriter* trace = nullptr;                   // null = nothing is recorded
   Position* position = nullptr;                   // null = nobody watches
+  at::Device device = at::kCPU;                   // of weights, activations and gradients
 };
 
 /// A trainable layer with its start weights, ready to run; also what profiling uses.
@@ -86,7 +88,11 @@ class Interpreter {
   /// Forwards the whole test set through the pipeline in eval mode. On the last rank the score,
   /// else nothing.
   absl::StatusOr<std::optional<TestScore>> Evaluate();
+  /// Returns when nothing of this rank is under way, here or on its device.
   absl::Status Drain();
+  /// Asked behind a wait for the device, before its numbers are given to anyone: why they may mean
+  /// nothing. Always OK on the CPU, where transfers say so themselves.
+  absl::Status CheckDevice() const;
 
   /// Gathers all layers on the last stage's rank, one at a time, calling `keep` there for each in
   /// layer order.
@@ -117,7 +123,8 @@ class Interpreter {
   };
   using ChannelId = std::pair<Rank, ChannelKind>;
 
-  explicit Interpreter(const EngineContext& context) : context_(context) {}
+  explicit Interpreter(const EngineContext& context)
+      : context_(context), clock_(context.trace, context.device) {}
   int rank_of(int stage) const { return shape_.rank_of(stage); }
   bool owns_stage(int stage) const { return stages_.contains(StageIndex(stage)); }
   absl::Status Adopt(const Plan& plan);
@@ -130,8 +137,6 @@ class Interpreter {
   absl::StatusOr<Program> ProgramOf(const Plan& plan) const;
   absl::Status ExpectMessages(const Program& program, Op receive);
   absl::Status Execute(const Instruction& instruction);
-  /// Records what was done since the last mark.
-  void Mark(const Instruction& instruction);
   /// Tells whoever watches.
   void SetPosition(const Instruction& instruction);
   absl::Status Forward(StageState& stage, const Instruction& instruction);
@@ -156,10 +161,9 @@ class Interpreter {
   std::unique_ptr<Sampler> sampler_;
   Step step_;
   bool probe_ = false;
-  double loss_ = 0;
+  std::vector<at::Tensor> losses_;  // of the step so far, in the order of its micro-batches
   int64_t past_gradient_bytes_sent_ = 0;
-  int64_t mark_ns_ = 0;
-  TraceStep traced_;  // of the step so far
+  StepClock clock_;
 };
 
 }  // namespace smartpipe

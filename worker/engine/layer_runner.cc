@@ -7,6 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include "services/base/status_macros.h"
 #include "torch/csrc/autograd/autograd.h"
+#include "worker/engine/compute_device.h"
 #include "worker/engine/stopwatch.h"
 
 namespace smartpipe {
@@ -22,11 +23,11 @@ int64_t Bytes(const std::vector<NamedTensor>& tensors) {
 }
 
 std::vector<NamedTensor> TakePrefixed(const std::vector<NamedTensor>& state,
-                                      const std::string& prefix) {
+                                      const std::string& prefix, at::Device device) {
   std::vector<NamedTensor> taken;
   for (const NamedTensor& named : state) {
     if (named.name.starts_with(prefix))
-      taken.push_back({named.name.substr(prefix.size()), named.tensor});
+      taken.push_back({named.name.substr(prefix.size()), StateToDevice(named.tensor, device)});
   }
   return taken;
 }
@@ -48,6 +49,7 @@ std::vector<NamedTensor> WeightsOf(std::vector<NamedTensor> state) {
 absl::StatusOr<std::unique_ptr<LayerRunner>> LayerRunner::Create(LayerIndex index,
                                                                  std::unique_ptr<Layer> layer,
                                                                  const Options& options) {
+  MoveToDevice(*layer, options.device);
   std::unique_ptr<LayerRunner> runner(new LayerRunner(index, std::move(layer), options));
   for (const NamedTensor& parameter : runner->layer_->parameters())
     runner->parameters_.push_back(parameter.tensor);
@@ -70,7 +72,7 @@ void LayerRunner::Freeze() {
 }
 
 at::Tensor LayerRunner::Forward(MicrobatchIndex microbatch, const at::Tensor& x, bool input_grad) {
-  WorkStopwatch watch;
+  WorkWatch watch(options_.device, forward_);
   at::Tensor output;
   if (frozen_) {
     output = Evaluate(x);
@@ -87,7 +89,7 @@ at::Tensor LayerRunner::Forward(MicrobatchIndex microbatch, const at::Tensor& x,
     counters_.peak_saved = std::max(counters_.peak_saved, static_cast<int64_t>(saved_.size()));
   }
   output_bytes_ = static_cast<int64_t>(output.nbytes());
-  forward_s_.push_back(watch.seconds());
+  watch.Lap(forward_);
   return output;
 }
 
@@ -100,26 +102,23 @@ at::Tensor LayerRunner::Backward(MicrobatchIndex microbatch, const at::Tensor& o
                                  bool probe) {
   auto node = saved_.extract(microbatch);
   const Saved& saved = node.mapped();
-  WorkStopwatch watch;
-  if (probe && saved.x.requires_grad()) {
+  const bool has_input_grad = saved.x.requires_grad();
+  WorkWatch watch(options_.device, has_input_grad ? backward_ : weight_grad_);
+  if (probe && has_input_grad) {
     Gradients(saved.output, parameters_, output_grad, /*retain_graph=*/true);
-    weight_grad_s_.push_back(watch.Restart());
+    watch.Lap(weight_grad_);
   }
   std::vector<at::Tensor> inputs = parameters_;
-  if (saved.x.requires_grad()) inputs.push_back(saved.x);
+  if (has_input_grad) inputs.push_back(saved.x);
   std::vector<at::Tensor> gradients =
       Gradients(saved.output, inputs, output_grad, /*retain_graph=*/false);
   at::Tensor input_grad;
-  if (saved.x.requires_grad()) {
+  if (has_input_grad) {
     input_grad = gradients.back().contiguous();
     gradients.pop_back();
     ++counters_.num_gradient_tensors;
-    const double fused_s = watch.seconds();
-    if (probe) input_grad_s_.push_back(std::max(0.0, fused_s - weight_grad_s_.back()));
-    backward_s_.push_back(fused_s);
-  } else {
-    weight_grad_s_.push_back(watch.seconds());
   }
+  watch.Lap(has_input_grad ? backward_ : weight_grad_);
   Accumulate(gradients);
   return input_grad;
 }
@@ -128,21 +127,21 @@ at::Tensor LayerRunner::InputGrad(MicrobatchIndex microbatch, const at::Tensor& 
   Saved& saved = saved_.at(microbatch);
   saved.output_grad = output_grad;
   if (!saved.x.requires_grad()) return {};
-  WorkStopwatch watch;
+  WorkWatch watch(options_.device, input_grad_);
   at::Tensor input_grad =
       Gradients(saved.output, {saved.x}, output_grad, /*retain_graph=*/true)[0].contiguous();
   ++counters_.num_gradient_tensors;
-  input_grad_s_.push_back(watch.seconds());
+  watch.Lap(input_grad_);
   return input_grad;
 }
 
 void LayerRunner::WeightGrad(MicrobatchIndex microbatch) {
   auto node = saved_.extract(microbatch);
   const Saved& saved = node.mapped();
-  WorkStopwatch watch;
+  WorkWatch watch(options_.device, weight_grad_);
   std::vector<at::Tensor> gradients =
       Gradients(saved.output, parameters_, saved.output_grad, /*retain_graph=*/false);
-  weight_grad_s_.push_back(watch.seconds());
+  watch.Lap(weight_grad_);
   Accumulate(gradients);
 }
 
@@ -154,7 +153,7 @@ void LayerRunner::Accumulate(const std::vector<at::Tensor>& gradients) {
     statistic_->AddMicrobatch(gradients);
     statistic_s_ += watch.seconds();
   }
-  WorkStopwatch watch;
+  WorkWatch watch(options_.device, accumulate_);
   if (gradients_.empty()) {
     // A gradient may be a view of something that autograd still owns: the accumulator owns its
     // bytes.
@@ -165,42 +164,44 @@ void LayerRunner::Accumulate(const std::vector<at::Tensor>& gradients) {
   } else {
     for (size_t i = 0; i < gradients.size(); ++i) gradients_[i].add_(gradients[i]);
   }
-  accumulate_s_.push_back(watch.seconds());
+  watch.Lap(accumulate_);
 }
 
 void LayerRunner::Optimize() {
   if (frozen_ || gradients_.empty()) return;
-  WorkStopwatch watch;
+  WorkStopwatch statistic_watch;
   statistic_->AddStep(gradients_);
-  statistic_s_ += watch.Restart();
+  statistic_s_ += statistic_watch.seconds();
+  WorkWatch watch(options_.device, optimize_);
   optimizer_->Step(gradients_);
   gradients_.clear();
-  optimize_s_.push_back(watch.seconds());
+  watch.Lap(optimize_);
 }
 
 LayerCost LayerRunner::TakeCost() {
+  const auto take = [](WorkTimes& times, double when_empty) {
+    std::vector<double> seconds = times.Take();
+    return Median(seconds, when_empty);
+  };
   LayerCost cost;
-  cost.forward_s = Median(forward_s_, -1);
-  cost.weight_grad_s = Median(weight_grad_s_, -1);
-  cost.input_grad_s = Median(input_grad_s_, -1);
-  if (!backward_s_.empty() && cost.weight_grad_s >= 0) {
+  cost.forward_s = take(forward_, -1);
+  cost.weight_grad_s = take(weight_grad_, -1);
+  cost.input_grad_s = take(input_grad_, -1);
+  const double fused_s = take(backward_, -1);
+  if (fused_s >= 0 && cost.weight_grad_s >= 0) {
     // The probe is one sample; the fused time is a median of many. Keep their sum at the fused
     // time.
-    const double fused_s = Median(backward_s_);
     cost.weight_grad_s = std::min(cost.weight_grad_s, fused_s);
     cost.input_grad_s = fused_s - cost.weight_grad_s;
   }
-  if (cost.weight_grad_s >= 0) cost.weight_grad_s += Median(accumulate_s_);
-  cost.optimize_s = Median(optimize_s_, -1);
+  const double accumulate_s = take(accumulate_, 0);
+  if (cost.weight_grad_s >= 0) cost.weight_grad_s += accumulate_s;
+  cost.optimize_s = take(optimize_, -1);
   cost.output_bytes = output_bytes_;
   cost.param_bytes = Bytes(layer_->parameters()) + Bytes(layer_->buffers());
   cost.activation_bytes = activation_bytes_;
   cost.state_bytes = cost.param_bytes;
   if (!frozen_) cost.state_bytes += optimizer_->state_bytes() + 2 * Bytes(layer_->parameters());
-  for (std::vector<double>* times :
-       {&forward_s_, &backward_s_, &input_grad_s_, &weight_grad_s_, &accumulate_s_, &optimize_s_}) {
-    times->clear();
-  }
   return cost;
 }
 
@@ -237,8 +238,8 @@ absl::Status LayerRunner::LoadState(const std::vector<NamedTensor>& state, bool 
     return absl::OkStatus();
   }
   if (next == state.size()) return absl::OkStatus();  // of a frozen layer: weights and buffers
-  SP_RETURN_IF_ERROR(optimizer_->LoadState(TakePrefixed(state, kOptimizerPrefix)));
-  return statistic_->LoadState(TakePrefixed(state, kStatisticPrefix));
+  SP_RETURN_IF_ERROR(optimizer_->LoadState(TakePrefixed(state, kOptimizerPrefix, options_.device)));
+  return statistic_->LoadState(TakePrefixed(state, kStatisticPrefix, options_.device));
 }
 
 }  // namespace smartpipe

@@ -16,6 +16,7 @@
 #include "services/base/ids.h"
 #include "services/config/run_config.h"
 #include "worker/engine/gradient_statistic.h"
+#include "worker/engine/work_times.h"
 #include "worker/model/layer.h"
 #include "worker/model/optimizer.h"
 
@@ -42,6 +43,7 @@ class LayerRunner {
     OptimConfig optim;
     bool per_microbatch_norms = false;  // freeze.statistic = "corrected"
     int64_t num_microbatches = 1;
+    at::Device device = at::kCPU;  // where the layer lives from now on
   };
   /// A trainable layer with fresh optimizer and statistic.
   static absl::StatusOr<std::unique_ptr<LayerRunner>> Create(LayerIndex index,
@@ -79,7 +81,7 @@ class LayerRunner {
   GradientNorms EndInterval() { return statistic_ ? statistic_->EndInterval() : GradientNorms{}; }
   LayerCost TakeCost();
   const LayerCounters& counters() const { return counters_; }
-  /// Time spent on statistics since the last call, seconds.
+  /// Time of this thread spent on statistics since the last call, seconds.
   double TakeStatisticSeconds();
 
   /// Everything that moves: parameters, buffers, and if trainable optimizer and statistic state.
@@ -107,8 +109,7 @@ class LayerRunner {
   std::map<MicrobatchIndex, Saved> saved_;
   std::vector<at::Tensor> gradients_;  // of the step so far, one per parameter
   LayerCounters counters_;
-  std::vector<double> forward_s_, backward_s_, input_grad_s_, weight_grad_s_, accumulate_s_,
-      optimize_s_;
+  WorkTimes forward_, backward_, input_grad_, weight_grad_, accumulate_, optimize_;
   double statistic_s_ = 0;
   int64_t output_bytes_ = 0, activation_bytes_ = 0;
 };

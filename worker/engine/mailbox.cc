@@ -5,6 +5,7 @@
 #include "ATen/ops/empty.h"
 #include "ATen/ops/zeros.h"
 #include "services/base/status_macros.h"
+#include "worker/engine/work_times.h"
 
 namespace smartpipe {
 
@@ -18,7 +19,8 @@ absl::Status Inbox::Expect(StageIndex stage, MicrobatchIndex microbatch,
 // edges are never more than those edges' own credits, so the awaited one is always posted.
 absl::Status Inbox::Post() {
   while (!expected_.empty() && posted_.size() + arrived_.size() + (taken_ ? 1 : 0) < credits_) {
-    at::Tensor buffer = at::empty(expected_.front().second, at::kFloat);
+    at::Tensor buffer =
+        at::empty(expected_.front().second, at::TensorOptions(at::kFloat).device(device_));
     SP_ASSIGN_OR_RETURN(std::unique_ptr<Transfer> transfer,
                         transport_->Receive(from_, kind_, buffer));
     posted_.push_back({expected_.front().first, std::move(buffer), std::move(transfer)});
@@ -105,16 +107,24 @@ constexpr int kLinkRounds = 4;  // the first one warms up
 constexpr int64_t kSmallBytes = 64, kLargeBytes = int64_t{1} << 20;
 
 // Best time of one message there and back.
-absl::StatusOr<double> RoundTrip(Transport& transport, Rank peer, int64_t num_bytes, bool asks) {
+absl::StatusOr<double> RoundTrip(Transport& transport, Rank peer, int64_t num_bytes, bool asks,
+                                 at::Device device) {
+  // Host tensors have always gone as state; those of a device use the ways of activations and
+  // gradients, so that no others are made for it.
+  const bool on_host = device.is_cpu();
   double best_s = 0;
   for (int round = 0; round < kLinkRounds; ++round) {
     const Stopwatch watch;
     for (bool send : {asks, !asks}) {
-      at::Tensor tensor = at::zeros({num_bytes}, at::kByte);
-      SP_ASSIGN_OR_RETURN(const std::unique_ptr<Transfer> transfer,
-                          send ? transport.Send(peer, ChannelKind::kState, tensor)
-                               : transport.Receive(peer, ChannelKind::kState, tensor));
+      at::Tensor tensor = at::zeros({num_bytes}, at::TensorOptions(at::kByte).device(device));
+      const ChannelKind kind = on_host        ? ChannelKind::kState
+                               : send == asks ? ChannelKind::kActivation
+                                              : ChannelKind::kGradient;
+      SP_ASSIGN_OR_RETURN(
+          const std::unique_ptr<Transfer> transfer,
+          send ? transport.Send(peer, kind, tensor) : transport.Receive(peer, kind, tensor));
       SP_RETURN_IF_ERROR(transfer->Wait());
+      if (!on_host) RecordEvent(device)->synchronize();
     }
     const double round_s = watch.seconds();
     if (round == 1 || (round > 1 && round_s < best_s)) best_s = round_s;
@@ -124,17 +134,20 @@ absl::StatusOr<double> RoundTrip(Transport& transport, Rank peer, int64_t num_by
 
 }  // namespace
 
-absl::StatusOr<LinkSpeed> MeasureLink(Transport& transport) {
+absl::StatusOr<LinkSpeed> MeasureLink(Transport& transport, at::Device device) {
   LinkSpeed speed;
   const Rank rank = transport.rank();
   if (rank.value() > 0) {
     for (int64_t num_bytes : {kSmallBytes, kLargeBytes}) {
-      SP_RETURN_IF_ERROR(RoundTrip(transport, rank - 1, num_bytes, /*asks=*/false).status());
+      SP_RETURN_IF_ERROR(
+          RoundTrip(transport, rank - 1, num_bytes, /*asks=*/false, device).status());
     }
   }
   if (rank.value() + 1 == transport.size()) return speed;
-  SP_ASSIGN_OR_RETURN(const double small_s, RoundTrip(transport, rank + 1, kSmallBytes, true));
-  SP_ASSIGN_OR_RETURN(const double large_s, RoundTrip(transport, rank + 1, kLargeBytes, true));
+  SP_ASSIGN_OR_RETURN(const double small_s,
+                      RoundTrip(transport, rank + 1, kSmallBytes, true, device));
+  SP_ASSIGN_OR_RETURN(const double large_s,
+                      RoundTrip(transport, rank + 1, kLargeBytes, true, device));
   speed.latency_s = small_s / 2;
   // At worst all of the large message's time is transfer.
   const double transfer_s = large_s > small_s ? (large_s - small_s) / 2 : large_s / 2;

@@ -23,8 +23,9 @@ namespace smartpipe {
 /// waits at its sender. No message goes upstream.  Threads: the compute thread.
 class Inbox {
  public:
-  Inbox(Transport* transport, Rank from, ChannelKind kind)
-      : transport_(transport), from_(from), kind_(kind) {}
+  /// Buffers are on `device`.
+  Inbox(Transport* transport, Rank from, ChannelKind kind, at::Device device = at::kCPU)
+      : transport_(transport), from_(from), kind_(kind), device_(device) {}
   /// >= 1, the sum over the channel's edges; takes effect with the next post.
   void set_credits(int32_t credits) { credits_ = static_cast<size_t>(credits); }
   /// Announces the next float32 message of the channel, for `stage`.
@@ -40,6 +41,7 @@ class Inbox {
   Transport* const transport_;
   const Rank from_;
   const ChannelKind kind_;
+  const at::Device device_;
   size_t credits_ = 1;
   bool taken_ = false;
   struct Posted {
@@ -85,9 +87,9 @@ struct LinkSpeed {
   double bytes_per_s = 0;  // 0 = not measured: the last rank, or a group of one
   double latency_s = 0;    // of a small message
 };
-/// Measures the way from this rank to the next. Every rank calls it.  Cost: some milliseconds for
-/// each pair of neighbours, one pair after the other.
-absl::StatusOr<LinkSpeed> MeasureLink(Transport& transport);
+/// Measures the way from this rank to the next, for tensors on `device`. Every rank calls it.
+/// Cost: some milliseconds for each pair of neighbours, one pair after the other.
+absl::StatusOr<LinkSpeed> MeasureLink(Transport& transport, at::Device device = at::kCPU);
 /// Returns when all ranks have called it.  Cost: two small messages per rank over rank 0.
 absl::Status Barrier(Transport& transport);
 

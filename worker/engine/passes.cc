@@ -6,6 +6,7 @@
 #include "ATen/core/Tensor.h"
 #include "ATen/ops/argmax.h"
 #include "services/base/status_macros.h"
+#include "worker/engine/compute_device.h"
 #include "worker/engine/interpreter.h"
 #include "worker/model/layer_state.h"
 
@@ -39,7 +40,8 @@ absl::StatusOr<std::optional<TestScore>> Interpreter::Evaluate() {
     at::Tensor x;
     for (auto& [index, stage] :
          stages_) {  // ascending, so a stage's neighbour on this rank has run before it
-      if (index == StageIndex(0)) x = context_.dataset->Images(Split::kTest, indices);
+      if (index == StageIndex(0))
+        x = ToDevice(context_.dataset->Images(Split::kTest, indices), context_.device);
       if (stage.activation_inbox != nullptr) {
         SP_ASSIGN_OR_RETURN(x, stage.activation_inbox->Take(index, batch_index(begin)));
       }
@@ -49,7 +51,8 @@ absl::StatusOr<std::optional<TestScore>> Interpreter::Evaluate() {
       if (stage.activation_inbox != nullptr) SP_RETURN_IF_ERROR(stage.activation_inbox->Release());
       if (stage.activation_outbox != nullptr) SP_RETURN_IF_ERROR(stage.activation_outbox->Send(x));
       if (index.value() + 1 != plan_.num_stages()) continue;
-      const at::Tensor labels = context_.dataset->Labels(Split::kTest, indices);
+      const at::Tensor labels =
+          ToDevice(context_.dataset->Labels(Split::kTest, indices), context_.device);
       num_right += x.argmax(1).eq(labels).sum().item<int64_t>();
       loss_sum += CrossEntropy(x, labels).item<double>() * static_cast<double>(indices.size());
     }

@@ -8,6 +8,7 @@
 #include "ATen/ops/ones_like.h"
 #include "services/base/status_macros.h"
 #include "worker/data/keyed_random.h"
+#include "worker/engine/compute_device.h"
 
 namespace smartpipe {
 namespace {
@@ -25,6 +26,7 @@ absl::StatusOr<std::vector<LayerCost>> ProfileLayers(const EngineContext& contex
   const int64_t num_microbatches = std::min(config.train.microbatches, kMicrobatchesMax);
   at::Tensor x = at::empty(shape, at::kFloat);
   x.normal_(0, 1, KeyedGenerator(config.train.seed, RandomPurpose::kSynthetic, -1));
+  x = ToDevice(x, context.device);
   std::vector<LayerCost> costs;
   for (LayerIndex index(0); index.value() < context.model->num_layers(); ++index) {
     SP_ASSIGN_OR_RETURN(std::unique_ptr<LayerRunner> runner, MakeLayerRunner(context, index));

@@ -28,7 +28,7 @@ class TrainLoop {
     SetPosition(step, "loading the checkpoint");
     if (step > Step(0)) SP_RETURN_IF_ERROR(LoadCheckpoint(step));
     SetPosition(step, "measuring the link to the next worker");
-    SP_ASSIGN_OR_RETURN(link_, MeasureLink(transport()));
+    SP_ASSIGN_OR_RETURN(link_, MeasureLink(transport(), options_.context.device));
     SetPosition(step, "waiting for the other workers to start");
     SP_RETURN_IF_ERROR(Barrier(transport()));
     Stopwatch train_watch;
@@ -40,7 +40,8 @@ class TrainLoop {
       }
       SP_RETURN_IF_ERROR(RunStep(step));
       const Step done = step + 1;
-      if (done.value() % options_.shape.interval_steps == 0) ReportInterval(done);
+      if (done.value() % options_.shape.interval_steps == 0)
+        SP_RETURN_IF_ERROR(ReportInterval(done));
       if (EvaluationDue(done)) {
         SP_RETURN_IF_ERROR(interpreter_->Drain());
         SP_RETURN_IF_ERROR(
@@ -51,7 +52,7 @@ class TrainLoop {
         train_watch.Restart();
         step_watch_.Restart();
       }
-      if (CheckpointDue(done)) TakeCheckpoint(done);
+      if (CheckpointDue(done)) SP_RETURN_IF_ERROR(TakeCheckpoint(done));
     }
     if (step.value() == options_.shape.num_steps) {
       SP_RETURN_IF_ERROR(WriteWeights());
@@ -122,7 +123,8 @@ class TrainLoop {
     report_.verdict_wait_s = watch.Restart();
     result_.verdict_wait_s += report_.verdict_wait_s;
     const bool wanted = verdict.stop || verdict.checkpoint;
-    if (wanted && step != last_checkpoint_ && options_.checkpoints != nullptr) TakeCheckpoint(step);
+    if (wanted && step != last_checkpoint_ && options_.checkpoints != nullptr)
+      SP_RETURN_IF_ERROR(TakeCheckpoint(step));
     if (verdict.stop) return true;
     if (!verdict.plan || verdict.plan->plan_epoch == interpreter_->plan().plan_epoch) return false;
     for (LayerIndex layer = verdict.plan->frontier; layer < interpreter_->plan().frontier; ++layer)
@@ -161,7 +163,7 @@ class TrainLoop {
     return absl::OkStatus();
   }
 
-  void ReportInterval(Step done) {
+  absl::Status ReportInterval(Step done) {
     Stopwatch watch;
     report_.generation = options_.assignment.generation;
     report_.plan_epoch = interpreter_->plan().plan_epoch;
@@ -184,13 +186,15 @@ class TrainLoop {
            .cost = runner->TakeCost()});
       result_.report_s += runner->TakeStatisticSeconds();
     }
+    SP_RETURN_IF_ERROR(interpreter_->CheckDevice());
     control_.Report(std::move(report_));
     result_.report_s += watch.seconds();
     Record("report", done, watch);
+    return absl::OkStatus();
   }
 
   // Nothing need be drained: a rank that runs ahead does so with frozen layers only.
-  void TakeCheckpoint(Step done) {
+  absl::Status TakeCheckpoint(Step done) {
     Stopwatch watch;
     SetPosition(done, "the checkpoint");
     const std::set<LayerIndex> stored = options_.checkpoints->WaitReady();
@@ -207,11 +211,13 @@ class TrainLoop {
       layer.bytes = {static_cast<const char*>(packed->const_data_ptr()), packed->nbytes()};
       layer.owner = std::move(packed);
     }
+    SP_RETURN_IF_ERROR(interpreter_->CheckDevice());
     options_.checkpoints->Put(std::move(checkpoint));
     last_checkpoint_ = done;
     result_.checkpoint_s += watch.seconds();
     Record("checkpoint", done, watch);
     step_watch_.Restart();
+    return absl::OkStatus();
   }
 
   absl::Status Evaluate(Step done) {

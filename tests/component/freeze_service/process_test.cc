@@ -98,6 +98,39 @@ TEST_F(FreezeServiceProcess, LeavesByItselfAfterTheRun) {
   EXPECT_THAT(process.output(), HasSubstr("the run ended: all 2 workers finished"));
 }
 
+TEST_F(FreezeServiceProcess, TellsTheDigestOfTheWeightsAndSendsLateWorkersHome) {
+  const std::string digest(64, 'a');
+  Process process(Argv({"--ready-fd", "1", "--linger-s", "3600"}));
+  const std::string address = Address(process);
+  StartedRun run(Channel(address));
+  run.ReportAll();
+  ASSERT_TRUE(run.w0.EndWorker("").ok());
+  v1::EndWorkerRequest last_word;
+  last_word.set_worker_id("w1");
+  last_word.set_generation(1);
+  last_word.set_weights_sha256(digest);
+  ASSERT_TRUE(run.w1.EndWorker(last_word).ok());
+  EXPECT_TRUE(testutil::Eventually(
+      [&] { return process.output().find("weights_sha256 " + digest) != std::string::npos; },
+      absl::Seconds(10)))
+      << process.output();
+  FakeWorker late(Channel(address), "w1");
+  EXPECT_TRUE(late.WaitEndOfRun().success());
+  EXPECT_TRUE(late.EndOfStream().ok());
+}
+
+TEST_F(FreezeServiceProcess, SetChangesTheConfig) {
+  Process process(Argv({"--ready-fd", "1", "--set", "train.batch_size=64", "--set=train.seed=7"}));
+  const auto channel = Channel(Address(process));
+  FakeWorker w0(channel, "w0");
+  const std::string toml = w0.Next().welcome().config_toml();
+  EXPECT_THAT(toml, HasSubstr("batch_size = 64"));
+  EXPECT_THAT(toml, HasSubstr("seed = 7"));
+  Process bad(Argv({"--set", "pipeline.stage=1"}));
+  EXPECT_EQ(bad.Wait(absl::Seconds(10)), 1);
+  EXPECT_THAT(bad.output(), HasSubstr("did you mean \"pipeline.stages\"?"));
+}
+
 TEST_F(FreezeServiceProcess, RefusesAPortInUse) {
   std::unique_ptr<RpcServer> other = StartServer({}, {}).value();
   Places taken = places();

@@ -1,19 +1,23 @@
 // The parameter_service program as a process, killed in the middle of its work.
 #include <signal.h>
 
+#include <atomic>
 #include <iostream>
+#include <memory>
 #include <string>
 #include <thread>
 #include <vector>
 
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "smartpipe/v1/freeze_service.grpc.pb.h"
 #include "tests/component/parameter_service/parameter_harness.h"
 
 namespace smartpipe {
 namespace {
 
 using testing::HasSubstr;
+using testing::Not;
 using testutil::Chunk;
 using testutil::Header;
 using testutil::Noise;
@@ -141,6 +145,63 @@ TEST_F(ParameterServiceProcess, StopsInOrderOnSigterm) {
   process.Signal(SIGTERM);
   EXPECT_EQ(process.Wait(absl::Seconds(10)), 0) << process.output();
   EXPECT_THAT(process.output(), HasSubstr("stopping"));
+}
+
+/// A FreezeService that says of its run what it is told to.
+class SayingService : public v1::FreezeService::CallbackService {
+ public:
+  grpc::ServerUnaryReactor* GetRun(grpc::CallbackServerContext* context, const v1::GetRunRequest*,
+                                   v1::GetRunResponse* response) override {
+    response->mutable_run()->set_state(state.load());
+    response->mutable_run()->set_message("so it is");
+    ++num_asked;
+    grpc::ServerUnaryReactor* const reactor = context->DefaultReactor();
+    reactor->Finish(grpc::Status::OK);
+    return reactor;
+  }
+  std::atomic<v1::RunState> state = v1::RUN_STATE_RUNNING;
+  std::atomic<int> num_asked = 0;
+};
+
+TEST_F(ParameterServiceProcess, EndsWithTheRunThatItIsToldOf) {
+  for (const v1::RunState end : {v1::RUN_STATE_FINISHED, v1::RUN_STATE_FAILED}) {
+    auto service = std::make_unique<SayingService>();
+    std::unique_ptr<RpcServer> server =
+        StartServer({}, {{"smartpipe.v1.FreezeService", service.get()}}).value();
+    const std::string address = server->address();
+    Process process(Argv({"--until-run", address}));
+    testutil::AnnouncedPort(process);
+    ASSERT_TRUE(testutil::Eventually([&] { return service->num_asked > 1; }, absl::Seconds(20)));
+    server.reset();  // a service that is started again is no end of the run
+    service = std::make_unique<SayingService>();
+    server =
+        StartServer({.listen_address = address}, {{"smartpipe.v1.FreezeService", service.get()}})
+            .value();
+    ASSERT_TRUE(testutil::Eventually([&] { return service->num_asked > 1; }, absl::Seconds(20)));
+    service->state = end;
+    EXPECT_EQ(process.Wait(absl::Seconds(10)), 0) << process.output();
+    EXPECT_THAT(process.output(), HasSubstr("is over: so it is"));
+    EXPECT_THAT(process.output(), Not(HasSubstr("cannot ask")));
+  }
+  Process malformed(Argv({"--until-run", "nowhere"}));
+  EXPECT_EQ(malformed.Wait(absl::Seconds(10)), 1);
+  EXPECT_THAT(malformed.output(), HasSubstr("--until-run: \"nowhere\" is not an address"));
+}
+
+TEST_F(ParameterServiceProcess, SaysThatItMayNotAskForTheRun) {
+  // Nobody implements GetRun there.
+  v1::FreezeService::Service service;
+  const std::unique_ptr<RpcServer> server =
+      StartServer({}, {{"smartpipe.v1.FreezeService", &service}}).value();
+  Process process(Argv({"--until-run", server->address()}));
+  testutil::AnnouncedPort(process);
+  EXPECT_TRUE(testutil::Eventually(
+      [&] {
+        return process.output().find("cannot ask the freeze service at") != std::string::npos;
+      },
+      absl::Seconds(20)));
+  process.Signal(SIGTERM);
+  EXPECT_EQ(process.Wait(absl::Seconds(10)), 0) << process.output();
 }
 
 TEST_F(ParameterServiceProcess, RefusesAFolderInUseAndOneThatCannotBe) {

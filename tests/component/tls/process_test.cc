@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -243,6 +244,35 @@ TEST_F(TlsProcess, TellsHealthOnAnotherPort) {
       grpc::health::v1::Health::NewStub(MakeChannel({.address = address, .keepalive = {}}));
   ASSERT_TRUE(stub->Check(&context, {}, &response).ok());
   EXPECT_EQ(response.status(), grpc::health::v1::HealthCheckResponse::SERVING);
+}
+
+TEST_F(TlsProcess, TheProbeSaysWhetherAServiceServes) {
+  const auto probe = [](std::vector<std::string> words) {
+    words.insert(words.begin(), testutil::Binary("health_probe"));
+    Process process(words);
+    const std::optional<int> code = process.Wait(absl::Seconds(20));
+    return absl::StrCat(code.value_or(-1), " ", process.output());
+  };
+  std::string address;
+  {
+    std::vector<std::string> argv = TlsArgv();
+    argv.insert(argv.end(), {"--health-listen", "127.0.0.1:0"});
+    Process process(argv);
+    const int port = testutil::AnnouncedPort(process);
+    const std::vector<std::string> parts = absl::StrSplit(process.output(), "telling health on ");
+    ASSERT_EQ(parts.size(), 2u) << process.output();
+    address = parts[1].substr(0, parts[1].find('\n'));
+    EXPECT_EQ(probe({address}), absl::StrCat("0 ", address, " serves\n"));
+    EXPECT_EQ(probe({address, "--service", "smartpipe.v1.FreezeService"}),
+              absl::StrCat("0 ", address, " serves\n"));
+    EXPECT_THAT(probe({address, "--service", "nothing"}), HasSubstr("1 " + address));
+    // The other port wants TLS.
+    EXPECT_THAT(probe({absl::StrCat("127.0.0.1:", port), "--timeout-s", "1"}),
+                HasSubstr("does not serve: "));
+  }
+  EXPECT_THAT(probe({address}), HasSubstr(absl::StrCat("1 ", address, " does not serve: ")));
+  EXPECT_THAT(probe({"nowhere"}), HasSubstr("2 health_probe: \"nowhere\" is not an address"));
+  EXPECT_THAT(probe({}), HasSubstr("address is required"));
 }
 
 // From nothing to a call, as a person does it.

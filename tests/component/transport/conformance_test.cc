@@ -12,6 +12,7 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "tests/component/transport/rank_group.h"
+#include "tests/testutil/test_device.h"
 #include "worker/comm/transport.h"
 
 namespace smartpipe {
@@ -273,13 +274,17 @@ TEST_P(TransportConformance, SilentPeerIsNamedAfterTheDeadlineWithoutSpinning) {
               HasSubstr(Name(0) + " did not send activation message 0"));
   EXPECT_THAT(std::string(status.message()), HasSubstr("within 0.2 s"));
   EXPECT_GE(absl::Now() - before, kShort);
-  EXPECT_LT(cpu_seconds, 0.1) << "all threads of this process, over 0.2 s";
+  // A thread that waits for a GPU spins.
+  if (!GetParam().on_gpus) {
+    EXPECT_LT(cpu_seconds, 0.1) << "all threads of this process, over 0.2 s";
+  }
   // The connections are given up, so that the peer does not wait for its own deadline.
   EXPECT_EQ(at_peer->Wait().code(), absl::StatusCode::kUnavailable);
   EXPECT_FALSE(SendAndWait(At(1), Rank(0), ChannelKind::kActivation, tensor).ok());
 }
 
 TEST_P(TransportConformance, ShapeAndTypeMismatchIsAnErrorOnBothSides) {
+  if (GetParam().on_gpus) GTEST_SKIP() << "NCCL does not know shapes: they come from the plan";
   const at::Tensor sent = PatternTensor(c10::kFloat, 4000, 1);
   const at::Tensor expected[] = {PatternTensor(c10::kFloat, 3996, 0),
                                  PatternTensor(c10::kFloat, 4004, 0),
@@ -295,6 +300,7 @@ TEST_P(TransportConformance, ShapeAndTypeMismatchIsAnErrorOnBothSides) {
 }
 
 TEST_P(TransportConformance, RefusesWrongUse) {
+  if (GetParam().on_gpus) GTEST_SKIP() << "what is checked is the test's copy on a GPU";
   MakeGroup(2);
   const at::Tensor good = PatternTensor(c10::kFloat, 4000, 1);
   auto code = [](const absl::StatusOr<std::unique_ptr<Transfer>>& transfer) {
@@ -331,10 +337,28 @@ TEST_P(TransportConformance, TransfersMayOutliveTheTransport) {
   EXPECT_EQ(receive->Wait().code(), absl::StatusCode::kCancelled);
 }
 
-INSTANTIATE_TEST_SUITE_P(Transports, TransportConformance,
-                         testing::Values(testutil::GlooKind(),
-                                         testutil::LoopbackKind(/*rendezvous=*/true),
-                                         testutil::LoopbackKind(/*rendezvous=*/false)),
+// Groups of up to three ranks, a GPU for each.
+constexpr int32_t kGpusWanted = 3;
+
+std::vector<TransportKind> Kinds() {
+  std::vector<TransportKind> kinds = {
+      testutil::GlooKind(), testutil::LoopbackKind(/*rendezvous=*/true),
+      testutil::LoopbackKind(/*rendezvous=*/false), testutil::StagedKind()};
+  if (testutil::TestDevice() == "cuda" && testutil::NumGpus().value_or(0) >= kGpusWanted)
+    kinds.push_back(testutil::NcclKind());
+  return kinds;
+}
+
+TEST(NcclConformance, HasItsRowInTheTable) {
+  if (testutil::TestDevice() != "cuda")
+    GTEST_SKIP() << "SMARTPIPE_TEST_DEVICE is not cuda: ./dev gpu-test on a machine with "
+                 << kGpusWanted << " GPUs runs the tests above over NCCL";
+  const absl::StatusOr<int32_t> num_gpus = testutil::NumGpus();
+  ASSERT_TRUE(num_gpus.ok()) << num_gpus.status();
+  if (*num_gpus < kGpusWanted) GTEST_SKIP() << *num_gpus << " of " << kGpusWanted << " GPUs";
+}
+
+INSTANTIATE_TEST_SUITE_P(Transports, TransportConformance, testing::ValuesIn(Kinds()),
                          [](const testing::TestParamInfo<TransportKind>& info) {
                            return info.param.name;
                          });

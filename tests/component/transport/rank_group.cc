@@ -8,6 +8,7 @@
 #include "gtest/gtest.h"
 #include "services/base/memory_key_value_store.h"
 #include "services/base/status_macros.h"
+#include "worker/comm/device_plugin.h"
 
 namespace smartpipe::testutil {
 
@@ -56,6 +57,110 @@ TransportKind LoopbackKind(bool rendezvous) {
             std::vector<std::unique_ptr<Transport>> transports;
             for (Rank rank(0); rank.value() < size; ++rank)
               transports.push_back(hub.MakeTransport(rank));
+            return transports;
+          }};
+}
+
+TransportKind StagedKind() {
+  TransportKind kind = LoopbackKind(/*rendezvous=*/true);
+  kind.name = "Staged";
+  kind.make = [make = kind.make](int32_t size, absl::Duration transfer_timeout) {
+    std::vector<std::unique_ptr<Transport>> transports = make(size, transfer_timeout);
+    for (auto& transport : transports)
+      transport = MakeStagedTransport(std::move(transport), /*host_tensors_too=*/true);
+    return transports;
+  };
+  return kind;
+}
+
+namespace {
+
+at::Device Gpu(Rank rank) {
+  return at::Device(at::kCUDA, static_cast<c10::DeviceIndex>(rank.value()));
+}
+
+// Waits for the GPU, too, and brings back what it received.
+class GpuTransfer final : public Transfer {
+ public:
+  GpuTransfer(std::unique_ptr<Transfer> inner, at::Tensor on_gpu, at::Tensor on_host)
+      : inner_(std::move(inner)), on_gpu_(std::move(on_gpu)), on_host_(std::move(on_host)) {}
+  absl::Status Wait() override {
+    SP_RETURN_IF_ERROR(inner_->Wait());
+    if (on_host_.defined()) {
+      on_host_.copy_(on_gpu_);
+    } else {
+      on_gpu_.cpu();
+    }
+    return inner_->Wait();  // what an abort left behind is not taken for the message
+  }
+  bool Done() override { return inner_->Done(); }
+
+ private:
+  const std::unique_ptr<Transfer> inner_;
+  const at::Tensor on_gpu_;
+  const at::Tensor on_host_;  // of a receive
+};
+
+class GpuTransport final : public Transport {
+ public:
+  explicit GpuTransport(std::unique_ptr<Transport> inner) : inner_(std::move(inner)) {}
+  Rank rank() const override { return inner_->rank(); }
+  int32_t size() const override { return inner_->size(); }
+  absl::StatusOr<std::unique_ptr<Transfer>> Send(Rank to, ChannelKind kind,
+                                                 const at::Tensor& tensor) override {
+    at::Tensor on_gpu = OnGpu(tensor);
+    return Wrap(inner_->Send(to, kind, on_gpu), on_gpu, {});
+  }
+  absl::StatusOr<std::unique_ptr<Transfer>> Receive(Rank from, ChannelKind kind,
+                                                    at::Tensor tensor) override {
+    at::Tensor on_gpu = OnGpu(tensor);
+    return Wrap(inner_->Receive(from, kind, on_gpu), on_gpu, tensor);
+  }
+  void Abort(const absl::Status& why) override { inner_->Abort(why); }
+  absl::Status status() const override { return inner_->status(); }
+
+ private:
+  at::Tensor OnGpu(const at::Tensor& tensor) const {
+    return tensor.to(tensor.options().device(Gpu(inner_->rank())));
+  }
+  static absl::StatusOr<std::unique_ptr<Transfer>> Wrap(
+      absl::StatusOr<std::unique_ptr<Transfer>> inner, at::Tensor on_gpu, at::Tensor on_host) {
+    SP_RETURN_IF_ERROR(inner.status());
+    return std::make_unique<GpuTransfer>(*std::move(inner), std::move(on_gpu), std::move(on_host));
+  }
+
+  const std::unique_ptr<Transport> inner_;
+};
+
+}  // namespace
+
+absl::StatusOr<int32_t> NumGpus() {
+  SP_ASSIGN_OR_RETURN(DevicePlugin* const plugin, LoadDevicePlugin());
+  return plugin->NumDevices();
+}
+
+TransportKind NcclKind() {
+  return {.name = "Nccl",
+          .names_members = true,
+          .buffers_sends = false,
+          .wrong_shape = absl::OkStatus(),
+          .on_gpus = true,
+          .make = [](int32_t size, absl::Duration transfer_timeout) {
+            auto store = std::make_shared<MemoryKeyValueStore>();
+            std::vector<std::unique_ptr<Transport>> transports(static_cast<size_t>(size));
+            RunRanks(size, [&](Rank rank) {
+              const absl::StatusOr<UsedDevice> device = UseDevice("cuda", rank.value());
+              ASSERT_TRUE(device.ok()) << device.status();
+              absl::StatusOr<std::unique_ptr<Transport>> transport =
+                  MakeTransport(*device, {.rank = rank,
+                                          .size = size,
+                                          .member_names = MemberNames(size),
+                                          .store = store,
+                                          .transfer_timeout = transfer_timeout});
+              ASSERT_TRUE(transport.ok()) << transport.status();
+              transports[static_cast<size_t>(rank.value())] =
+                  std::make_unique<GpuTransport>(*std::move(transport));
+            });
             return transports;
           }};
 }

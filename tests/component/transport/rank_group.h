@@ -21,6 +21,7 @@ struct TransportKind {
   bool names_members = false;  // messages hold the member's name, not only its rank
   bool buffers_sends = false;  // a send ends without its receive
   absl::Status wrong_shape;    // what a shape mismatch ends in; only its code counts
+  bool on_gpus = false;        // tensors are copied to and from GPUs, one for each rank
   /// Makes transports of all ranks, in rank order; a failure fails the running test.
   std::function<std::vector<std::unique_ptr<Transport>>(int32_t size,
                                                         absl::Duration transfer_timeout)>
@@ -29,6 +30,13 @@ struct TransportKind {
 
 TransportKind GlooKind();
 TransportKind LoopbackKind(bool rendezvous);
+/// Loopback behind MakeStagedTransport, every tensor copied.
+TransportKind StagedKind();
+/// NCCL between GPUs of this machine: the tests' host tensors go through a copy on a GPU at either
+/// end.
+TransportKind NcclKind();
+/// How many GPUs NcclKind could use, and if none, why.
+absl::StatusOr<int32_t> NumGpus();
 
 /// "w0", "w1", ...
 std::vector<std::string> MemberNames(int32_t size);

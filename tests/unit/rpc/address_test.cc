@@ -2,6 +2,7 @@
 
 #include <string>
 
+#include "absl/strings/ascii.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 
@@ -36,6 +37,25 @@ TEST(ParseHostPort, RefusesAnythingElse) {
     EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument) << text;
     EXPECT_THAT(std::string(status.message()), testing::HasSubstr("write HOST:PORT")) << text;
   }
+}
+
+TEST(SourceAddressTo, IsTheOneOfTheSameNetwork) {
+  EXPECT_EQ(SourceAddressTo(ParseHostPort("127.0.0.1:1").value()).value(), "127.0.0.1");
+  EXPECT_EQ(SourceAddressTo(ParseHostPort("127.0.0.7:1").value()).value(), "127.0.0.1");
+  EXPECT_THAT(SourceAddressTo(ParseHostPort("localhost:1").value()).value(),
+              testing::AnyOf("127.0.0.1", "::1"));
+  const absl::Status unknown =
+      SourceAddressTo(ParseHostPort("no-such-host.invalid:1").value()).status();
+  EXPECT_EQ(unknown.code(), absl::StatusCode::kUnavailable);
+  EXPECT_THAT(std::string(unknown.message()),
+              testing::HasSubstr("no address towards no-such-host.invalid:1: "));
+}
+
+TEST(ShortHostName, HasNoDomainAndNoCapitals) {
+  const std::string name = ShortHostName();
+  EXPECT_FALSE(name.empty());
+  EXPECT_EQ(name.find('.'), std::string::npos);
+  EXPECT_EQ(name, absl::AsciiStrToLower(name));
 }
 
 }  // namespace
