@@ -55,6 +55,7 @@ class RunMonitor {
     return run_.state() == v1::RUN_STATE_FINISHED && num_verdicts_seen_ >= run_.num_verdicts();
   }
   bool failed() const { return run_.state() == v1::RUN_STATE_FAILED; }
+  bool stopped() const { return run_.state() == v1::RUN_STATE_STOPPED; }
 
   /// How long the service has not answered.
   absl::Duration silence(absl::Time now) const {

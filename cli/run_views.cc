@@ -23,7 +23,9 @@ std::string StateName(const v1::Run& run) {
     case v1::RUN_STATE_FINISHED:
       return "finished";
     case v1::RUN_STATE_FAILED:
-      return "ended";
+      return "failed";
+    case v1::RUN_STATE_STOPPED:
+      return "stopped";
     default:
       return "unknown";
   }

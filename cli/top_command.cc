@@ -46,7 +46,8 @@ bool WaitOrStop(int signals, absl::Duration period) {
 }
 
 bool IsOver(const v1::Run& run) {
-  return run.state() == v1::RUN_STATE_FINISHED || run.state() == v1::RUN_STATE_FAILED;
+  return run.state() == v1::RUN_STATE_FINISHED || run.state() == v1::RUN_STATE_FAILED ||
+         run.state() == v1::RUN_STATE_STOPPED;
 }
 
 int Watch(const TopArguments& arguments, v1::FreezeService::StubInterface& stub) {

@@ -166,6 +166,7 @@ class LocalRun {
         return absl::OkStatus();
       }
       if (monitor_->failed()) return absl::AbortedError("the run failed");
+      if (monitor_->stopped()) return absl::CancelledError("stopped");
       if (!stopping_) {
         for (const std::string& sentence : launcher_->StartAgain())
           display_.PrintSentence(sentence);
@@ -188,7 +189,7 @@ class LocalRun {
     while (launcher_->stop_signal() == 0 && absl::Now() < blame_until) {
       launcher_->Wait(blame_until - absl::Now() + absl::Milliseconds(1));
     }
-    if (monitor_ != nullptr && launcher_->stop_signal() == 0 && !monitor_->failed())
+    if (monitor_ != nullptr && launcher_->stop_signal() == 0 && !IsOver())
       monitor_->Poll(absl::Now());
     // After the last poll, which may bring the service's sentence and see another exit; before
     // StopAll, whose own signals say nothing.
@@ -196,15 +197,21 @@ class LocalRun {
     display_.Clear();
     if (launcher_->stop_signal() == 0) {
       launcher_->StopAll();
+      if (monitor_ != nullptr && monitor_->stopped()) {
+        return absl::CancelledError(absl::StrCat("The run was ", monitor_->run().message(), ". ",
+                                                 StartAgainText(), "\nFiles: ", run_dir_));
+      }
     } else {
-      if (!monitor_ || !monitor_->failed())
-        display_.Print(absl::StrCat("Stopping after ", StopReason(), " ..."));
+      if (!IsOver()) display_.Print(absl::StrCat("Stopping after ", StopReason(), " ..."));
       launcher_->StopAll();
       return absl::CancelledError(
           absl::StrCat("Stopped", StepText(), ". ", StartAgainText(), "\nFiles: ", run_dir_));
     }
     return absl::AbortedError(Explain(failure, why));
   }
+
+  // The run, not only its processes.
+  bool IsOver() const { return monitor_ != nullptr && (monitor_->failed() || monitor_->stopped()); }
 
   // Why the run failed, in the service's words; empty = it has not said so.
   std::string ServiceSentence() const {

@@ -330,6 +330,10 @@ absl::Status RunStageWorker(const StageWorkerOptions& options) {
                                              .tls = options.tls}));
   const absl::Status ended =
       CatchExceptions(kOutOfMemoryCure, [&] { return RunSession(options, *session); });
+  if (!ended.ok() && session->run_stopped()) {
+    LogInfo(ended.message());
+    return absl::OkStatus();
+  }
   if (!ended.ok()) session->Fail(ended);
   return ended;
 }

@@ -552,7 +552,8 @@ absl::StatusOr<Decisions> CoordinatorImpl::Handle(const OrderGiven& given) {
   decisions.emplace_back(OrderAccepted{given.request_id, record.boundary, record.step});
   Accept(record, &orders_);
   if (std::holds_alternative<StopRun>(given.order) && record.done) {
-    decisions.push_back(End(false, absl::StrCat("stopped on request: ", WhyStopped(given)))[0]);
+    orders_.stop_why = WhyStopped(given);
+    decisions.push_back(End(false, absl::StrCat("stopped on request: ", orders_.stop_why))[0]);
   } else if (state_ == RunState::kRunning) {
     DecideReady(&decisions);
   }
@@ -615,7 +616,10 @@ void CoordinatorImpl::LeaveGeneration() {
 }
 
 Decisions CoordinatorImpl::BreakGeneration(std::string reason) {
-  if (!options_.recovery.enabled) return End(false, std::move(reason));
+  if (!options_.recovery.enabled) {
+    orders_.stop_why.clear();  // it is the loss that ends the run
+    return End(false, std::move(reason));
+  }
   if (!orders_.stop_why.empty()) {
     return End(false, absl::StrCat("stopped on request: ", orders_.stop_why,
                                    "; it has no checkpoint of the step at which it should have "

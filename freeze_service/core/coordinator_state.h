@@ -46,7 +46,7 @@ struct Orders {
   std::vector<OrderRecord> records;
   std::optional<IntervalIndex> paused_at;    // that boundary and those behind it get no verdict
   std::optional<LayerIndex> keep_trainable;  // no policy freezes layers from this one on
-  std::string stop_why;  // why a verdict that was given stops the run; empty = none does
+  std::string stop_why;  // why the run stops, or was stopped; empty = nobody has stopped it
   WorkerId leaving;      // who leaves at the boundary at which the generation stops; empty = nobody
   std::vector<WorkerId> drained;  // they may not come back
 };

@@ -130,6 +130,10 @@ absl::Status FreezeServiceImpl::GoOn() {
 
 // ---- Events -------------------------------------------------------------------------------------
 
+bool FreezeServiceImpl::IsStopped() const {
+  return end_ && !end_->success && failure_.ok() && !coordinator_->orders().stop_why.empty();
+}
+
 absl::Status FreezeServiceImpl::CheckNotEnded() const {
   if (!end_) return absl::OkStatus();
   return absl::FailedPreconditionError(absl::StrCat("the run is over: ", end_->reason));
@@ -336,8 +340,7 @@ void FreezeServiceImpl::Publish(const WorkerDrained& drained) {
 
 void FreezeServiceImpl::Publish(const EndRun& end) {
   end_ = end;
-  // That somebody stopped the run is no error.
-  Log(end.success || !coordinator_->orders().stop_why.empty() ? LogLevel::kInfo : LogLevel::kError,
+  Log(end.success || IsStopped() ? LogLevel::kInfo : LogLevel::kError,
       absl::StrCat("the run ended: ", end.reason));
   // Where nothing but logs comes out of a cluster, this is the run's result.
   for (const auto& [worker, ended] : ended_workers_) {
@@ -347,6 +350,7 @@ void FreezeServiceImpl::Publish(const EndRun& end) {
   v1::JoinResponse message;
   message.mutable_end_of_run()->set_success(end.success);
   message.mutable_end_of_run()->set_reason(end.reason);
+  message.mutable_end_of_run()->set_stopped(IsStopped());
   SendToAll(message);
   watchers_.TellEnd(message.end_of_run());
   for (const auto& [worker, member] : members_) member.stream->Close(grpc::Status::OK);
@@ -412,12 +416,13 @@ absl::Status FreezeServiceImpl::MakeRoom(const WorkerId& worker, int64_t incarna
 absl::Status FreezeServiceImpl::AddStream(const std::shared_ptr<JoinStream>& stream,
                                           const v1::JoinRequest& request) {
   SP_RETURN_IF_ERROR(CheckJoin(request));
-  if (end_ && end_->success) {
+  if (end_ && (end_->success || IsStopped())) {
     // A worker that was started again behind its last word has nothing to do, which is no error.
     v1::JoinResponse over;
-    over.mutable_end_of_run()->set_success(true);
+    over.mutable_end_of_run()->set_success(end_->success);
     over.mutable_end_of_run()->set_reason(end_->reason);
-    stream->Send(std::move(over));
+    over.mutable_end_of_run()->set_stopped(IsStopped());
+    stream->Send(over);
     stream->Close(grpc::Status::OK);
     return absl::OkStatus();
   }

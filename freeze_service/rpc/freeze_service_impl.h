@@ -219,6 +219,8 @@ class FreezeServiceImpl final
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   /// Errors: RESOURCE_EXHAUSTED when a connected worker reports too often.
   absl::Status CheckRate(const WorkerId& worker) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  /// The run is over on somebody's order, and nothing has failed.
+  bool IsStopped() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::Status CheckNotEnded() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   /// The verdicts that are stored and sent; the Coordinator may hold newer ones after a failed
   /// append.

@@ -57,7 +57,10 @@ class RunWatch {
     heard_ = now;
     told_ = false;
     const v1::RunState state = response.run().state();
-    if (state != v1::RUN_STATE_FINISHED && state != v1::RUN_STATE_FAILED) return false;
+    if (state != v1::RUN_STATE_FINISHED && state != v1::RUN_STATE_FAILED &&
+        state != v1::RUN_STATE_STOPPED) {
+      return false;
+    }
     LogInfo("the run of ", address_, " is over: ", response.run().message());
     return true;
   }

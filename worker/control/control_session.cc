@@ -101,6 +101,10 @@ class ControlSessionImpl final : public ControlSession {
     AwaitOver(wait);
     return over_.has_value() && !ended_;
   }
+  bool run_stopped() override {
+    Lock lock(&mutex_);
+    return stopped_;
+  }
   void Fail(const absl::Status& why) override;
   absl::Status WaitEnd(absl::Duration timeout) override;
   void OnEnd(std::function<void(const absl::Status& why)> callback) override;
@@ -202,6 +206,7 @@ class ControlSessionImpl final : public ControlSession {
   // The end.
   absl::Status refused_ ABSL_GUARDED_BY(mutex_);    // why a report was refused, if one was
   bool finishing_ ABSL_GUARDED_BY(mutex_) = false;  // Finish says this worker's last word
+  bool stopped_ ABSL_GUARDED_BY(mutex_) = false;    // the run, by an operator
   bool ended_ ABSL_GUARDED_BY(mutex_) = false;
   absl::Status end_ ABSL_GUARDED_BY(mutex_);        // OK = all workers finished
   absl::Status end_error_ ABSL_GUARDED_BY(mutex_);  // never OK after the end
@@ -338,6 +343,10 @@ absl::Status ControlSessionImpl::Handle(const v1::JoinResponse& message) {
       EndGeneration(message.end_of_generation());
       return absl::OkStatus();
     case v1::JoinResponse::kEndOfRun: {
+      if (message.end_of_run().stopped()) {
+        Lock lock(&mutex_);
+        stopped_ = true;
+      }
       const absl::Status error =
           absl::AbortedError(absl::StrCat("the run ended: ", message.end_of_run().reason()));
       End(message.end_of_run().success() ? absl::OkStatus() : error, error);

@@ -105,6 +105,8 @@ class ControlSession : public ControlPlane {
   virtual bool generation_over(absl::Duration wait = absl::ZeroDuration()) = 0;
   /// What is not sent yet and what was heard last, for people.
   virtual std::string DescribeQueues() = 0;
+  /// The run has ended because somebody stopped it: an error of the other calls is none then.
+  virtual bool run_stopped() = 0;
   /// Tells that this worker failed; best effort, at most 2 s. What is queued is dropped.
   virtual void Fail(const absl::Status& why) = 0;
 
