@@ -9,6 +9,7 @@ namespace smartpipe {
 
 std::shared_ptr<grpc::Channel> MakeChannel(const ChannelOptions& options) {
   QuietGrpcLog();
+  LookAfterConnections();
   grpc::ChannelArguments arguments;
   arguments.SetMaxReceiveMessageSize(limits::kGrpcMessageBytesMax);
   arguments.SetMaxSendMessageSize(limits::kGrpcMessageBytesMax);
