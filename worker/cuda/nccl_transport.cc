@@ -163,6 +163,12 @@ class NcclGroup {
         ChannelKindName(channel.kind), " message ", operation.index,
         operation.tensor.defined() ? absl::StrCat(", ", DescribeTensor(operation.tensor)) : "");
   }
+  absl::Status Late(const Channel& channel, const Operation& operation) const {
+    return absl::DeadlineExceededError(absl::StrCat(
+        Name(channel.peer), channel.is_send ? " did not take " : " did not send ",
+        Describe(channel, operation), ", within ", absl::ToDoubleSeconds(options_.transfer_timeout),
+        " s; it is stopped or overloaded, or expects another shape there"));
+  }
   absl::Status Lost(const Channel& channel, const absl::Status& why) const {
     return absl::UnavailableError(
         absl::StrCat("the connection to ", Name(channel.peer), " failed while ",
@@ -276,6 +282,15 @@ void NcclGroup::Connect(const ChannelPtr& channel) {
     }
   } catch (const std::exception& error) {
     status = absl::InternalError(FirstLine(error));
+  }
+  if (absl::IsDeadlineExceeded(status)) {
+    OperationPtr oldest;
+    {
+      absl::MutexLock lock(&mutex_);
+      if (!channel->queued.empty()) oldest = channel->queued.front();
+    }
+    // As when it is late on a channel that stands.
+    if (oldest != nullptr) return CloseAll(Late(*channel, *oldest));
   }
   CloseChannel(channel, Lost(*channel, status));
 }
@@ -448,11 +463,7 @@ void NcclGroup::Look(const ChannelPtr& channel) {
     if (late.ok() && !channel->under_way.empty()) {
       const Operation& oldest = *channel->under_way.front();
       if (absl::Now() - oldest.since > options_.transfer_timeout) {
-        late = absl::DeadlineExceededError(absl::StrCat(
-            Name(channel->peer), channel->is_send ? " did not take " : " did not send ",
-            Describe(*channel, oldest), ", within ",
-            absl::ToDoubleSeconds(options_.transfer_timeout),
-            " s; it is stopped or overloaded, or expects another shape there"));
+        late = Late(*channel, oldest);
       }
     }
   }
@@ -492,6 +503,7 @@ void NcclGroup::CloseAll(const absl::Status& why) {
 
 // The reason is set before the abort: who sees what an abort leaves behind sees the reason, too.
 void NcclGroup::CloseChannel(const ChannelPtr& channel, const absl::Status& why) {
+  std::vector<at::Tensor> in_use;  // by kernels, until the abort has ended them
   {
     absl::MutexLock lock(&mutex_);
     if (!channel->closed.ok()) return;
@@ -501,6 +513,7 @@ void NcclGroup::CloseChannel(const ChannelPtr& channel, const absl::Status& why)
         // What has arrived stays so.
         const bool arrived = operation->state == State::kPosted && HasArrived(*operation);
         if (!arrived && lost_.ok()) lost_ = channel->closed;
+        in_use.push_back(operation->tensor);
         End(*operation, arrived ? absl::OkStatus() : channel->closed);
       }
       operations->clear();
