@@ -109,6 +109,11 @@ class Engine:
         self.try_run("pod", "rm", "--all", "--force", "--time", "0")
         self.try_run("rm", "--all", "--force", "--time", "0")
         self.try_run("network", "rm", "--force", self.network)
+        for cgroup in [*pathlib.Path("/sys/fs/cgroup").glob("libpod_parent"), *pathlib.Path("/sys/fs/cgroup").glob("*/libpod_parent")]:
+            try:
+                cgroup.rmdir()  # empty, or another engine's
+            except OSError:
+                pass
         subprocess.run(["umount", "--recursive", "--quiet", self.folder / "root" / "overlay"], check=False, capture_output=True)
 
     def left_behind(self):
