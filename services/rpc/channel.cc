@@ -1,26 +1,15 @@
 #include "services/rpc/channel.h"
 
-#include <cstdlib>
-
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "services/base/limits.h"
 #include "services/rpc/quiet.h"
 
 namespace smartpipe {
-namespace {
-
-// A channel that connects again while no call is under way is looked after by gRPC's own poller, by
-// default every 5 s. An attempt takes several messages, each of which would wait that long, and is
-// given up before: after a service was away for a second, nobody ever came back to it. gRPC reads
-// this when it starts for the first time, hence before main.
-[[maybe_unused]] const int kIsSet =
-    setenv("GRPC_CLIENT_CHANNEL_BACKUP_POLL_INTERVAL_MS", "100", /*overwrite=*/0);
-
-}  // namespace
 
 std::shared_ptr<grpc::Channel> MakeChannel(const ChannelOptions& options) {
   QuietGrpcLog();
+  LookAfterConnections();
   grpc::ChannelArguments arguments;
   arguments.SetMaxReceiveMessageSize(limits::kGrpcMessageBytesMax);
   arguments.SetMaxSendMessageSize(limits::kGrpcMessageBytesMax);

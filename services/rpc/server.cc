@@ -123,6 +123,7 @@ absl::StatusOr<std::unique_ptr<RpcServer>> StartServer(const RpcServerOptions& o
   SP_ASSIGN_OR_RETURN(HostPort address, ParseHostPort(options.listen_address));
   SP_RETURN_IF_ERROR(CheckProtection(options, address));
   QuietGrpcLog();
+  LookAfterConnections();
   EnableHealthAndReflection();
   std::unique_ptr<RpcServer> result(new RpcServer);
   if (!options.health_listen_address.empty()) {

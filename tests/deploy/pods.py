@@ -55,12 +55,19 @@ def enter_namespaces():
     subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
 
 
+def control_groups():
+    root = pathlib.Path("/sys/fs/cgroup")
+    parents = [path for pattern in ("libpod_parent", "*/libpod_parent") for path in root.glob(pattern)]
+    return {str(path) for parent in parents for path in [parent, *parent.rglob("*/")]}
+
+
 class Engine:
     """podman with storage, state and networks in `folder`."""
 
     def __init__(self, folder):
         self.folder = folder
         self.network = f"smartpipe-{os.getpid()}"
+        self.control_groups = control_groups()
         (folder / "containers.conf").write_text(CONTAINERS_CONF, encoding="utf-8")
         self.words = ["podman", "--root", folder / "root", "--runroot", folder / "runroot", "--tmpdir", folder / "tmp",
                       "--network-config-dir", folder / "networks"]
@@ -109,6 +116,11 @@ class Engine:
         self.try_run("pod", "rm", "--all", "--force", "--time", "0")
         self.try_run("rm", "--all", "--force", "--time", "0")
         self.try_run("network", "rm", "--force", self.network)
+        for cgroup in sorted(control_groups() - self.control_groups, reverse=True):
+            try:
+                os.rmdir(cgroup)  # podman leaves some of them, empty
+            except OSError:
+                pass
         subprocess.run(["umount", "--recursive", "--quiet", self.folder / "root" / "overlay"], check=False, capture_output=True)
 
     def left_behind(self):

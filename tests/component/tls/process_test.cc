@@ -3,6 +3,8 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <csignal>
 #include <memory>
 #include <optional>
 #include <string>
@@ -244,6 +246,29 @@ TEST_F(TlsProcess, TellsHealthOnAnotherPort) {
       grpc::health::v1::Health::NewStub(MakeChannel({.address = address, .keepalive = {}}));
   ASSERT_TRUE(stub->Check(&context, {}, &response).ok());
   EXPECT_EQ(response.status(), grpc::health::v1::HealthCheckResponse::SERVING);
+}
+
+// As workers do it: calls that fail at once, and nothing else that would look at the connection.
+TEST_F(TlsProcess, AServiceThatWasStartedAgainIsReachedSoon) {
+  auto process = std::make_unique<Process>(TlsArgv());
+  const int port = testutil::AnnouncedPort(*process);
+  const auto stub = v1::FreezeService::NewStub(Channel(port, authority_.Make(Role::kViewer)));
+  const auto answers = [&stub] {
+    v1::GetRunResponse response;
+    return CallStub(*stub, &Stub::GetRun, v1::GetRunRequest(), &response).ok();
+  };
+  ASSERT_TRUE(answers());
+  process->Signal(SIGKILL);
+  EXPECT_EQ(process->Wait(absl::Seconds(10)), 128 + SIGKILL);
+  // Until an attempt to connect is under way that no call waits for.
+  const absl::Time away = absl::Now() + absl::Seconds(1);
+  EXPECT_TRUE(
+      testutil::Eventually([&] { return !answers() && absl::Now() > away; }, absl::Seconds(20)));
+  std::vector<std::string> argv = TlsArgv();
+  *std::find(argv.begin(), argv.end(), "127.0.0.1:0") = absl::StrCat("127.0.0.1:", port);
+  process = std::make_unique<Process>(argv);
+  testutil::AnnouncedPort(*process);
+  EXPECT_TRUE(testutil::Eventually(answers, absl::Seconds(15)));
 }
 
 TEST_F(TlsProcess, TheProbeSaysWhetherAServiceServes) {
