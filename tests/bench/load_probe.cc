@@ -1,7 +1,8 @@
 // What one freeze service can take: many simulated workers, over as many connections as asked for,
 // report as fast as verdicts let them, or at a given rate. The service is another process, with
 // real gRPC and SQLite.
-//   load_probe --dir DIR [--workers 256] [--connections 8] [--layers 512] [--seconds 60] [--rate 2000]
+//   load_probe --dir DIR [--workers 256] [--connections 8] [--layers 512] [--seconds 60] [--rate
+//   2000]
 // Prints reports per second, their latencies, CPU and memory of the service, and counts the reports
 // on both sides: those answered OK here against those in DIR/decisions.db.
 #include <fcntl.h>
