@@ -55,7 +55,7 @@ constexpr char kExamples[] = R"(Examples:
 constexpr char kExitCodes[] =
     R"(`smartpipe COMMAND --help` says more. Exit codes: 0 finished, 1 the run failed,
 2 mistake in the command line or the config (nothing was started), 130 stopped by
-Ctrl-C or SIGTERM.)";
+Ctrl-C, SIGTERM or an operator's order.)";
 
 // "Schedules (pipeline.schedule): gpipe runs all forwards, then all backwards; ..."
 std::string ScheduleSummaries() {
@@ -79,7 +79,8 @@ A killed process is started again, and the run goes on from its last checkpoint.
 Ctrl-C stops at the next boundary behind a checkpoint, a second one at once.
 
 Exit codes: 0 finished, 1 the run failed, 2 mistake in the command line or the
-config (nothing was started), 130 stopped by Ctrl-C or SIGTERM.)";
+config (nothing was started), 130 stopped by Ctrl-C, SIGTERM or an
+operator's order.)";
 
 constexpr char kDemoFooter[] =
     R"(Runs the config twice with the same seed: with freeze.policy = full, which never

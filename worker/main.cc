@@ -21,7 +21,7 @@ int main(int argc, char** argv) {
   std::string worker_id, log_level = "info";
   CLI::App app(
       "One stage worker: joins the run of a FreezeService and trains the stage that it is given.\n"
-      "Exit code: 0 all steps done, 1 the run failed, other: wrong usage.\n"
+      "Exit code: 0 all steps done, or the run was stopped, 1 the run failed, other: wrong usage.\n"
       "`stage_worker export` and `stage_worker eval` work on stored weights instead;\n"
       "`stage_worker devices` lists the GPUs that a worker could use.",
       "stage_worker");

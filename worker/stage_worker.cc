@@ -330,7 +330,7 @@ absl::Status RunStageWorker(const StageWorkerOptions& options) {
                                              .tls = options.tls}));
   const absl::Status ended =
       CatchExceptions(kOutOfMemoryCure, [&] { return RunSession(options, *session); });
-  if (!ended.ok() && session->run_stopped()) {
+  if (IsOutsideFault(ended) && session->run_stopped()) {
     LogInfo(ended.message());
     return absl::OkStatus();
   }

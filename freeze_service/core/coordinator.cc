@@ -118,6 +118,11 @@ class CoordinatorImpl final : public Coordinator {
   /// The worker that is to leave has left: the next generation is without it.
   void CompleteDrain(Decisions* decisions);
   Decisions End(bool success, std::string reason);
+  /// Also of a run that was about to stop: it is not its order that ends it.
+  Decisions Fail(std::string reason) {
+    orders_.stop_why.clear();
+    return End(false, std::move(reason));
+  }
   Decisions BreakGeneration(std::string reason);
   void LeaveGeneration();
   /// Where the generation stops; nothing = at the end.
@@ -304,7 +309,7 @@ absl::StatusOr<Decisions> CoordinatorImpl::Start(Membership complete) {
     const absl::StatusOr<Step> step = FindCheckpoint(complete);
     if (step.ok()) return GoOnFrom(*step, std::move(complete));
     membership_ = std::move(complete);
-    return End(false, std::string(step.status().message()));
+    return Fail(std::string(step.status().message()));
   }
   Evidence evidence;
   evidence.layers = complete.MeanLayers();
@@ -616,24 +621,21 @@ void CoordinatorImpl::LeaveGeneration() {
 }
 
 Decisions CoordinatorImpl::BreakGeneration(std::string reason) {
-  if (!options_.recovery.enabled) {
-    orders_.stop_why.clear();  // it is the loss that ends the run
-    return End(false, std::move(reason));
-  }
+  if (!options_.recovery.enabled) return Fail(std::move(reason));
   if (!orders_.stop_why.empty()) {
-    return End(false, absl::StrCat("stopped on request: ", orders_.stop_why,
-                                   "; it has no checkpoint of the step at which it should have "
-                                   "stopped, since ",
-                                   reason));
+    return Fail(absl::StrCat("stopped on request: ", orders_.stop_why,
+                             "; it has no checkpoint of the step at which it should have "
+                             "stopped, since ",
+                             reason));
   }
   std::vector<int64_t>& times_us = history_.restart_times_us;
   const int64_t now_us = absl::ToUnixMicros(now_);
   const int64_t oldest_us = now_us - absl::ToInt64Microseconds(kRestartWindow);
   std::erase_if(times_us, [oldest_us](int64_t time_us) { return time_us < oldest_us; });
   if (static_cast<int32_t>(times_us.size()) >= options_.recovery.max_restarts) {
-    return End(false, absl::StrCat(reason, "; within an hour the run has been restarted ",
-                                   Counted(times_us.size(), "time"),
-                                   ", as often as recovery.max_restarts allows"));
+    return Fail(absl::StrCat(reason, "; within an hour the run has been restarted ",
+                             Counted(times_us.size(), "time"),
+                             ", as often as recovery.max_restarts allows"));
   }
   times_us.push_back(now_us);
   ++history_.num_recoveries;
@@ -690,7 +692,7 @@ absl::StatusOr<Decisions> CoordinatorImpl::Handle(const WorkerFailed& failed) {
     return Decisions();
   }
   if (progress_[rank.value()].finished()) return Decisions();
-  return End(false, absl::StrCat(MemberLabel(rank), " failed: ", failed.message));
+  return Fail(absl::StrCat(MemberLabel(rank), " failed: ", failed.message));
 }
 
 absl::StatusOr<Decisions> CoordinatorImpl::Handle(const WorkerFinished& finished) {

@@ -22,6 +22,7 @@
 #include <deque>
 #include <exception>
 #include <map>
+#include <optional>
 #include <string>
 #include <thread>
 #include <tuple>
@@ -420,6 +421,12 @@ bool NcclGroup::Done(const ChannelPtr& channel, const OperationPtr& operation) {
 }
 
 void NcclGroup::Monitor() {
+  std::optional<c10::DeviceGuard> guard;  // else calls may open another device's context
+  try {
+    guard.emplace(device_);
+  } catch (const std::exception& error) {
+    return CloseAll(absl::InternalError(FirstLine(error)));
+  }
   absl::Time look_at_peers = absl::Now() + kClosedPeersPeriod;
   while (true) {
     {

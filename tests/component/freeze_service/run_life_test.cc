@@ -332,6 +332,20 @@ TEST_P(RunLife, RepeatedReportsDecideNothingTwice) {
   EXPECT_EQ(harness_.GetRun().num_verdicts(), 3);
 }
 
+TEST_P(RunLife, AWorkerThatFailsBeforeTheRunStopsMakesItAFailure) {
+  StartedRun run(Channel());
+  v1::StopResponse response;
+  ASSERT_TRUE(CallStub(run.w0.stub(), &Stub::Stop, v1::StopRequest(), &response).ok());
+  const v1::Verdict first = run.w0.Next().verdict();
+  ASSERT_TRUE(run.w0.Report(run.w0.MakeReport(0, 0, first)).ok());
+  ASSERT_TRUE(run.w1.Report(run.w1.MakeReport(1, 0, first)).ok());
+  ASSERT_TRUE(run.w1.EndWorker("no memory").ok());
+  const v1::EndOfRun end = run.w0.WaitEndOfRun();
+  EXPECT_THAT(end.reason(), HasSubstr("no memory"));
+  EXPECT_FALSE(end.stopped());
+  EXPECT_EQ(harness_.GetRun().state(), v1::RUN_STATE_FAILED);
+}
+
 TEST_P(RunLife, OneStreamCarriesManyReportsUntilOneIsRefused) {
   StartedRun run(Channel());
   const v1::Verdict first = run.w0.Next().verdict();
