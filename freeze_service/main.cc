@@ -32,9 +32,10 @@ int main(int argc, char** argv) {
       ->capture_default_str();
   app.add_option("--parameter-service", options.parameter_service,
                  "HOST:PORT of the parameter service, told to the workers; none = no checkpoints");
-  app.add_option("--resume", options.resume,
-                 "auto, or the step of a checkpoint: go on from there, with other workers and "
-                 "pipeline, rebalance and worker settings if wanted, also after the run's end");
+  app.add_option(
+      "--resume", options.resume,
+      "never; auto, or the step of a checkpoint: go on from there, with other workers and "
+      "pipeline, rebalance and worker settings if wanted, also after the run's end");
   app.add_option("--linger-s", options.linger_s, "seconds to stay after the end of the run")
       ->check(CLI::Range(0.0, 86'400.0))
       ->capture_default_str();
@@ -48,6 +49,7 @@ int main(int argc, char** argv) {
       "for tests: before_append:N, after_append:N or after_publish:N kills it at record N");
   app.add_option("--log-level", log_level, "debug, info, warning or error")->capture_default_str();
   CLI11_PARSE(app, argc, argv);
+  if (options.resume == "never") options.resume.clear();
   const sigset_t stop_signals = smartpipe::BlockStopSignals();
   absl::Status status =
       smartpipe::InitLogging({.process = "freeze_service", .level = log_level, .file = ""});

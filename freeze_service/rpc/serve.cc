@@ -66,7 +66,7 @@ absl::StatusOr<std::optional<Step>> ParseResume(const std::string& resume) {
   int64_t step = 0;
   if (absl::SimpleAtoi(resume, &step) && step >= 0 && step <= limits::kStepsMax) return Step(step);
   return absl::InvalidArgumentError(
-      absl::StrCat("--resume is \"", resume, "\"; give auto or the step of a checkpoint"));
+      absl::StrCat("--resume is \"", resume, "\"; give never, auto or the step of a checkpoint"));
 }
 
 // The name under which the run's checkpoints are kept. It stays when the folder is renamed or
