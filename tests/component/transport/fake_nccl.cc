@@ -19,7 +19,6 @@
 #include "c10/core/impl/DeviceGuardImplInterface.h"
 #include "c10/cuda/CUDAStream.h"
 #include "gtest/gtest.h"
-#include "services/base/memory_key_value_store.h"
 #include "services/base/status_macros.h"
 #include "torch/library.h"
 #include "worker/cuda/nccl_transport.h"
@@ -272,21 +271,13 @@ TransportKind FakeNcclKind() {
           .wrong_shape = absl::OkStatus(),
           .on_gpus = true,
           .make = [](int32_t size, absl::Duration transfer_timeout) {
-            auto store = std::make_shared<MemoryKeyValueStore>();
-            std::vector<std::unique_ptr<Transport>> transports(static_cast<size_t>(size));
-            RunRanks(size, [&](Rank rank) {
-              absl::StatusOr<std::unique_ptr<Transport>> transport =
-                  MakeNcclTransport({.rank = rank,
-                                     .size = size,
-                                     .member_names = MemberNames(size),
-                                     .store = store,
-                                     .transfer_timeout = transfer_timeout,
-                                     .device = absl::StrCat("cuda:", rank.value())});
-              ASSERT_TRUE(transport.ok()) << transport.status();
-              transports[static_cast<size_t>(rank.value())] =
-                  std::make_unique<FakeTransport>(*std::move(transport));
-            });
-            return transports;
+            return MakeGroup(
+                size, transfer_timeout,
+                [](TransportOptions options) -> absl::StatusOr<std::unique_ptr<Transport>> {
+                  options.device = absl::StrCat("cuda:", options.rank.value());
+                  SP_ASSIGN_OR_RETURN(auto transport, MakeNcclTransport(options));
+                  return std::make_unique<FakeTransport>(std::move(transport));
+                });
           }};
 }
 

@@ -25,25 +25,32 @@ void RunRanks(int32_t size, const std::function<void(Rank)>& body) {
   for (std::thread& thread : threads) thread.join();
 }
 
+std::vector<std::unique_ptr<Transport>> MakeGroup(
+    int32_t size, absl::Duration transfer_timeout,
+    const std::function<absl::StatusOr<std::unique_ptr<Transport>>(TransportOptions options)>&
+        make) {
+  auto store = std::make_shared<MemoryKeyValueStore>();
+  std::vector<std::unique_ptr<Transport>> transports(static_cast<size_t>(size));
+  RunRanks(size, [&](Rank rank) {
+    absl::StatusOr<std::unique_ptr<Transport>> transport =
+        make({.rank = rank,
+              .size = size,
+              .member_names = MemberNames(size),
+              .store = store,
+              .transfer_timeout = transfer_timeout});
+    ASSERT_TRUE(transport.ok()) << transport.status();
+    transports[static_cast<size_t>(rank.value())] = *std::move(transport);
+  });
+  return transports;
+}
+
 TransportKind GlooKind() {
   return {.name = "Gloo",
           .names_members = true,
           .buffers_sends = false,
           .wrong_shape = absl::DeadlineExceededError(""),
           .make = [](int32_t size, absl::Duration transfer_timeout) {
-            auto store = std::make_shared<MemoryKeyValueStore>();
-            std::vector<std::unique_ptr<Transport>> transports(static_cast<size_t>(size));
-            RunRanks(size, [&](Rank rank) {
-              absl::StatusOr<std::unique_ptr<Transport>> transport =
-                  MakeGlooTransport({.rank = rank,
-                                     .size = size,
-                                     .member_names = MemberNames(size),
-                                     .store = store,
-                                     .transfer_timeout = transfer_timeout});
-              ASSERT_TRUE(transport.ok()) << transport.status();
-              transports[static_cast<size_t>(rank.value())] = *std::move(transport);
-            });
-            return transports;
+            return MakeGroup(size, transfer_timeout, MakeGlooTransport);
           }};
 }
 
@@ -146,22 +153,14 @@ TransportKind NcclKind() {
           .wrong_shape = absl::OkStatus(),
           .on_gpus = true,
           .make = [](int32_t size, absl::Duration transfer_timeout) {
-            auto store = std::make_shared<MemoryKeyValueStore>();
-            std::vector<std::unique_ptr<Transport>> transports(static_cast<size_t>(size));
-            RunRanks(size, [&](Rank rank) {
-              const absl::StatusOr<UsedDevice> device = UseDevice("cuda", rank.value());
-              ASSERT_TRUE(device.ok()) << device.status();
-              absl::StatusOr<std::unique_ptr<Transport>> transport =
-                  MakeTransport(*device, {.rank = rank,
-                                          .size = size,
-                                          .member_names = MemberNames(size),
-                                          .store = store,
-                                          .transfer_timeout = transfer_timeout});
-              ASSERT_TRUE(transport.ok()) << transport.status();
-              transports[static_cast<size_t>(rank.value())] =
-                  std::make_unique<GpuTransport>(*std::move(transport));
-            });
-            return transports;
+            return MakeGroup(
+                size, transfer_timeout,
+                [](TransportOptions options) -> absl::StatusOr<std::unique_ptr<Transport>> {
+                  SP_ASSIGN_OR_RETURN(const UsedDevice device,
+                                      UseDevice("cuda", options.rank.value()));
+                  SP_ASSIGN_OR_RETURN(auto transport, MakeTransport(device, options));
+                  return std::make_unique<GpuTransport>(std::move(transport));
+                });
           }};
 }
 

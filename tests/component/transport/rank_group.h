@@ -44,6 +44,13 @@ std::vector<std::string> MemberNames(int32_t size);
 /// Calls `body(rank)` on one thread per rank and waits for all.
 void RunRanks(int32_t size, const std::function<void(Rank)>& body);
 
+/// Transports of all ranks, each made on a thread of its own with its `TransportOptions`, in which
+/// `device` is left out; a failure fails the running test.
+std::vector<std::unique_ptr<Transport>> MakeGroup(
+    int32_t size, absl::Duration transfer_timeout,
+    const std::function<absl::StatusOr<std::unique_ptr<Transport>>(TransportOptions options)>&
+        make);
+
 /// Both steps of a transfer in one.
 absl::Status SendAndWait(Transport& transport, Rank to, ChannelKind kind, const at::Tensor& tensor);
 absl::Status ReceiveAndWait(Transport& transport, Rank from, ChannelKind kind, at::Tensor tensor);
