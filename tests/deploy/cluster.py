@@ -8,7 +8,7 @@ import subprocess
 import time
 
 REPO = pathlib.Path(__file__).resolve().parents[2]
-TOOLS = REPO / ".deps" / "tools-3"
+TOOLS = REPO / ".deps" / "tools"
 COMPOSE = REPO / "deploy" / "compose" / "compose.yaml"
 CONFIG = REPO / "tests" / "deploy" / "short.toml"
 ENGINE = REPO / "deploy" / "docker" / "engine"

@@ -1,21 +1,16 @@
 """What the tests of deploy/k8s share: rendering, the pods that come of it, and who may talk to whom."""
 import os
-import pathlib
 import subprocess
 
 import yaml
 
-REPO = pathlib.Path(__file__).resolve().parents[2]
-TOOLS = REPO / ".deps" / "tools-3"
+from cluster import REPO, TOOLS, Failure
+
 K8S = REPO / "deploy" / "k8s"
 COMPONENT = "app.kubernetes.io/component"
 # Pods of other namespaces, which have no policies here.
 DNS = {"k8s-app": "kube-dns"}
 STRANGER = {"app": "stranger"}
-
-
-class Failure(Exception):
-    pass
 
 
 def render(folder, tools):

@@ -6,7 +6,7 @@ import subprocess
 import time
 
 REPO = pathlib.Path(__file__).resolve().parents[2]
-TOOLS = REPO / ".deps" / "tools-3"
+TOOLS = REPO / ".deps" / "tools"
 BLOCK = re.compile(r"```sh\n(?P<call>[^`]*?)\n```\n```(?P<kind>json|text)\n(?P<answer>.*?)```\n", re.DOTALL)
 LINES_MAX = 40  # of an answer on a page
 
