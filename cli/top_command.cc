@@ -16,6 +16,7 @@
 #include "cli/display.h"
 #include "cli/run_views.h"
 #include "cli/view_commands.h"
+#include "services/rpc/run_state.h"
 
 namespace smartpipe {
 namespace {
@@ -43,11 +44,6 @@ void Draw(const std::string& text) {
 bool WaitOrStop(int signals, absl::Duration period) {
   pollfd waited = {.fd = signals, .events = POLLIN, .revents = 0};
   return poll(&waited, 1, static_cast<int>(absl::ToInt64Milliseconds(period))) > 0;
-}
-
-bool IsOver(const v1::Run& run) {
-  return run.state() == v1::RUN_STATE_FINISHED || run.state() == v1::RUN_STATE_FAILED ||
-         run.state() == v1::RUN_STATE_STOPPED;
 }
 
 int Watch(const TopArguments& arguments, v1::FreezeService::StubInterface& stub) {

@@ -14,6 +14,7 @@
 #include "services/rpc/address.h"
 #include "services/rpc/channel.h"
 #include "services/rpc/process.h"
+#include "services/rpc/run_state.h"
 #include "services/rpc/server.h"
 #include "smartpipe/v1/freeze_service.grpc.pb.h"
 
@@ -56,11 +57,7 @@ class RunWatch {
     }
     heard_ = now;
     told_ = false;
-    const v1::RunState state = response.run().state();
-    if (state != v1::RUN_STATE_FINISHED && state != v1::RUN_STATE_FAILED &&
-        state != v1::RUN_STATE_STOPPED) {
-      return false;
-    }
+    if (!smartpipe::IsOver(response.run())) return false;
     LogInfo("the run of ", address_, " is over: ", response.run().message());
     return true;
   }
