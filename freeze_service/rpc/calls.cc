@@ -29,9 +29,7 @@ std::vector<std::string> Strings(const Repeated& repeated) {
 
 grpc::ServerBidiReactor<v1::ReportIntervalRequest, v1::ReportIntervalResponse>*
 FreezeServiceImpl::ReportInterval(grpc::CallbackServerContext*) {
-  return new ReportStream([this](IntervalReported report, ReportStream::Answer answer) {
-    reports_.Push({std::move(report), std::move(answer)});
-  });
+  return new ReportStream(&reports_);
 }
 
 absl::Status FreezeServiceImpl::CheckRate(const WorkerId& worker) {

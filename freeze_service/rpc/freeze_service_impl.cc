@@ -134,6 +134,14 @@ bool FreezeServiceImpl::IsStopped() const {
   return end_ && !end_->success && failure_.ok() && !coordinator_->orders().stop_why.empty();
 }
 
+v1::JoinResponse FreezeServiceImpl::EndMessage() const {
+  v1::JoinResponse message;
+  message.mutable_end_of_run()->set_success(end_->success);
+  message.mutable_end_of_run()->set_reason(end_->reason);
+  message.mutable_end_of_run()->set_stopped(IsStopped());
+  return message;
+}
+
 absl::Status FreezeServiceImpl::CheckNotEnded() const {
   if (!end_) return absl::OkStatus();
   return absl::FailedPreconditionError(absl::StrCat("the run is over: ", end_->reason));
@@ -347,10 +355,7 @@ void FreezeServiceImpl::Publish(const EndRun& end) {
     if (!ended.weights_sha256().empty()) LogInfo("weights_sha256 ", ended.weights_sha256());
   }
   keys_.Close(absl::StrCat("the run is over: ", end.reason));
-  v1::JoinResponse message;
-  message.mutable_end_of_run()->set_success(end.success);
-  message.mutable_end_of_run()->set_reason(end.reason);
-  message.mutable_end_of_run()->set_stopped(IsStopped());
+  const v1::JoinResponse message = EndMessage();
   SendToAll(message);
   watchers_.TellEnd(message.end_of_run());
   for (const auto& [worker, member] : members_) member.stream->Close(grpc::Status::OK);
@@ -418,11 +423,7 @@ absl::Status FreezeServiceImpl::AddStream(const std::shared_ptr<JoinStream>& str
   SP_RETURN_IF_ERROR(CheckJoin(request));
   if (end_ && (end_->success || IsStopped())) {
     // A worker that was started again behind its last word has nothing to do, which is no error.
-    v1::JoinResponse over;
-    over.mutable_end_of_run()->set_success(end_->success);
-    over.mutable_end_of_run()->set_reason(end_->reason);
-    over.mutable_end_of_run()->set_stopped(IsStopped());
-    stream->Send(over);
+    stream->Send(EndMessage());
     stream->Close(grpc::Status::OK);
     return absl::OkStatus();
   }

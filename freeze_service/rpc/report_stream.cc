@@ -9,7 +9,7 @@
 
 namespace smartpipe {
 
-ReportStream::ReportStream(Take take) : take_(std::move(take)) { StartRead(&request_); }
+ReportStream::ReportStream(ReportQueue* queue) : queue_(*queue) { StartRead(&request_); }
 
 void ReportStream::OnReadDone(bool ok) {
   if (!ok) {  // the worker has said all, or is gone
@@ -22,7 +22,7 @@ void ReportStream::OnReadDone(bool ok) {
     DoAnswer(report.status());
     return;
   }
-  take_(*std::move(report), [this](const absl::Status& status) { DoAnswer(status); });
+  queue_.Push({*std::move(report), [this](const absl::Status& status) { DoAnswer(status); }});
 }
 
 void ReportStream::DoAnswer(const absl::Status& status) {

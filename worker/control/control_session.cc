@@ -249,10 +249,10 @@ void ControlSessionImpl::End(const absl::Status& why, const absl::Status& error)
     stores = std::exchange(stores_, {});
     // The answers of our own last calls are still on their way when all workers finished, or
     // stopped.
-    for (grpc::ClientContext* context : pending_) {
-      if (!end_.ok() && !finishing_) context->TryCancel();
+    if (!end_.ok() && !finishing_) {
+      for (grpc::ClientContext* context : pending_) context->TryCancel();
+      report_client_.Cancel();
     }
-    if (!end_.ok() && !finishing_) report_client_.Cancel();
   }
   for (const std::weak_ptr<GrpcKeyValueStore>& weak : stores) {
     if (std::shared_ptr<GrpcKeyValueStore> store = weak.lock()) store->CancelBecause(told_error);
