@@ -45,7 +45,7 @@ class CoordinatorImpl final : public Coordinator {
   CoordinatorImpl(const CoordinatorOptions& options, std::unique_ptr<Policy> policy)
       : options_(options), policy_(std::move(policy)), membership_(options.num_workers()) {}
 
-  absl::Status GoOn(CoordinatorState snapshot, std::vector<Verdict> verdicts);
+  absl::Status GoOn(CoordinatorState snapshot, VerdictHistory verdicts);
 
   absl::StatusOr<Decisions> Apply(const Event& event, absl::Time now) override {
     now_ = now;
@@ -66,7 +66,7 @@ class CoordinatorImpl final : public Coordinator {
     return membership_.members()[rank->value()].incarnation;
   }
   const std::optional<Plan>& plan() const override { return plan_; }
-  const std::vector<Verdict>& verdicts() const override { return verdicts_; }
+  const VerdictHistory& verdicts() const override { return verdicts_; }
   const Evidence& evidence() const override { return evidence_; }
   PlannerInput planner_input() const override {
     return MakePlannerInput(options_, evidence_, plan_->frontier);
@@ -106,9 +106,8 @@ class CoordinatorImpl final : public Coordinator {
   /// Gives the verdict of the next boundary.  False: there is none, it is held back by a pause, or
   /// the generation stops before it.
   bool DecideNext(Decisions* decisions);
-  /// What an earlier generation has decided for a boundary that has no verdict in this one yet;
-  /// null = none has.
-  const Verdict* EarlierVerdict(IntervalIndex boundary) const;
+  /// What an earlier generation has decided for a boundary that has no verdict in this one yet.
+  std::optional<PolicyDecision> EarlierDecision(IntervalIndex boundary) const;
   /// Learns from the intervals that are complete, and gives the verdicts that can be given.
   void DecideReady(Decisions* decisions);
   absl::StatusOr<OrderRecord> TryOrder(const OrderGiven& given) const;
@@ -141,10 +140,9 @@ class CoordinatorImpl final : public Coordinator {
   bool is_resuming_ = false;
   std::optional<Step> resume_step_;
   Orders orders_;
-  std::vector<Verdict> earlier_verdicts_;
   std::optional<Plan> plan_;
-  std::vector<Verdict> verdicts_;         // [boundary]
-  std::vector<WorkerProgress> progress_;  // likewise
+  VerdictHistory verdicts_;
+  std::vector<WorkerProgress> progress_;  // as in CoordinatorState
   Evidence evidence_;
   IntervalIndex next_to_learn_;
   int32_t num_proposals_ = 0;
@@ -169,7 +167,6 @@ CoordinatorState CoordinatorImpl::Snapshot() const {
           .resume_step = resume_step_,
           .policy = options_.policy,
           .orders = orders_,
-          .earlier_verdicts = earlier_verdicts_,
           .members = std::move(members),
           .progress = progress_,
           .plan = plan_,
@@ -179,7 +176,7 @@ CoordinatorState CoordinatorImpl::Snapshot() const {
           .reports = reports_};
 }
 
-absl::Status CoordinatorImpl::GoOn(CoordinatorState snapshot, std::vector<Verdict> verdicts) {
+absl::Status CoordinatorImpl::GoOn(CoordinatorState snapshot, VerdictHistory verdicts) {
   SP_RETURN_IF_ERROR(CheckExecution(snapshot.execution));
   SP_ASSIGN_OR_RETURN(policy_, MakePolicy(snapshot.policy));
   options_.policy = std::move(snapshot.policy);
@@ -211,7 +208,6 @@ absl::Status CoordinatorImpl::GoOn(CoordinatorState snapshot, std::vector<Verdic
   is_resuming_ = snapshot.is_resuming;
   resume_step_ = snapshot.resume_step;
   orders_ = std::move(snapshot.orders);
-  earlier_verdicts_ = std::move(snapshot.earlier_verdicts);
   progress_ = std::move(snapshot.progress);
   evidence_ = std::move(snapshot.evidence);
   next_to_learn_ = snapshot.next_to_learn;
@@ -331,29 +327,18 @@ absl::StatusOr<Decisions> CoordinatorImpl::Start(Membership complete) {
   history_.first_step = Step(0);
   history_.start_plan = *plan_;
   Decisions decisions = {StartGeneration{generation_, membership_.ids(), *plan_, Step(0)}, first};
-  verdicts_.push_back(std::move(first));
+  verdicts_.Add(first);
   DecideReady(&decisions);
   return decisions;
 }
 
 absl::StatusOr<Decisions> CoordinatorImpl::GoOnFrom(Step step, Membership complete) {
   const IntervalIndex boundary = length_.boundary_at(step);
-  // The newest one of each boundary, of whichever generation.
-  const auto newest = [this](IntervalIndex b) -> const Verdict& {
-    const auto size = static_cast<int64_t>(verdicts_.size());
-    return b.value() < size ? verdicts_[b.value()] : earlier_verdicts_[b.value() - size];
-  };
   Plan plan;
-  SP_ASSIGN_OR_RETURN(Verdict in_force, VerdictAnew(context(), evidence_, newest(boundary), *plan_,
-                                                    complete.ids(), step, &plan));
+  SP_ASSIGN_OR_RETURN(Verdict in_force, VerdictAnew(context(), evidence_, verdicts_.at(boundary),
+                                                    *plan_, complete.ids(), step, &plan));
 
-  std::vector<Verdict> all = std::move(verdicts_);
-  all.insert(all.end(), earlier_verdicts_.begin(), earlier_verdicts_.end());
-  const auto first_earlier = all.begin() + boundary.value() + 1;
-  earlier_verdicts_.assign(first_earlier, all.end());
-  all.erase(first_earlier, all.end());
-  verdicts_ = std::move(all);
-  verdicts_.back() = in_force;
+  verdicts_.Add(in_force);
   membership_ = std::move(complete);
   membership_.ShareLayers();
   ++generation_;
@@ -411,20 +396,20 @@ absl::Status CoordinatorImpl::CheckNewReport(const IntervalReported& report, Ran
     return absl::FailedPreconditionError(absl::StrCat("the run has no interval ", interval.value(),
                                                       ", its last is ", interval.value() - 1));
   }
-  if (interval.value() >= static_cast<int64_t>(verdicts_.size())) {
+  if (interval.value() >= verdicts_.size()) {
     return absl::FailedPreconditionError(absl::StrCat(
         "interval ", interval.value(), " cannot be over, its boundary has no verdict yet"));
   }
-  const Verdict& in_force = verdicts_[interval.value()];
-  if (report.plan_epoch != in_force.plan_epoch) {
+  const PlanEpoch in_force = verdicts_.plan_epoch(interval);
+  if (report.plan_epoch != in_force) {
     return absl::FailedPreconditionError(
         absl::StrCat("plan epoch ", report.plan_epoch.value(), " was not in force in interval ",
-                     interval.value(), ", it was ", in_force.plan_epoch.value()));
+                     interval.value(), ", it was ", in_force.value()));
   }
   const int32_t num_layers = static_cast<int32_t>(evidence_.layers.size());
-  return CheckReportContents(report,
-                             RankLayers(in_force.cuts, num_layers, options_.num_workers(), rank),
-                             in_force.frontier, evidence_.layers);
+  return CheckReportContents(
+      report, RankLayers(verdicts_.cuts(interval), num_layers, options_.num_workers(), rank),
+      verdicts_.frontier(interval), evidence_.layers);
 }
 
 absl::StatusOr<Decisions> CoordinatorImpl::Handle(const IntervalReported& report) {
@@ -454,31 +439,27 @@ absl::StatusOr<Decisions> CoordinatorImpl::Handle(const IntervalReported& report
   return decisions;
 }
 
-const Verdict* CoordinatorImpl::EarlierVerdict(IntervalIndex boundary) const {
-  const auto found =
-      std::find_if(earlier_verdicts_.begin(), earlier_verdicts_.end(),
-                   [boundary](const Verdict& verdict) { return verdict.boundary == boundary; });
-  return found == earlier_verdicts_.end() ? nullptr : &*found;
+std::optional<PolicyDecision> CoordinatorImpl::EarlierDecision(IntervalIndex boundary) const {
+  if (boundary.value() >= verdicts_.num_decided()) return std::nullopt;
+  return PolicyDecision{verdicts_.frontier(boundary), verdicts_.frontier_reason(boundary)};
 }
 
 bool CoordinatorImpl::DecideNext(Decisions* decisions) {
-  const IntervalIndex boundary(static_cast<int64_t>(verdicts_.size()));
+  const IntervalIndex boundary(verdicts_.size());
   if (!length_.has_boundary(boundary)) return false;
   if (orders_.paused_at.has_value() && boundary >= *orders_.paused_at) return false;
   if (StopBoundary().has_value()) return false;  // the generation ends there
-  const Verdict* const earlier = EarlierVerdict(boundary);
-  const bool is_decided = earlier != nullptr;
-  const BoundaryOrders orders = CarryOut(boundary, is_decided, options_.policy, &orders_);
+  const std::optional<PolicyDecision> decided = EarlierDecision(boundary);
+  const BoundaryOrders orders = CarryOut(boundary, decided.has_value(), options_.policy, &orders_);
   if (orders.policy.has_value()) {
     options_.policy = *orders.policy;
     policy_ = *MakePolicy(options_.policy);  // it was tried when the order came
   }
-  Verdict verdict = NextVerdict(context(), evidence_, *plan_, boundary, earlier, orders,
+  Verdict verdict = NextVerdict(context(), evidence_, *plan_, boundary, decided, orders,
                                 orders_.keep_trainable, &num_proposals_);
-  if (is_decided) earlier_verdicts_.erase(earlier_verdicts_.begin());
-  verdicts_.push_back(std::move(verdict));
-  if (verdicts_.back().plan.has_value()) plan_ = verdicts_.back().plan;
-  decisions->push_back(verdicts_.back());
+  verdicts_.Add(verdict);
+  if (verdict.plan.has_value()) plan_ = verdict.plan;
+  decisions->push_back(std::move(verdict));
   return true;
 }
 
@@ -486,7 +467,7 @@ void CoordinatorImpl::DecideReady(Decisions* decisions) {
   // Boundary i+2 is decided with what interval i has taught, and nothing is learned before that.
   while (true) {
     const int64_t num_due = std::min(next_to_learn_.value() + 2, length_.num_boundaries());
-    while (static_cast<int64_t>(verdicts_.size()) < num_due) {
+    while (verdicts_.size() < num_due) {
       if (!DecideNext(decisions)) return;
     }
     const auto complete = reports_.find(next_to_learn_);
@@ -516,16 +497,15 @@ std::vector<WorkerId> CoordinatorImpl::NewestWorkers() const {
 }
 
 OrderContext CoordinatorImpl::order_context() const {
-  const IntervalIndex next(static_cast<int64_t>(verdicts_.size()));
-  return {
-      .execution = options_,
-      .policy = options_.policy,
-      .length = length_,
-      .next_boundary = next,
-      .next_undecided = next + static_cast<int64_t>(earlier_verdicts_.size()),
-      .frontier = earlier_verdicts_.empty() ? plan_->frontier : earlier_verdicts_.back().frontier,
-      .num_layers = static_cast<int32_t>(evidence_.layers.size()),
-      .workers = NewestWorkers()};
+  const IntervalIndex undecided(verdicts_.num_decided());
+  return {.execution = options_,
+          .policy = options_.policy,
+          .length = length_,
+          .next_boundary = IntervalIndex(verdicts_.size()),
+          .next_undecided = undecided,
+          .frontier = verdicts_.frontier(undecided - 1),
+          .num_layers = static_cast<int32_t>(evidence_.layers.size()),
+          .workers = NewestWorkers()};
 }
 
 absl::StatusOr<OrderRecord> CoordinatorImpl::TryOrder(const OrderGiven& given) const {
@@ -574,15 +554,15 @@ absl::StatusOr<OrderPreview> CoordinatorImpl::Preview(const OrderGiven& given) c
   }
   Orders orders = orders_;
   Accept(record, &orders);
-  const Verdict* const earlier = EarlierVerdict(record.boundary);
+  const std::optional<PolicyDecision> decided = EarlierDecision(record.boundary);
   const BoundaryOrders carried =
-      CarryOut(record.boundary, earlier != nullptr, options_.policy, &orders);
+      CarryOut(record.boundary, decided.has_value(), options_.policy, &orders);
   CoordinatorOptions options = options_;
   if (carried.policy.has_value()) options.policy = *carried.policy;
   SP_ASSIGN_OR_RETURN(const std::unique_ptr<Policy> policy, MakePolicy(options.policy));
   int32_t num_proposals = num_proposals_;
   preview.verdict = NextVerdict({options, *policy, length_}, evidence_, *plan_, record.boundary,
-                                earlier, carried, orders.keep_trainable, &num_proposals);
+                                decided, carried, orders.keep_trainable, &num_proposals);
   return preview;
 }
 
@@ -600,12 +580,11 @@ void CoordinatorImpl::CompleteDrain(Decisions* decisions) {
 
 // 'worker "w1" (stage 1, layers [4,7))', by the plan of the interval that it is in.
 std::string CoordinatorImpl::MemberLabel(Rank rank) const {
-  const int64_t last = static_cast<int64_t>(verdicts_.size()) - 1;
-  const int64_t boundary = std::min(progress_[rank.value()].next_interval.value(), last);
+  const IntervalIndex boundary = std::min(progress_[rank.value()].next_interval, verdicts_.last());
   std::vector<std::string> stages;
   for (int32_t s = rank.value(); s < options_.num_stages; s += options_.num_workers()) {
     const LayerRange layers = StageLayers(
-        verdicts_[boundary].cuts, static_cast<int32_t>(evidence_.layers.size()), StageIndex(s));
+        verdicts_.cuts(boundary), static_cast<int32_t>(evidence_.layers.size()), StageIndex(s));
     stages.push_back(absl::StrCat("stage ", s, ", layers [", layers.first_layer.value(), ",",
                                   layers.end_layer.value(), ")"));
   }
@@ -648,8 +627,8 @@ Decisions CoordinatorImpl::BreakGeneration(std::string reason) {
 }
 
 std::optional<IntervalIndex> CoordinatorImpl::StopBoundary() const {
-  if (verdicts_.empty() || !verdicts_.back().stop) return std::nullopt;
-  return verdicts_.back().boundary;
+  if (verdicts_.empty() || !verdicts_.stops(verdicts_.last())) return std::nullopt;
+  return verdicts_.last();
 }
 
 Decisions CoordinatorImpl::End(bool success, std::string reason) {
@@ -702,7 +681,7 @@ absl::StatusOr<Decisions> CoordinatorImpl::Handle(const WorkerFinished& finished
   SP_ASSIGN_OR_RETURN(const Rank rank, FindRank(finished.worker));
   SP_RETURN_IF_ERROR(Annotate(CheckGeneration(finished.generation), WorkerLabel(finished.worker)));
   // No worker enters an interval without the verdict at its start.
-  const IntervalIndex undecided(static_cast<int64_t>(verdicts_.size()));
+  const IntervalIndex undecided(verdicts_.size());
   const std::optional<IntervalIndex> stop = StopBoundary();
   if (length_.has_boundary(undecided) && !stop.has_value()) {
     return absl::FailedPreconditionError(
@@ -723,9 +702,8 @@ absl::StatusOr<Decisions> CoordinatorImpl::Handle(const WorkerFinished& finished
     return decisions;
   }
   if (stop.has_value()) {
-    return End(false,
-               absl::StrCat("stopped on request at step ", verdicts_[stop->value()].step.value(),
-                            ", behind a checkpoint: ", orders_.stop_why));
+    return End(false, absl::StrCat("stopped on request at step ", verdicts_.step(*stop).value(),
+                                   ", behind a checkpoint: ", orders_.stop_why));
   }
   if (options_.num_workers() == 1) return End(true, "the worker finished");
   return End(true, absl::StrCat("all ", options_.num_workers(), " workers finished"));
@@ -763,7 +741,7 @@ std::string CoordinatorImpl::state_message() const {
   if (state_ == RunState::kWaiting) return membership_.Message();
   if (ended()) return end_reason_;
   if (const std::optional<IntervalIndex> stop = StopBoundary()) {
-    return absl::StrCat("stops at step ", verdicts_[stop->value()].step.value(), ": ",
+    return absl::StrCat("stops at step ", verdicts_.step(*stop).value(), ": ",
                         orders_.leaving.value().empty()
                             ? orders_.stop_why
                             : absl::StrCat(WorkerLabel(orders_.leaving), " leaves"));
@@ -789,14 +767,13 @@ double CoordinatorImpl::SpeedupLimitOfRun() const {
   // end.
   double work_steps = 0;
   double limit = 1;
-  for (size_t b = 0; b < verdicts_.size(); ++b) {
-    const int64_t end =
-        b + 1 < verdicts_.size() ? verdicts_[b + 1].step.value() : length().num_steps;
-    if (b == 0 || verdicts_[b].frontier != verdicts_[b - 1].frontier) {
-      limit = SpeedupLimit(costs, verdicts_[b].frontier);
+  for (IntervalIndex b(0); b.value() < verdicts_.size(); ++b) {
+    const int64_t end = b < verdicts_.last() ? verdicts_.step(b + 1).value() : length().num_steps;
+    if (b.value() == 0 || verdicts_.frontier(b) != verdicts_.frontier(b - 1)) {
+      limit = SpeedupLimit(costs, verdicts_.frontier(b));
       if (!std::isfinite(limit) || limit < 1) limit = 1;  // costs of zero
     }
-    work_steps += static_cast<double>(end - verdicts_[b].step.value()) / limit;
+    work_steps += static_cast<double>(end - verdicts_.step(b).value()) / limit;
   }
   return static_cast<double>(length().num_steps) / work_steps;
 }
@@ -826,11 +803,9 @@ std::string CoordinatorImpl::Dump() const {
     absl::StrAppend(&text, "\n");
   }
   if (plan_.has_value()) absl::StrAppend(&text, "plan ", Describe(*plan_, num_layers), "\n");
-  for (const Verdict& verdict : verdicts_) {
-    absl::StrAppend(&text, Describe(verdict, num_layers), "\n");
-  }
-  for (const Verdict& verdict : earlier_verdicts_) {
-    absl::StrAppend(&text, "earlier: ", Describe(verdict, num_layers), "\n");
+  for (IntervalIndex b(0); b.value() < verdicts_.num_decided(); ++b) {
+    absl::StrAppend(&text, b.value() < verdicts_.size() ? "" : "earlier: ",
+                    Describe(verdicts_.at(b), num_layers), "\n");
   }
   absl::StrAppend(&text, "evidence of interval ", evidence_.interval.value(), ", drain ",
                   Exact(evidence_.drain_s), " s, ", Exact(evidence_.bytes_per_s), " bytes/s, link ",
@@ -863,7 +838,7 @@ absl::StatusOr<std::unique_ptr<Coordinator>> Coordinator::Create(
 
 absl::StatusOr<std::unique_ptr<Coordinator>> Coordinator::Restore(const CoordinatorOptions& options,
                                                                   CoordinatorState snapshot,
-                                                                  std::vector<Verdict> verdicts) {
+                                                                  VerdictHistory verdicts) {
   SP_RETURN_IF_ERROR(CheckOptions(options));
   SP_ASSIGN_OR_RETURN(std::unique_ptr<Policy> policy, MakePolicy(options.policy));
   auto coordinator = std::make_unique<CoordinatorImpl>(options, std::move(policy));

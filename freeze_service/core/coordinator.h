@@ -18,6 +18,7 @@
 #include "freeze_service/core/events.h"
 #include "freeze_service/core/evidence.h"
 #include "freeze_service/core/policy.h"
+#include "freeze_service/core/verdict_history.h"
 #include "pipeline/partition.h"
 #include "pipeline/plan.h"
 #include "services/base/ids.h"
@@ -68,7 +69,7 @@ class Coordinator {
   /// verdicts.  Errors: also INVALID_ARGUMENT when these do not fit each other or the options.
   static absl::StatusOr<std::unique_ptr<Coordinator>> Restore(const CoordinatorOptions& options,
                                                               CoordinatorState snapshot,
-                                                              std::vector<Verdict> verdicts);
+                                                              VerdictHistory verdicts);
   virtual ~Coordinator() = default;
 
   /// Changes state and returns decisions, or returns an error and changes nothing.
@@ -94,7 +95,7 @@ class Coordinator {
   virtual std::optional<int64_t> MemberIncarnation(const WorkerId& worker) const = 0;
   /// The newest decided plan; nothing before the start.
   virtual const std::optional<Plan>& plan() const = 0;
-  virtual const std::vector<Verdict>& verdicts() const = 0;
+  virtual const VerdictHistory& verdicts() const = 0;
   /// What verdicts are based on: no layers before the start, then their newest measured costs.
   virtual const Evidence& evidence() const = 0;
   /// What the planner is asked now: newest costs, links, newest frontier. Requires a start.

@@ -62,8 +62,6 @@ struct CoordinatorState {
   std::optional<Step> resume_step;  // of the checkpoint that it is to go on from
   PolicyOptions policy;
   Orders orders;
-  // Verdicts of an earlier generation for boundaries that have none in this one yet, ascending.
-  std::vector<Verdict> earlier_verdicts;
   std::vector<WorkerJoined> members;     // [rank]
   std::vector<WorkerProgress> progress;  // [rank], while a generation runs
   std::optional<Plan> plan;              // the newest decided one

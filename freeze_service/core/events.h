@@ -249,7 +249,9 @@ struct Verdict {
   double predicted_old_step_s = 0;  // with the old cuts and the new frontier; 0 = not computed
   double predicted_step_s = 0;      // with the new cuts
   double even_step_s = 0;           // all work evenly spread: no cut can be faster
-  std::vector<double> eta;          // [layer] this interval's statistic; NaN = no evidence
+  // [layer] the statistic of the newest interval; NaN = no evidence. Empty = the boundary was
+  // decided before, by a verdict that has them.
+  std::vector<double> eta;
 };
 
 /// The run is over; every worker ends.

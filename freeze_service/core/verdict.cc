@@ -198,13 +198,14 @@ absl::StatusOr<Verdict> VerdictAnew(const VerdictContext& context, const Evidenc
 }
 
 Verdict NextVerdict(const VerdictContext& context, const Evidence& evidence, const Plan& plan,
-                    IntervalIndex boundary, const Verdict* earlier, const BoundaryOrders& orders,
-                    std::optional<LayerIndex> keep_trainable, int32_t* num_proposals) {
+                    IntervalIndex boundary, const std::optional<PolicyDecision>& decided,
+                    const BoundaryOrders& orders, std::optional<LayerIndex> keep_trainable,
+                    int32_t* num_proposals) {
   const CoordinatorOptions& options = context.options;
   const PolicyDecision decision =
-      earlier != nullptr ? PolicyDecision{earlier->frontier, earlier->frontier_reason}
-                         : WithOrders(DecideFrontier(context, evidence, plan.frontier, boundary),
-                                      plan.frontier, orders, keep_trainable);
+      decided.has_value() ? *decided
+                          : WithOrders(DecideFrontier(context, evidence, plan.frontier, boundary),
+                                       plan.frontier, orders, keep_trainable);
   const bool changes = decision.frontier != plan.frontier;
   const Step step = context.length.step_of(boundary);
   const std::string freeze_sentence =
@@ -212,6 +213,7 @@ Verdict NextVerdict(const VerdictContext& context, const Evidence& evidence, con
   if (!changes && !orders.cuts.has_value() &&
       evidence.interval.value() < 0) {  // nothing new to plan with
     Verdict verdict = MakeVerdict(context, evidence, plan, boundary);
+    if (decided.has_value()) verdict.eta.clear();
     verdict.frontier_reason = decision.reason;
     verdict.reason = absl::StrCat("keep: ", freeze_sentence);
     AddOrders(orders, &verdict);
@@ -241,7 +243,7 @@ Verdict NextVerdict(const VerdictContext& context, const Evidence& evidence, con
   }
   Verdict verdict = MakeVerdict(context, evidence, next, boundary);
   if (changes || moves) verdict.plan = next;
-  if (earlier != nullptr) verdict.eta = earlier->eta;
+  if (decided.has_value()) verdict.eta.clear();
   verdict.frontier_reason = decision.reason;
   verdict.moves = replan.moves;
   verdict.moved_bytes = replan.moved_bytes;

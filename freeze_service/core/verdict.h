@@ -36,12 +36,13 @@ absl::StatusOr<Verdict> VerdictAnew(const VerdictContext& context, const Evidenc
                                     const Verdict& in_force, const Plan& newest,
                                     const std::vector<WorkerId>& members, Step step, Plan* plan);
 
-/// Verdict of a later boundary. `plan`: the newest decided one, of the boundary before. `earlier`:
-/// what an earlier generation decided for this boundary, null = nothing; its frontier is kept.
-/// `orders`: what is to be carried out here. `keep_trainable`: as in Orders.
+/// Verdict of a later boundary. `plan`: the newest decided one, of the boundary before. `decided`:
+/// what an earlier generation decided for this boundary, which is kept; the verdict has no
+/// statistics then. `orders`: what is to be carried out here. `keep_trainable`: as in Orders.
 /// `num_proposals`: intervals in a row that proposed a move; updated.  Threads: pure.
 Verdict NextVerdict(const VerdictContext& context, const Evidence& evidence, const Plan& plan,
-                    IntervalIndex boundary, const Verdict* earlier, const BoundaryOrders& orders,
-                    std::optional<LayerIndex> keep_trainable, int32_t* num_proposals);
+                    IntervalIndex boundary, const std::optional<PolicyDecision>& decided,
+                    const BoundaryOrders& orders, std::optional<LayerIndex> keep_trainable,
+                    int32_t* num_proposals);
 
 }  // namespace smartpipe

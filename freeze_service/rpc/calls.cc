@@ -57,8 +57,8 @@ grpc::Status FreezeServiceImpl::ReportProgress(grpc::ServerContext*,
   const bool had_problem = !progress_->problem().empty();
   status =
       progress_->Add(*request, progress_length(), [this](Step step) ABSL_NO_THREAD_SAFETY_ANALYSIS {
-        const Verdict* verdict = VerdictAt(step);
-        return verdict == nullptr ? LayerIndex(0) : verdict->frontier;
+        const std::optional<IntervalIndex> boundary = BoundaryAt(step);
+        return boundary ? coordinator_->verdicts().frontier(*boundary) : LayerIndex(0);
       });
   if (!had_problem && !progress_->problem().empty())
     LogError(progress_->problem(), "; the run goes on without it");

@@ -306,7 +306,7 @@ void FreezeServiceImpl::Publish(const EndGeneration& end) {
 }
 
 void FreezeServiceImpl::Publish(const Verdict& verdict) {
-  num_published_ = static_cast<size_t>(verdict.boundary.value()) + 1;
+  num_published_ = verdict.boundary.value() + 1;
   LogInfo("boundary ", verdict.boundary.value(), " (step ", verdict.step.value(),
           "): ", verdict.plan ? absl::StrCat("plan ", verdict.plan_epoch.value()) : "keep",
           ", frontier ", verdict.frontier.value(), ": ", verdict.reason);
@@ -365,7 +365,7 @@ void FreezeServiceImpl::Publish(const EndRun& end) {
 bool FreezeServiceImpl::IsHeld() const {
   const std::optional<IntervalIndex>& paused_at = coordinator_->orders().paused_at;
   return !end_ && coordinator_->state() == RunState::kRunning && paused_at.has_value() &&
-         static_cast<int64_t>(published().size()) >= paused_at->value();
+         num_published() >= paused_at->value();
 }
 
 void FreezeServiceImpl::SendWaiting() {
@@ -482,11 +482,8 @@ void FreezeServiceImpl::SendGeneration(JoinStream& stream, Rank rank,
   } else {
     SendAssignment(stream, rank);
   }
-  const absl::Span<const Verdict> verdicts = published();
-  // Behind the last step there is no boundary, but the last one's verdict was given anew.
-  next = std::min(next, static_cast<int64_t>(verdicts.size()));
-  for (const Verdict& verdict : verdicts.subspan(static_cast<size_t>(next))) {
-    stream.Send(VerdictForWorkers(verdict));
+  for (; next < num_published(); ++next) {
+    stream.Send(VerdictForWorkers(coordinator_->verdicts().at(IntervalIndex(next))));
   }
   if (!IsHeld()) return;
   v1::JoinResponse message;

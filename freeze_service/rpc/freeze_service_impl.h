@@ -224,14 +224,13 @@ class FreezeServiceImpl final
   /// What its workers are told. Requires end_.
   v1::JoinResponse EndMessage() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::Status CheckNotEnded() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  /// The verdicts that are stored and sent; the Coordinator may hold newer ones after a failed
+  /// How many verdicts are stored and sent; the Coordinator may hold newer ones after a failed
   /// append.
-  absl::Span<const Verdict> published() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
-    const absl::Span<const Verdict> verdicts = coordinator_->verdicts();
-    return verdicts.first(std::min(verdicts.size(), num_published_));
+  int64_t num_published() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    return std::min(coordinator_->verdicts().size(), num_published_);
   }
-  /// Verdict in force at `step`; null before the start.
-  const Verdict* VerdictAt(Step step) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  /// Boundary whose verdict is in force at `step`; nothing before the start.
+  std::optional<IntervalIndex> BoundaryAt(Step step) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   /// Plan in force at `step`. Requires a start.
   const Plan& PlanAt(Step step) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void FillRun(v1::Run& run) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
@@ -245,7 +244,7 @@ class FreezeServiceImpl final
   const std::unique_ptr<Coordinator> coordinator_ ABSL_PT_GUARDED_BY(mutex_);
   const std::unique_ptr<DecisionStore> store_ ABSL_PT_GUARDED_BY(mutex_);
   const std::unique_ptr<ProgressLog> progress_ ABSL_PT_GUARDED_BY(mutex_);
-  size_t num_published_ ABSL_GUARDED_BY(mutex_) = 0;            // verdicts
+  int64_t num_published_ ABSL_GUARDED_BY(mutex_) = 0;           // verdicts
   std::map<WorkerId, Member> members_ ABSL_GUARDED_BY(mutex_);  // with an open stream
   std::vector<WorkerId> ranks_ ABSL_GUARDED_BY(mutex_);         // [rank] of the newest generation
   std::map<WorkerId, int64_t> absent_ ABSL_GUARDED_BY(mutex_);  // members that may come back

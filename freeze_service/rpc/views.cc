@@ -23,34 +23,32 @@ constexpr int kPageDefault = 100;
 constexpr size_t kPageBytesMax = limits::kGrpcMessageBytesMax / 2;
 constexpr double kStepPeriodMaxS = 3600;
 
-absl::StatusOr<size_t> DecodePageToken(const std::string& token, size_t num_verdicts) {
-  uint64_t first = 0;
-  if (token.empty()) return 0;
+absl::StatusOr<IntervalIndex> DecodePageToken(const std::string& token, int64_t num_verdicts) {
+  int64_t first = 0;
+  if (token.empty()) return IntervalIndex(0);
   const bool digits =
       std::all_of(token.begin(), token.end(), [](char c) { return c >= '0' && c <= '9'; });
-  if (digits && absl::SimpleAtoi(token, &first) && first <= num_verdicts) return first;
+  if (digits && absl::SimpleAtoi(token, &first) && first <= num_verdicts) {
+    return IntervalIndex(first);
+  }
   return absl::InvalidArgumentError(
       "page_token is not one that this service gave; take next_page_token as it is");
 }
 
 }  // namespace
 
-const Verdict* FreezeServiceImpl::VerdictAt(Step step) const {
-  const absl::Span<const Verdict> verdicts = published();
-  auto after =
-      std::upper_bound(verdicts.begin(), verdicts.end(), step,
-                       [](Step value, const Verdict& verdict) { return value < verdict.step; });
-  return after == verdicts.begin() ? nullptr : &*std::prev(after);
+std::optional<IntervalIndex> FreezeServiceImpl::BoundaryAt(Step step) const {
+  if (num_published() == 0) return std::nullopt;
+  return std::min(coordinator_->length().boundary_at(step), IntervalIndex(num_published() - 1));
 }
 
 const Plan& FreezeServiceImpl::PlanAt(Step step) const {
-  const absl::Span<const Verdict> verdicts = published();
   const RunHistory& history = coordinator_->history();
-  for (auto verdict = verdicts.rbegin(); verdict != verdicts.rend(); ++verdict) {
-    if (verdict->step <= history.first_step) break;
-    if (verdict->plan.has_value() && verdict->step <= step) return *verdict->plan;
-  }
-  return history.start_plan;
+  if (step <= history.first_step) return history.start_plan;
+  const PlanEpoch epoch = coordinator_->verdicts().plan_epoch(*BoundaryAt(step));
+  if (epoch <= history.start_plan.plan_epoch) return history.start_plan;
+  const Plan* const plan = coordinator_->verdicts().FindPlan(epoch);
+  return plan == nullptr ? history.start_plan : *plan;
 }
 
 grpc::Status FreezeServiceImpl::GetRun(grpc::ServerContext*, const v1::GetRunRequest*,
@@ -79,14 +77,17 @@ void FreezeServiceImpl::FillRun(v1::Run& run) const {
   run.set_batch_size(options_.batch_size);
   run.set_interval_steps(length.interval_steps);
   const Step step(progress_->steps_done());
-  if (const Verdict* current = VerdictAt(step); current != nullptr)
-    *run.mutable_current() = EncodeVerdict(*current);
-  run.set_num_verdicts(static_cast<int64_t>(published().size()));
+  const VerdictHistory& verdicts = coordinator_->verdicts();
+  const std::optional<IntervalIndex> current = BoundaryAt(step);
+  if (current.has_value()) {
+    const absl::StatusOr<Verdict> whole = store_->ReadVerdict(*current);
+    *run.mutable_current() = EncodeVerdict(whole.ok() ? *whole : verdicts.at(*current));
+  }
+  run.set_num_verdicts(num_published());
   int64_t num_rebalances = 0, num_layers_moved = 0;
-  for (const Verdict& verdict : published()) {
-    if (verdict.moves.empty() || step < verdict.step) continue;
-    ++num_rebalances;
-    num_layers_moved += static_cast<int64_t>(verdict.moves.size());
+  for (IntervalIndex b(0); current.has_value() && b <= *current; ++b) {
+    num_rebalances += verdicts.num_moves(b) > 0 ? 1 : 0;
+    num_layers_moved += verdicts.num_moves(b);
   }
   run.set_num_rebalances(num_rebalances);
   run.set_num_layers_moved(num_layers_moved);
@@ -163,8 +164,9 @@ grpc::Status FreezeServiceImpl::ListLayers(grpc::ServerContext*, const v1::ListL
                                            v1::ListLayersResponse* response) {
   absl::MutexLock lock(&mutex_);
   const Step step(progress_->steps_done());
-  const Verdict* const current = VerdictAt(step);
-  if (current == nullptr) return grpc::Status::OK;  // no layers are known before the start
+  const std::optional<IntervalIndex> current = BoundaryAt(step);
+  if (!current.has_value()) return grpc::Status::OK;  // no layers are known before the start
+  const VerdictHistory& verdicts = coordinator_->verdicts();
   const Evidence& evidence = coordinator_->evidence();
   const Plan& plan = PlanAt(step);
   for (size_t i = 0; i < evidence.layers.size(); ++i) {
@@ -179,14 +181,13 @@ grpc::Status FreezeServiceImpl::ListLayers(grpc::ServerContext*, const v1::ListL
     for (const std::vector<double>& etas : evidence.eta_history) status.add_eta_history(etas[i]);
     status.set_eta(evidence.eta_history.empty() ? std::nan("") : evidence.eta_history.back()[i]);
     if (!evidence.no_evidence.empty()) status.set_no_evidence(evidence.no_evidence[i]);
-    status.set_frozen(layer < current->frontier);
+    status.set_frozen(layer < verdicts.frontier(*current));
     if (!status.frozen()) continue;
     // The newest verdict that froze it.
-    const absl::Span<const Verdict> verdicts = published();
-    auto since = static_cast<size_t>(current - verdicts.data());
-    while (since > 0 && layer < verdicts[since - 1].frontier) --since;
-    status.set_frozen_since_step(verdicts[since].step.value());
-    status.set_frozen_reason(verdicts[since].reason);
+    IntervalIndex since = *current;
+    while (since.value() > 0 && layer < verdicts.frontier(since - 1)) --since;
+    status.set_frozen_since_step(verdicts.step(since).value());
+    status.set_frozen_reason(verdicts.reason(since));
   }
   return grpc::Status::OK;
 }
@@ -195,8 +196,8 @@ grpc::Status FreezeServiceImpl::GetPlan(grpc::ServerContext*, const v1::GetPlanR
                                         v1::GetPlanResponse* response) {
   absl::MutexLock lock(&mutex_);
   const Step step(progress_->steps_done());
-  const Verdict* const current = VerdictAt(step);
-  if (current == nullptr) {
+  const std::optional<IntervalIndex> current = BoundaryAt(step);
+  if (!current.has_value()) {
     return ToGrpcStatus(absl::FailedPreconditionError(
         absl::StrCat("the run has no plan yet: ", coordinator_->state_message())));
   }
@@ -207,8 +208,9 @@ grpc::Status FreezeServiceImpl::GetPlan(grpc::ServerContext*, const v1::GetPlanR
     *response->mutable_next() = ToProto(*newest);
   response->set_stages(FormatCuts(
       plan.cuts, static_cast<int32_t>(coordinator_->evidence().layers.size()), plan.frontier));
-  response->set_predicted_step_s(current->predicted_step_s);
-  response->set_even_step_s(current->even_step_s);
+  const Verdict verdict = coordinator_->verdicts().at(*current);
+  response->set_predicted_step_s(verdict.predicted_step_s);
+  response->set_even_step_s(verdict.even_step_s);
   return grpc::Status::OK;
 }
 
@@ -221,21 +223,31 @@ grpc::Status FreezeServiceImpl::ListVerdicts(grpc::ServerContext*,
                      limits::kDecisionPageMax, " (0 = ", kPageDefault, ")")));
   }
   const int page_size = request->page_size() == 0 ? kPageDefault : request->page_size();
-  absl::MutexLock lock(&mutex_);
-  const absl::Span<const Verdict> verdicts = published();
-  absl::StatusOr<size_t> next = DecodePageToken(request->page_token(), verdicts.size());
-  if (!next.ok()) return ToGrpcStatus(next.status());
+  std::optional<IntervalIndex> next;
   size_t page_bytes = 0;
-  for (; *next < verdicts.size() && response->verdicts_size() < page_size &&
-         page_bytes <= kPageBytesMax;
-       ++*next) {
-    const Verdict& verdict = verdicts[*next];
-    if (request->changes_only() && !verdict.plan.has_value()) continue;
-    *response->add_verdicts() = EncodeVerdict(verdict);
+  while (true) {
+    // Not for the whole page: each is read from the log, and reports must not wait for all.
+    absl::MutexLock lock(&mutex_);
+    if (!next.has_value()) {
+      const absl::StatusOr<IntervalIndex> first =
+          DecodePageToken(request->page_token(), num_published());
+      if (!first.ok()) return ToGrpcStatus(first.status());
+      next = *first;
+    }
+    const VerdictHistory& verdicts = coordinator_->verdicts();
+    while (request->changes_only() && next->value() < num_published() && !verdicts.has_plan(*next))
+      ++*next;
+    if (next->value() >= num_published()) return grpc::Status::OK;
+    if (response->verdicts_size() == page_size || page_bytes > kPageBytesMax) {
+      response->set_next_page_token(absl::StrCat(next->value()));
+      return grpc::Status::OK;
+    }
+    const absl::StatusOr<Verdict> verdict = store_->ReadVerdict(*next);
+    if (!verdict.ok()) return ToGrpcStatus(verdict.status());
+    *response->add_verdicts() = EncodeVerdict(*verdict);
     page_bytes += response->verdicts().rbegin()->ByteSizeLong();
+    ++*next;
   }
-  if (*next < verdicts.size()) response->set_next_page_token(absl::StrCat(*next));
-  return grpc::Status::OK;
 }
 
 grpc::ServerWriteReactor<grpc::ByteBuffer>* FreezeServiceImpl::WatchRun(

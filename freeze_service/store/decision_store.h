@@ -39,6 +39,9 @@ class DecisionStore {
   /// is passed on.  Errors: also those of reading.
   virtual absl::Status Read(int64_t first,
                             const std::function<absl::Status(const EventRecord&)>& visit) const = 0;
+  /// The newest verdict of a boundary, with the statistics by which it was decided first.
+  /// Errors: NOT_FOUND; those of reading.  Cost: reads one record or two.
+  virtual absl::StatusOr<Verdict> ReadVerdict(IntervalIndex boundary) const = 0;
   /// The newest snapshot; nothing when there is none that can be used.
   virtual std::optional<StoredSnapshot> ReadSnapshot() const = 0;
 };

@@ -16,7 +16,7 @@
 namespace smartpipe {
 namespace {
 
-constexpr uint8_t kVersion = 5;
+constexpr uint8_t kVersion = 6;
 
 // The bytes of kinds are the positions in the variants: these orders are part of the format.
 template <size_t kIndex, typename Variant, typename T>
@@ -203,11 +203,10 @@ void Each(Same<Evidence> auto& value, auto&& f) {
 }
 void Each(Same<CoordinatorState> auto& value, auto&& f) {
   auto& [run_state, end_reason, generation, execution, length, history, is_resuming, resume_step,
-         policy, orders, earlier_verdicts, members, progress, plan, evidence, next_to_learn,
-         num_proposals, reports] = value;
+         policy, orders, members, progress, plan, evidence, next_to_learn, num_proposals, reports] =
+      value;
   f(run_state, end_reason, generation, execution, length, history, is_resuming, resume_step, policy,
-    orders, earlier_verdicts, members, progress, plan, evidence, next_to_learn, num_proposals,
-    reports);
+    orders, members, progress, plan, evidence, next_to_learn, num_proposals, reports);
 }
 
 // ---- Writing ------------------------------------------------------------------------------------

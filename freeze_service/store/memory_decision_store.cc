@@ -6,6 +6,7 @@
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "freeze_service/store/decision_store.h"
+#include "freeze_service/store/verdict_index.h"
 #include "services/base/status_macros.h"
 
 namespace smartpipe {
@@ -16,7 +17,10 @@ class MemoryDecisionStore final : public DecisionStore {
   absl::Status Append(absl::Span<const EventRecord> records,
                       const StoredSnapshot* snapshot) override {
     SP_RETURN_IF_ERROR(CheckSequences(records, num_records()));
-    records_.insert(records_.end(), records.begin(), records.end());
+    for (const EventRecord& record : records) {
+      verdicts_.Add(record.sequence, record.decisions);
+      records_.push_back(record);
+    }
     if (snapshot != nullptr) snapshot_ = *snapshot;
     return absl::OkStatus();
   }
@@ -29,11 +33,16 @@ class MemoryDecisionStore final : public DecisionStore {
     return absl::OkStatus();
   }
 
+  absl::StatusOr<Verdict> ReadVerdict(IntervalIndex boundary) const override {
+    return verdicts_.Read(boundary, [this](int64_t sequence) { return records_[sequence]; });
+  }
+
   std::optional<StoredSnapshot> ReadSnapshot() const override { return snapshot_; }
 
  private:
   std::vector<EventRecord> records_;
   std::optional<StoredSnapshot> snapshot_;
+  VerdictIndex verdicts_;
 };
 
 }  // namespace

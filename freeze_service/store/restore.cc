@@ -1,14 +1,14 @@
 #include "freeze_service/store/restore.h"
 
-#include <algorithm>
 #include <optional>
 #include <string>
 #include <utility>
 #include <variant>
-#include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "freeze_service/core/reason.h"
 #include "freeze_service/core/replay.h"
+#include "freeze_service/core/verdict_history.h"
 #include "services/base/status_macros.h"
 
 namespace smartpipe {
@@ -17,11 +17,9 @@ absl::StatusOr<std::unique_ptr<Coordinator>> RestoreCoordinator(const Coordinato
                                                                 const DecisionStore& store) {
   std::optional<StoredSnapshot> snapshot = store.ReadSnapshot();
   const int64_t num_proven = snapshot.has_value() ? snapshot->num_records : 0;
-  std::vector<Verdict> verdicts;  // [boundary] the newest one
-  size_t num_verdicts = 0;        // that are in force
+  VerdictHistory verdicts;
   std::unique_ptr<Coordinator> coordinator;
   const auto start = [&]() -> absl::Status {
-    verdicts.resize(num_verdicts);
     if (snapshot.has_value()) {
       SP_ASSIGN_OR_RETURN(coordinator, Coordinator::Restore(options, std::move(snapshot->state),
                                                             std::move(verdicts)));
@@ -35,10 +33,13 @@ absl::StatusOr<std::unique_ptr<Coordinator>> RestoreCoordinator(const Coordinato
       for (const Decision& decision : record.decisions) {
         const auto* verdict = std::get_if<Verdict>(&decision);
         if (verdict == nullptr) continue;
+        if (verdict->boundary.value() < 0 || verdict->boundary.value() > verdicts.num_decided()) {
+          return absl::DataLossError(absl::StrCat(
+              "record ", record.sequence, " of decisions.db has the verdict of boundary ",
+              verdict->boundary.value(), ", after ", Counted(verdicts.num_decided(), "verdict")));
+        }
         // A later generation gives some anew, and may begin before or behind the one before it.
-        num_verdicts = static_cast<size_t>(verdict->boundary.value()) + 1;
-        verdicts.resize(std::max(verdicts.size(), num_verdicts));
-        verdicts[num_verdicts - 1] = *verdict;
+        verdicts.Add(*verdict);
       }
       return absl::OkStatus();
     }

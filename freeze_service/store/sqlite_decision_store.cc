@@ -19,6 +19,7 @@
 #include "freeze_service/store/decision_store.h"
 #include "freeze_service/store/event_codec.h"
 #include "freeze_service/store/sqlite.h"
+#include "freeze_service/store/verdict_index.h"
 #include "services/base/content_digest.h"
 #include "services/base/status_macros.h"
 
@@ -217,8 +218,14 @@ absl::Status WriteRepaired(SqliteDatabase& damaged, const AllSettings& settings,
 
 class SqliteDecisionStore final : public DecisionStore {
  public:
-  SqliteDecisionStore(std::unique_ptr<SqliteDatabase> database, int64_t num_records)
-      : database_(std::move(database)), num_records_(num_records) {}
+  /// Of the first `num_records` records.  Errors: those of reading.
+  static absl::StatusOr<std::unique_ptr<SqliteDecisionStore>> Create(
+      std::unique_ptr<SqliteDatabase> database, int64_t num_records) {
+    std::unique_ptr<SqliteDecisionStore> store(
+        new SqliteDecisionStore(std::move(database), num_records));
+    SP_RETURN_IF_ERROR(store->FindVerdicts());
+    return store;
+  }
   ~SqliteDecisionStore() override {
     if (folder_fd_ >= 0) close(folder_fd_);
   }
@@ -237,6 +244,7 @@ class SqliteDecisionStore final : public DecisionStore {
       return status;
     }
     num_records_ += static_cast<int64_t>(records.size());
+    for (const EventRecord& record : records) verdicts_.Add(record.sequence, record.decisions);
     for (const EventRecord& record : records) SP_RETURN_IF_ERROR(lines_->Append(record));
     return absl::OkStatus();
   }
@@ -248,16 +256,18 @@ class SqliteDecisionStore final : public DecisionStore {
     SP_ASSIGN_OR_RETURN(const auto select, database_->Prepare(kSelectRecords));
     select->Bind(0, first);
     for (int64_t i = first; i < num_records_; ++i) {
-      SP_RETURN_IF_ERROR(select->Step().status());
-      EventRecord record{.sequence = i,
-                         .now = absl::FromUnixNanos(select->Integer(1)),
-                         .event = {},
-                         .decisions = {}};
-      SP_ASSIGN_OR_RETURN(record.event, DecodeEvent(select->Bytes(2)));
-      SP_ASSIGN_OR_RETURN(record.decisions, DecodeDecisions(select->Bytes(3)));
+      SP_ASSIGN_OR_RETURN(const EventRecord record, NextRecord(*select));
       SP_RETURN_IF_ERROR(visit(record));
     }
     return absl::OkStatus();
+  }
+
+  absl::StatusOr<Verdict> ReadVerdict(IntervalIndex boundary) const override {
+    return verdicts_.Read(boundary, [this](int64_t sequence) -> absl::StatusOr<EventRecord> {
+      SP_ASSIGN_OR_RETURN(const auto select, database_->Prepare(kSelectRecords));
+      select->Bind(0, sequence);
+      return NextRecord(*select);
+    });
   }
 
   std::optional<StoredSnapshot> ReadSnapshot() const override {
@@ -276,6 +286,34 @@ class SqliteDecisionStore final : public DecisionStore {
   }
 
  private:
+  SqliteDecisionStore(std::unique_ptr<SqliteDatabase> database, int64_t num_records)
+      : database_(std::move(database)), num_records_(num_records) {}
+
+  static absl::StatusOr<EventRecord> NextRecord(SqliteStatement& select) {
+    SP_RETURN_IF_ERROR(select.Step().status());
+    EventRecord record{.sequence = select.Integer(0),
+                       .now = absl::FromUnixNanos(select.Integer(1)),
+                       .event = {},
+                       .decisions = {}};
+    SP_ASSIGN_OR_RETURN(record.event, DecodeEvent(select.Bytes(2)));
+    SP_ASSIGN_OR_RETURN(record.decisions, DecodeDecisions(select.Bytes(3)));
+    return record;
+  }
+
+  absl::Status FindVerdicts() {
+    SP_ASSIGN_OR_RETURN(const auto select,
+                        database_->Prepare("SELECT sequence, decisions FROM records WHERE "
+                                           "sequence < ? AND length(decisions) > ? ORDER BY 1"));
+    select->Bind(0, num_records_);
+    select->Bind(1, static_cast<int64_t>(EncodeDecisions({}).size()));  // of most records
+    while (true) {
+      SP_ASSIGN_OR_RETURN(const bool has_row, select->Step());
+      if (!has_row) return absl::OkStatus();
+      SP_ASSIGN_OR_RETURN(const std::vector<Decision> decisions, DecodeDecisions(select->Bytes(1)));
+      verdicts_.Add(select->Integer(0), decisions);
+    }
+  }
+
   absl::Status Write(absl::Span<const EventRecord> records, const StoredSnapshot* snapshot) {
     if (insert_ == nullptr) {
       SP_ASSIGN_OR_RETURN(insert_, database_->Prepare(kInsertRecord));
@@ -294,6 +332,7 @@ class SqliteDecisionStore final : public DecisionStore {
   int64_t num_records_;
   int folder_fd_ = -1;
   std::unique_ptr<DecisionLines> lines_;
+  VerdictIndex verdicts_;
 };
 
 // ---- Opening ------------------------------------------------------------------------------------
@@ -422,8 +461,12 @@ absl::StatusOr<OpenedDecisionStore> OpenDecisionStore(const std::string& run_dir
     close(folder_fd);
     return opened.status();
   }
-  auto store =
-      std::make_unique<SqliteDecisionStore>(std::move(opened->database), opened->num_records);
+  auto created = SqliteDecisionStore::Create(std::move(opened->database), opened->num_records);
+  if (!created.ok()) {
+    close(folder_fd);
+    return created.status();
+  }
+  std::unique_ptr<SqliteDecisionStore> store = *std::move(created);
   std::string repair = std::move(opened->repair);
   absl::StatusOr<std::unique_ptr<DecisionLines>> lines =
       CatchUp(run_dir + "/decisions.jsonl", *store, &repair);
@@ -440,8 +483,8 @@ absl::StatusOr<RecordedRun> OpenRecordedRun(const std::string& run_dir) {
   SP_ASSIGN_OR_RETURN(auto database, SqliteDatabase::Open(path, Mode::kReadOnly));
   SP_ASSIGN_OR_RETURN(const AllSettings settings, ReadSettings(*database, path));
   const WholeRecords whole = CountWholeRecords(*database);
-  return RecordedRun{std::make_unique<SqliteDecisionStore>(std::move(database), whole.count),
-                     settings.front(),
+  SP_ASSIGN_OR_RETURN(auto store, SqliteDecisionStore::Create(std::move(database), whole.count));
+  return RecordedRun{std::move(store), settings.front(),
                      whole.damage.empty() ? "" : absl::StrCat(path, ": ", whole.damage)};
 }
 

@@ -34,6 +34,9 @@ class FullStore final : public DecisionStore {
                     const std::function<absl::Status(const EventRecord&)>& visit) const override {
     return store_->Read(first, visit);
   }
+  absl::StatusOr<Verdict> ReadVerdict(IntervalIndex boundary) const override {
+    return store_->ReadVerdict(boundary);
+  }
   std::optional<StoredSnapshot> ReadSnapshot() const override { return store_->ReadSnapshot(); }
 
  private:

@@ -10,6 +10,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "freeze_service/core/coordinator.h"
+#include "freeze_service/core/decision_text.h"
 #include "freeze_service/core/orders.h"
 #include "gtest/gtest.h"
 #include "pipeline/plan.h"
@@ -73,7 +74,7 @@ class Fuzzer {
     }
     CheckReplay();
   }
-  const std::vector<Verdict>& verdicts() const { return coordinator_->verdicts(); }
+  std::vector<Verdict> verdicts() const { return testutil::InForce(*coordinator_); }
 
  private:
   WorkerId RandomWorker() {
@@ -240,7 +241,7 @@ class Fuzzer {
 
   void Apply(const Event& event) {
     const std::string before = coordinator_->Dump();
-    const size_t num_verdicts_before = coordinator_->verdicts().size();
+    const int64_t num_verdicts_before = coordinator_->verdicts().size();
     const auto result = coordinator_->Apply(event, absl::UnixEpoch());
     events_.push_back(event);
     if (coordinator_->plan().has_value()) AgreeOnTheRun();
@@ -283,12 +284,12 @@ class Fuzzer {
     }
   }
 
-  void CheckDecisions(const std::vector<Decision>& decisions, size_t num_verdicts_before) {
-    size_t boundary = num_verdicts_before;
+  void CheckDecisions(const std::vector<Decision>& decisions, int64_t num_verdicts_before) {
+    int64_t boundary = num_verdicts_before;
     for (const Decision& decision : decisions) {
       if (const auto* start = std::get_if<StartGeneration>(&decision)) {
         first_boundary_ = FirstBoundary(start->step);
-        boundary = static_cast<size_t>(first_boundary_);
+        boundary = first_boundary_;
         reports_.clear();
         next_interval_.assign(start->members.size(), start->step.value() / length_.interval_steps);
         ASSERT_EQ(start->members.size(), static_cast<size_t>(options_.num_stages));
@@ -307,10 +308,14 @@ class Fuzzer {
       }
       const auto* verdict = std::get_if<Verdict>(&decision);
       if (verdict == nullptr) continue;
-      ASSERT_EQ(verdict->boundary.value(), static_cast<int64_t>(boundary++));
+      ASSERT_EQ(verdict->boundary.value(), boundary++);
+      Verdict kept = coordinator_->verdicts().at(verdict->boundary);
+      kept.eta = verdict->eta;
+      ASSERT_EQ(Describe(kept, num_layers_), Describe(*verdict, num_layers_));
       // Whatever is lost, a boundary's frontier is decided once.
       const auto [decided, is_new] = frontiers_.emplace(verdict->boundary, verdict->frontier);
       ASSERT_EQ(decided->second, verdict->frontier) << "boundary " << verdict->boundary;
+      ASSERT_EQ(static_cast<int32_t>(verdict->eta.size()), is_new ? num_layers_ : 0);
     }
     ASSERT_EQ(boundary, coordinator_->verdicts().size()) << "each verdict is published once";
   }
@@ -329,7 +334,7 @@ class Fuzzer {
   // What is carried out is marked so, and nothing else.
   void CheckOrders() {
     const Orders& orders = coordinator_->orders();
-    const auto num_verdicts = static_cast<int64_t>(coordinator_->verdicts().size());
+    const int64_t num_verdicts = coordinator_->verdicts().size();
     for (const OrderRecord& record : orders.records) {
       if (record.done) continue;
       ASSERT_GE(record.boundary.value(), ended_ ? 0 : num_verdicts) << record.given.request_id;
@@ -346,7 +351,7 @@ class Fuzzer {
   // One verdict per boundary in order, epochs rise by one, the frontier never falls, each layer has
   // one owner.
   void CheckState() {
-    const std::vector<Verdict>& verdicts = coordinator_->verdicts();
+    const std::vector<Verdict> verdicts = this->verdicts();
     const int64_t num_boundaries =
         (length_.num_steps + length_.interval_steps - 1) / length_.interval_steps;
     int64_t num_complete = 0;
@@ -382,7 +387,6 @@ class Fuzzer {
     ASSERT_LE(verdict.frontier.value(), std::max(0, num_layers_ - options_.policy.min_trainable));
     ASSERT_FALSE(verdict.reason.empty());
     ASSERT_LE(static_cast<int64_t>(verdict.reason.size()), limits::kReasonBytesMax);
-    ASSERT_EQ(static_cast<int32_t>(verdict.eta.size()), num_layers_);
     std::vector<int> owners(num_layers_);
     for (int32_t stage = 0; stage < options_.num_stages; ++stage) {
       const LayerRange range = StageLayers(verdict.cuts, num_layers_, StageIndex(stage));
@@ -490,7 +494,7 @@ std::vector<LayerIndex> PlayFrontiers(uint64_t gradient_seed, uint64_t cost_seed
     }
   }
   std::vector<LayerIndex> frontiers;
-  for (const Verdict& verdict : coordinator->verdicts()) {
+  for (const Verdict& verdict : testutil::InForce(*coordinator)) {
     frontiers.push_back(verdict.frontier);
     *num_moves += static_cast<int64_t>(verdict.moves.size());
   }

@@ -68,6 +68,13 @@ std::vector<LayerInfo> MakeLayers(int32_t num_layers) {
   return layers;
 }
 
+std::vector<Verdict> InForce(const Coordinator& coordinator) {
+  const VerdictHistory& history = coordinator.verdicts();
+  std::vector<Verdict> verdicts;
+  for (IntervalIndex b(0); b.value() < history.size(); ++b) verdicts.push_back(history.at(b));
+  return verdicts;
+}
+
 LayerStatistics MakeStatistics(LayerIndex layer, double eta) {
   LayerStatistics s;
   s.layer = layer;
@@ -88,8 +95,8 @@ IntervalReported MakeReport(const Coordinator& coordinator, const std::vector<Wo
   report.interval = interval;
   report.step_s = 0.02;
   if (coordinator.verdicts().empty()) return report;
-  const int64_t newest = static_cast<int64_t>(coordinator.verdicts().size()) - 1;
-  const Verdict& verdict = coordinator.verdicts()[std::clamp<int64_t>(interval.value(), 0, newest)];
+  const Verdict verdict = coordinator.verdicts().at(
+      std::clamp(interval, IntervalIndex(0), coordinator.verdicts().last()));
   report.plan_epoch = verdict.plan_epoch;
   if (rank.value() > static_cast<int32_t>(verdict.cuts.size())) return report;  // fewer stages then
   const LayerRange stage =

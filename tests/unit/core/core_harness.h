@@ -16,6 +16,8 @@ LayerInfo MakeLayer(const std::string& name, double forward_ms, double input_gra
 /// bytes of state.
 std::vector<LayerInfo> MakeLayers(int32_t num_layers);
 
+/// The verdicts in force, without statistics.
+std::vector<Verdict> InForce(const Coordinator& coordinator);
 /// Norms whose eta, by any of "norm" and "vector", is `eta`. NaN and infinity become the norm
 /// itself.
 LayerStatistics MakeStatistics(LayerIndex layer, double eta);

@@ -24,6 +24,7 @@ namespace smartpipe {
 namespace {
 
 using testutil::Dice;
+using testutil::InForce;
 
 #if defined(__SANITIZE_ADDRESS__)
 constexpr int kSimulations = 300;
@@ -155,7 +156,7 @@ class Simulation {
 
   /// At the end of the run.
   void CheckCarriedOut(const OrderRecord& record) {
-    const Verdict& last = coordinator_->verdicts().back();
+    const Verdict last = coordinator_->verdicts().at(coordinator_->verdicts().last());
     const bool was_reached = record.boundary < last.boundary ||
                              (record.boundary == last.boundary && (end_->success || last.stop));
     if (end_->success) {
@@ -173,7 +174,7 @@ class Simulation {
 
   static std::vector<LayerIndex> Frontiers(const Coordinator& coordinator) {
     std::vector<LayerIndex> frontiers;
-    for (const Verdict& verdict : coordinator.verdicts()) frontiers.push_back(verdict.frontier);
+    for (const Verdict& verdict : InForce(coordinator)) frontiers.push_back(verdict.frontier);
     return frontiers;
   }
 
@@ -325,12 +326,12 @@ class Simulation {
     if (!worker.alive || worker.finished || worker.generation != coordinator_->generation() ||
         coordinator_->state() != RunState::kRunning || busy_.contains(worker.id))
       return;
-    const std::vector<Verdict>& verdicts = coordinator_->verdicts();
+    const VerdictHistory& verdicts = coordinator_->verdicts();
     const int64_t num_intervals = setting_.length.num_steps / setting_.length.interval_steps;
     const bool is_done = worker.next.value() == num_intervals;
-    if (!is_done && worker.next.value() >= static_cast<int64_t>(verdicts.size())) return;  // waits
+    if (!is_done && worker.next.value() >= verdicts.size()) return;  // waits
     StoreLayers(worker);
-    if (is_done || (verdicts[worker.next.value()].stop)) {
+    if (is_done || verdicts.stops(worker.next)) {
       worker.finished = true;
       Finish(worker);
       return;
@@ -387,10 +388,9 @@ class Simulation {
       return IsDrained(worker) || (worker.stored.first == coordinator_->generation() &&
                                    worker.stored.second >= boundary);
     });
-    const bool is_ordered =
-        boundary.value() < static_cast<int64_t>(coordinator_->verdicts().size()) &&
-        (coordinator_->verdicts()[boundary.value()].stop ||
-         coordinator_->verdicts()[boundary.value()].checkpoint);
+    const bool is_ordered = boundary.value() < coordinator_->verdicts().size() &&
+                            (coordinator_->verdicts().at(boundary).stop ||
+                             coordinator_->verdicts().at(boundary).checkpoint);
     if (all && (is_ordered || dice_.OneIn(3)))
       checkpoints_.insert(Step(boundary.value() * setting_.length.interval_steps));
   }

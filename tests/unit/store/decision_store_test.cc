@@ -7,8 +7,11 @@
 #include <algorithm>
 #include <csignal>
 #include <filesystem>
+#include <map>
 #include <memory>
 #include <string>
+#include <utility>
+#include <variant>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
@@ -84,6 +87,42 @@ TEST_P(DecisionStoreTest, ManyRecordsAreStoredTogetherOrNoneIs) {
   EXPECT_TRUE(store->Append(records, &snapshot).ok());
   EXPECT_EQ(Texts(*store), Texts(*twin));
   EXPECT_EQ(store->ReadSnapshot()->num_records, snapshot.num_records);
+}
+
+TEST_P(DecisionStoreTest, ReadsTheNewestVerdictOfABoundaryWithItsFirstStatistics) {
+  const auto store = Open();
+  testutil::RecordRun(kIntervals, 5, *store);
+  std::map<IntervalIndex, Verdict> verdicts;
+  for (const EventRecord& record : testutil::ReadAll(*store)) {
+    for (const Decision& decision : record.decisions) {
+      if (const auto* verdict = std::get_if<Verdict>(&decision); verdict != nullptr)
+        verdicts[verdict->boundary] = *verdict;
+    }
+  }
+  ASSERT_EQ(verdicts.size(), kIntervals);
+  Verdict anew = verdicts[IntervalIndex(2)];
+  const std::vector<double> statistics = std::exchange(anew.eta, {});
+  ASSERT_FALSE(statistics.empty());
+  anew.reason = "given anew";
+  ASSERT_TRUE(
+      store->Append({{store->num_records(), absl::UnixEpoch(), OrderGiven{}, {anew}}}, nullptr)
+          .ok());
+  anew.eta = statistics;
+  verdicts[IntervalIndex(2)] = anew;
+  const auto check = [&verdicts](const DecisionStore& opened) {
+    for (const auto& [boundary, verdict] : verdicts) {
+      const absl::StatusOr<Verdict> read = opened.ReadVerdict(boundary);
+      ASSERT_TRUE(read.ok()) << read.status();
+      EXPECT_EQ(DecisionJson(0, absl::UnixEpoch(), *read),
+                DecisionJson(0, absl::UnixEpoch(), verdict));
+    }
+    for (const int64_t none : {int64_t{-1}, kIntervals}) {
+      EXPECT_EQ(opened.ReadVerdict(IntervalIndex(none)).status(),
+                absl::NotFoundError(absl::StrCat("boundary ", none, " has no verdict")));
+    }
+  };
+  check(*store);
+  if (GetParam()) check(*OpenRecordedRun(dir_.path())->store);
 }
 
 TEST_P(DecisionStoreTest, AVisitorsErrorEndsTheReading) {

@@ -21,24 +21,24 @@ constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
 TEST(EventCodec, BytesOfEachKind) {
   const auto hex = [](const Event& event) { return absl::BytesToHexString(EncodeEvent(event)); };
   EXPECT_EQ(hex(WorkerLost{WorkerId("w0"), 258, "x"}),
-            "0502"              // version, kind
+            "0602"              // version, kind
             "020000007730"      // "w0"
             "0201000000000000"  // 258
             "0100000078");      // "x"
   EXPECT_EQ(hex(OrderGiven{"r", "a", "", Step(7), StopRun{true}}),
-            "0505"
+            "0605"
             "0100000072"          // request_id
             "0100000061"          // who
             "00000000"            // why
             "010700000000000000"  // a step
             "0801");              // kind of order, at once
   EXPECT_EQ(hex(WorkerFailed{WorkerId("w1"), Generation(1), "m"}),
-            "0503"
+            "0603"
             "020000007731"
             "0100000000000000"
             "010000006d");
   EXPECT_EQ(absl::BytesToHexString(EncodeDecisions({EndRun{true, "a"}})),
-            "05"
+            "06"
             "01000000"
             "02"
             "01"
