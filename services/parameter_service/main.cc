@@ -7,6 +7,7 @@
 #include "services/base/version.h"
 #include "services/obs/log.h"
 #include "services/parameter_service/serve.h"
+#include "services/rpc/exit_codes.h"
 #include "services/rpc/process.h"
 #include "services/rpc/tls_flags.h"
 
@@ -34,7 +35,7 @@ int main(int argc, char** argv) {
   app.add_option("--health-listen", options.health_listen,
                  "HOST:PORT that tells health alone, without TLS, for probes");
   app.add_option("--log-level", log_level, "debug, info, warning or error")->capture_default_str();
-  CLI11_PARSE(app, argc, argv);
+  if (const auto code = smartpipe::ParseFlags<CLI::ParseError>(app, argc, argv)) return *code;
   options.verify = !skip_verify;
   const sigset_t stop_signals = smartpipe::BlockStopSignals();
   absl::Status status =
