@@ -29,6 +29,11 @@ int main(int argc, char** argv) {
                "compare only sizes at the start, not the digests of all contents");
   app.add_option("--until-run", options.until_run,
                  "HOST:PORT of a FreezeService: end, with exit code 0, when its run is over");
+  app.add_option("--absence-s", options.absence_s,
+                 "take the run of --until-run for over when its service does not answer for so "
+                 "many seconds")
+      ->check(CLI::Range(1.0, 1e9))
+      ->capture_default_str();
   smartpipe::AddTlsFlags(app, options.tls);
   app.add_flag("--insecure", options.insecure,
                "listen on other addresses than loopback without TLS, open to everyone");
