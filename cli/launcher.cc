@@ -15,6 +15,7 @@
 #include "absl/strings/strip.h"
 #include "absl/time/clock.h"
 #include "services/base/status_macros.h"
+#include "services/rpc/exit_codes.h"
 
 namespace smartpipe {
 namespace {
@@ -201,6 +202,8 @@ std::optional<LaunchFailure> Launcher::FindFailure(absl::string_view message) co
   for (size_t i = 0; i < children_->exits().size(); ++i) {
     const ChildExit& exit = children_->exits()[i];
     if (replaced_.contains(i) || (exit.ok() && !IsService(exit.name))) continue;
+    // It tells what the service said.
+    if (exit.signal == 0 && exit.exit_code == kExitRunFailed && !IsService(exit.name)) continue;
     if (blamed == nullptr || rank(exit) < rank(*blamed)) blamed = &exit;
   }
   if (blamed == nullptr) return std::nullopt;

@@ -77,7 +77,8 @@ class Launcher {
   /// Describes the process whose end ended the run (not one that was started again): a killed one
   /// before a failed one, then the one whose quoted name ("w1") comes first in `message`, the
   /// service's sentence about the run's end (the others fail because the run ended), then the first
-  /// seen. None if none has failed; a service's own end counts as failure.
+  /// seen. None if none has failed; a service's own end counts as failure, a worker's that found
+  /// the run failed (kExitRunFailed) does not.
   std::optional<LaunchFailure> FindFailure(absl::string_view message = "") const;
 
   /// SIGTERM, after 2.5 s SIGKILL; returns when all have gone.

@@ -5,6 +5,7 @@
 #include "freeze_service/rpc/serve.h"
 #include "services/base/version.h"
 #include "services/obs/log.h"
+#include "services/rpc/exit_codes.h"
 #include "services/rpc/process.h"
 #include "services/rpc/tls_flags.h"
 
@@ -48,7 +49,7 @@ int main(int argc, char** argv) {
       "--die-at", options.die_at,
       "for tests: before_append:N, after_append:N or after_publish:N kills it at record N");
   app.add_option("--log-level", log_level, "debug, info, warning or error")->capture_default_str();
-  CLI11_PARSE(app, argc, argv);
+  if (const auto code = smartpipe::ParseFlags<CLI::ParseError>(app, argc, argv)) return *code;
   if (options.resume == "never") options.resume.clear();
   const sigset_t stop_signals = smartpipe::BlockStopSignals();
   absl::Status status =

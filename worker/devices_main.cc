@@ -5,6 +5,7 @@
 #include "CLI/CLI.hpp"
 #include "absl/status/status.h"
 #include "services/base/status_macros.h"
+#include "services/rpc/exit_codes.h"
 #include "worker/comm/device_plugin.h"
 
 namespace smartpipe {
@@ -29,7 +30,7 @@ int DevicesMain(int argc, char** argv) {
   CLI::App app("List the GPUs that a worker of this machine could use.", "stage_worker");
   app.require_subcommand(1);
   app.add_subcommand("devices", "one line for each GPU");
-  CLI11_PARSE(app, argc, argv);
+  if (const auto code = ParseFlags<CLI::ParseError>(app, argc, argv)) return *code;
   const absl::Status status = PrintDevices();
   if (status.ok()) return 0;
   std::cerr << status.message() << std::endl;

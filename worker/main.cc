@@ -7,6 +7,7 @@
 #include "services/base/version.h"
 #include "services/obs/log.h"
 #include "services/rpc/address.h"
+#include "services/rpc/exit_codes.h"
 #include "services/rpc/tls_flags.h"
 #include "worker/devices_main.h"
 #include "worker/engine/compute_settings.h"
@@ -19,9 +20,11 @@ int main(int argc, char** argv) {
   if (argc > 1 && smartpipe::IsDevicesJob(argv[1])) return smartpipe::DevicesMain(argc, argv);
   smartpipe::StageWorkerOptions options;
   std::string worker_id, log_level = "info";
+  int failed_run_code = smartpipe::kExitRunFailed;
   CLI::App app(
       "One stage worker: joins the run of a FreezeService and trains the stage that it is given.\n"
-      "Exit code: 0 all steps done, or the run was stopped, 1 the run failed, other: wrong usage.\n"
+      "Exit code: 0 all steps are done or the run was stopped, 1 this worker failed,\n"
+      "2 wrong usage, 3 the run has failed.\n"
       "`stage_worker export` and `stage_worker eval` work on stored weights instead;\n"
       "`stage_worker devices` lists the GPUs that a worker could use.",
       "stage_worker");
@@ -39,9 +42,14 @@ int main(int argc, char** argv) {
       "--device-index", options.device_index,
       "GPU of this worker, modulo their number, if the run asks for worker.device = cuda\n"
       "[LOCAL_RANK, SLURM_LOCALID, OMPI_COMM_WORLD_LOCAL_RANK or MPI_LOCALRANKID, else 0]");
+  app.add_option("--failed-run-code", failed_run_code,
+                 "exit code when the run has failed; 0 where each other code is a reason to start "
+                 "the worker again")
+      ->check(CLI::Range(0, 125))
+      ->capture_default_str();
   smartpipe::AddTlsFlags(app, options.tls);
   app.add_option("--log-level", log_level, "debug, info, warning or error")->capture_default_str();
-  CLI11_PARSE(app, argc, argv);
+  if (const auto code = smartpipe::ParseFlags<CLI::ParseError>(app, argc, argv)) return *code;
   if (worker_id.empty()) worker_id = smartpipe::ShortHostName();
   if (const absl::Status status = smartpipe::ParseHostPort(options.service_address).status();
       !status.ok() || !smartpipe::IsWorkerId(worker_id)) {
@@ -50,13 +58,15 @@ int main(int argc, char** argv) {
                       ? "--worker-id must be 1 to 63 of a-z, 0-9 and -, not \"" + worker_id + "\""
                       : "--service: " + std::string(status.message()))
               << std::endl;
-    return 2;
+    return smartpipe::kExitWrongUsage;
   }
   options.worker = smartpipe::WorkerId(worker_id);
   absl::Status status = smartpipe::InitLogging(
       {.process = "stage_worker " + worker_id, .level = log_level, .file = ""});
   if (status.ok()) status = smartpipe::CheckTlsFiles(options.tls, absl::Now());
-  if (status.ok()) status = smartpipe::RunStageWorker(options);
+  smartpipe::WorkerEnd end = smartpipe::WorkerEnd::kDone;
+  if (status.ok()) status = smartpipe::RunStageWorker(options, end);
   if (!status.ok()) smartpipe::LogError(status.message());
-  return status.ok() ? 0 : 1;
+  if (!status.ok()) return 1;
+  return end == smartpipe::WorkerEnd::kRunFailed ? failed_run_code : 0;
 }

@@ -294,10 +294,8 @@ bool IsOutsideFault(const absl::Status& status) {
 /// Generation after generation, until the run is over.
 absl::Status RunSession(const StageWorkerOptions& options, ControlSession& session) {
   const absl::StatusOr<RunWelcome> welcomed = session.WaitWelcome();
-  if (!welcomed.ok() && session.WaitEnd(absl::ZeroDuration()).ok()) {
-    LogInfo("there is nothing to do: ", welcomed.status().message());
-    return absl::OkStatus();
-  }
+  if (!welcomed.ok() && session.run_end() != RunEnd::kOpen)
+    return Annotate(welcomed.status(), "there is nothing to do");
   SP_ASSIGN_OR_RETURN(const RunWelcome welcome, welcomed);
   Workbench bench;
   SP_RETURN_IF_ERROR(BuildWorkbench(options, welcome, bench));
@@ -323,19 +321,28 @@ absl::Status RunSession(const StageWorkerOptions& options, ControlSession& sessi
 
 }  // namespace
 
-absl::Status RunStageWorker(const StageWorkerOptions& options) {
+absl::Status RunStageWorker(const StageWorkerOptions& options, WorkerEnd& end) {
   SP_ASSIGN_OR_RETURN(const std::unique_ptr<ControlSession> session,
                       ControlSession::Start({.service_address = options.service_address,
                                              .worker = options.worker,
                                              .tls = options.tls}));
   const absl::Status ended =
       CatchExceptions(kOutOfMemoryCure, [&] { return RunSession(options, *session); });
-  if (IsOutsideFault(ended) && session->run_stopped()) {
-    LogInfo(ended.message());
-    return absl::OkStatus();
+  const RunEnd run_end = session->run_end();
+  if (!ended.ok() && (!IsOutsideFault(ended) || run_end == RunEnd::kOpen)) {
+    session->Fail(ended);
+    return ended;
   }
-  if (!ended.ok()) session->Fail(ended);
-  return ended;
+  end = run_end == RunEnd::kFailed ? WorkerEnd::kRunFailed : WorkerEnd::kDone;
+  if (end == WorkerEnd::kRunFailed) {
+    // Its own part may be done.
+    const absl::Status why = ended.ok() ? session->WaitEnd(absl::ZeroDuration()) : ended;
+    LogError(why.message(), "; starting this worker again mends nothing, --resume=auto of the ",
+             "freeze service opens the run again");
+  } else if (!ended.ok()) {
+    LogInfo(ended.message());
+  }
+  return absl::OkStatus();
 }
 
 }  // namespace smartpipe

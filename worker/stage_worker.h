@@ -20,9 +20,13 @@ struct StageWorkerOptions {
   int32_t device_index = -1;  // which GPU, modulo their number; < 0 = from the environment
 };
 
-/// Joins, builds and profiles the model, trains its stage, and leaves. Returns OK when this worker
-/// has finished all steps; else why it ended, which the service was told too.  Threads: becomes the
-/// compute thread.
-absl::Status RunStageWorker(const StageWorkerOptions& options);
+/// How a worker ends that has not failed by itself. kRunFailed: the run has, while this worker
+/// belonged to it or before it came. kDone: all steps are done, or somebody stopped the run.
+enum class WorkerEnd { kDone, kRunFailed };
+
+/// Joins, builds and profiles the model, trains its stage, and leaves when the run is over, which
+/// is OK; `end` says how. Errors: why this worker failed, which the service was told too, if it is
+/// there.  Threads: becomes the compute thread.
+absl::Status RunStageWorker(const StageWorkerOptions& options, WorkerEnd& end);
 
 }  // namespace smartpipe

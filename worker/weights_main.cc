@@ -12,6 +12,7 @@
 #include "absl/status/statusor.h"
 #include "nlohmann/json.hpp"
 #include "services/obs/log.h"
+#include "services/rpc/exit_codes.h"
 #include "worker/weights_job.h"
 
 namespace smartpipe {
@@ -86,7 +87,7 @@ int WeightsMain(int argc, char** argv) {
   evaluated->add_option("--config", words.evaluated.config_path, "TOML file")->required();
   evaluated->add_option("--weights", words.evaluated.weights_path,
                         "safetensors file, in place of --run");
-  CLI11_PARSE(app, argc, argv);
+  if (const auto code = ParseFlags<CLI::ParseError>(app, argc, argv)) return *code;
   absl::Status logging = InitLogging({.process = "stage_worker", .level = "warning", .file = ""});
   if (!logging.ok()) LogWarning(logging.message());
   if (words.step >= 0) words.exported.step = words.evaluated.step = Step(words.step);

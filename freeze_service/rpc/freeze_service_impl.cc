@@ -139,6 +139,7 @@ v1::JoinResponse FreezeServiceImpl::EndMessage() const {
   message.mutable_end_of_run()->set_success(end_->success);
   message.mutable_end_of_run()->set_reason(end_->reason);
   message.mutable_end_of_run()->set_stopped(IsStopped());
+  message.mutable_end_of_run()->set_failed(!end_->success && !IsStopped() && failure_.ok());
   return message;
 }
 
@@ -396,8 +397,14 @@ grpc::ServerWriteReactor<grpc::ByteBuffer>* FreezeServiceImpl::Join(grpc::Callba
     return stream.get();  // it owns itself until gRPC is done with it
   }
   absl::MutexLock lock(&mutex_);
-  if (const absl::Status status = AddStream(stream, request); !status.ok())
+  const absl::Status status = AddStream(stream, request);
+  if (absl::IsFailedPrecondition(status) && end_ && failure_.ok()) {
+    // A worker that comes behind the end has nothing to do, which is no error of its own.
+    stream->Send(EndMessage());
+    stream->Close(grpc::Status::OK);
+  } else if (!status.ok()) {
     stream->Close(ToGrpcStatus(status));
+  }
   return stream.get();
 }
 
@@ -421,12 +428,6 @@ absl::Status FreezeServiceImpl::MakeRoom(const WorkerId& worker, int64_t incarna
 absl::Status FreezeServiceImpl::AddStream(const std::shared_ptr<JoinStream>& stream,
                                           const v1::JoinRequest& request) {
   SP_RETURN_IF_ERROR(CheckJoin(request));
-  if (end_ && (end_->success || IsStopped())) {
-    // A worker that was started again behind its last word has nothing to do, which is no error.
-    stream->Send(EndMessage());
-    stream->Close(grpc::Status::OK);
-    return absl::OkStatus();
-  }
   SP_RETURN_IF_ERROR(CheckNotEnded());
   const WorkerId& worker = stream->worker();
   const auto place = std::find(ranks_.begin(), ranks_.end(), worker);

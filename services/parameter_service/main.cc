@@ -7,6 +7,7 @@
 #include "services/base/version.h"
 #include "services/obs/log.h"
 #include "services/parameter_service/serve.h"
+#include "services/rpc/exit_codes.h"
 #include "services/rpc/process.h"
 #include "services/rpc/tls_flags.h"
 
@@ -28,13 +29,18 @@ int main(int argc, char** argv) {
                "compare only sizes at the start, not the digests of all contents");
   app.add_option("--until-run", options.until_run,
                  "HOST:PORT of a FreezeService: end, with exit code 0, when its run is over");
+  app.add_option("--absence-s", options.absence_s,
+                 "take the run of --until-run for over when its service does not answer for so "
+                 "many seconds")
+      ->check(CLI::Range(1.0, 1e9))
+      ->capture_default_str();
   smartpipe::AddTlsFlags(app, options.tls);
   app.add_flag("--insecure", options.insecure,
                "listen on other addresses than loopback without TLS, open to everyone");
   app.add_option("--health-listen", options.health_listen,
                  "HOST:PORT that tells health alone, without TLS, for probes");
   app.add_option("--log-level", log_level, "debug, info, warning or error")->capture_default_str();
-  CLI11_PARSE(app, argc, argv);
+  if (const auto code = smartpipe::ParseFlags<CLI::ParseError>(app, argc, argv)) return *code;
   options.verify = !skip_verify;
   const sigset_t stop_signals = smartpipe::BlockStopSignals();
   absl::Status status =

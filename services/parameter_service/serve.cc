@@ -5,6 +5,7 @@
 #include <string>
 #include <utility>
 
+#include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "services/base/status_macros.h"
@@ -31,13 +32,14 @@ constexpr absl::Duration kRunAbsence = absl::Seconds(30);
 /// Asks a FreezeService whether its run is over.
 class RunWatch {
  public:
-  RunWatch(const std::string& address, const TlsFiles& tls)
+  RunWatch(const std::string& address, absl::Duration absence, const TlsFiles& tls)
       : address_(address),
+        absence_(absence),
         stub_(v1::FreezeService::NewStub(
             MakeChannel({.address = address, .keepalive = {}, .tls = tls}))) {}
 
   /// Blocks for at most kRunPeriod. Says once why there is no answer: a refusal at once, an absence
-  /// when it lasts.
+  /// when it lasts; a service that is absent for too long has no run any more.
   bool IsOver() {
     grpc::ClientContext context;
     SetTimeout(context, kRunPeriod);
@@ -47,11 +49,19 @@ class RunWatch {
     if (!status.ok()) {
       const bool is_absent = status.error_code() == grpc::StatusCode::UNAVAILABLE ||
                              status.error_code() == grpc::StatusCode::DEADLINE_EXCEEDED;
+      if (!is_absent) heard_ = now;
+      if (now - heard_ >= absence_) {
+        LogWarning("the freeze service at ", address_, " has not answered for ",
+                   absl::FormatDuration(absence_), " (", status.error_message(),
+                   "): its run is taken for over");
+        return true;
+      }
       if (!told_ && (!is_absent || now - heard_ >= kRunAbsence)) {
         told_ = true;
         LogWarning("cannot ask the freeze service at ", address_,
                    " whether its run is over: ", status.error_message(),
-                   "; serving on, and asking again every ", absl::FormatDuration(kRunPeriod));
+                   "; serving on, and asking again every ", absl::FormatDuration(kRunPeriod),
+                   is_absent ? absl::StrCat(", for up to ", absl::FormatDuration(absence_)) : "");
       }
       return false;
     }
@@ -64,6 +74,7 @@ class RunWatch {
 
  private:
   const std::string address_;
+  const absl::Duration absence_;
   const std::unique_ptr<v1::FreezeService::Stub> stub_;
   absl::Time heard_ = absl::Now();
   bool told_ = false;  // why there is no answer
@@ -75,7 +86,7 @@ void WaitForEnd(const ParameterServeOptions& options, const sigset_t& stop_signa
     sigwait(&stop_signals, &signal);
     return;
   }
-  RunWatch run(options.until_run, options.tls);
+  RunWatch run(options.until_run, absl::Seconds(options.absence_s), options.tls);
   const timespec period = absl::ToTimespec(kRunPeriod);
   while (sigtimedwait(&stop_signals, nullptr, &period) <= 0 && !run.IsOver()) {
   }

@@ -20,12 +20,14 @@ struct ParameterServeOptions {
   bool insecure = false;      // plaintext on other addresses than loopback, too
   std::string health_listen;  // HOST:PORT for health alone; "" = none
   std::string until_run;      // HOST:PORT of a FreezeService: ends with its run; "" = for ever
+  double absence_s = 300;     // without its answer for so long, the run counts as over
 };
 
 /// Serves until one of `stop_signals` (blocked in all threads) arrives or the run of until_run is
 /// over; puts and gets that are going on then have 1 s to end, and are UNAVAILABLE to their callers
-/// after it. A FreezeService that does not answer is waited for: it may be started again. Errors:
-/// why it could not start.
+/// after it. A FreezeService that does not answer is waited for, since it may be started again, but
+/// not for longer than absence_s: then the end of its run was missed, or its workers have given up
+/// as well. Errors: why it could not start.
 absl::Status ServeParameters(const ParameterServeOptions& options, const sigset_t& stop_signals);
 
 }  // namespace smartpipe

@@ -8,6 +8,7 @@
 #include "services/base/version.h"
 #include "services/rpc/address.h"
 #include "services/rpc/channel.h"
+#include "services/rpc/exit_codes.h"
 #include "services/rpc/status.h"
 
 namespace smartpipe {
@@ -41,7 +42,7 @@ int main(int argc, char** argv) {
   double timeout_s = 3;
   CLI::App app(
       "Asks a service whether it serves, at its port of --health-listen (gRPC health, no TLS).\n"
-      "Exit code: 0 it serves, 1 it does not or does not answer, other: wrong usage.",
+      "Exit code: 0 it serves, 1 it does not or does not answer, 2 wrong usage.",
       "health_probe");
   app.set_version_flag("--version", "health_probe " SMARTPIPE_VERSION);
   app.add_option("address", address, "HOST:PORT")->required();
@@ -49,10 +50,10 @@ int main(int argc, char** argv) {
   app.add_option("--timeout-s", timeout_s, "seconds to wait for the answer")
       ->check(CLI::Range(0.001, 3600.0))
       ->capture_default_str();
-  CLI11_PARSE(app, argc, argv);
+  if (const auto code = smartpipe::ParseFlags<CLI::ParseError>(app, argc, argv)) return *code;
   if (const absl::Status status = smartpipe::ParseHostPort(address).status(); !status.ok()) {
     std::cerr << "health_probe: " << status.message() << std::endl;
-    return 2;
+    return smartpipe::kExitWrongUsage;
   }
   const absl::Status status = smartpipe::CheckHealth(address, service, absl::Seconds(timeout_s));
   std::cout << address << (status.ok() ? " serves" : " does not serve: ") << status.message()

@@ -96,6 +96,10 @@ class Cluster:
     def logs(self, service):
         return self.compose("logs", "--no-color", "--no-log-prefix", service)
 
+    @staticmethod
+    def log_of(container):
+        return run("docker", "logs", container)[1]
+
     def kill(self, container):
         """SIGKILL from outside to its main process, which the engine takes for a crash (as it does not take `docker kill`)."""
         pid = int(inspect(container, "{{.State.Pid}}"))

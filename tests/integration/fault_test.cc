@@ -2,6 +2,7 @@
 // nothing is left behind.
 #include <signal.h>
 
+#include <memory>
 #include <random>
 #include <string>
 #include <vector>
@@ -117,6 +118,39 @@ TEST(FaultTest, AKilledLauncherLeavesNoOrphan) {
   ASSERT_EQ(children.size(), 4u);
   run.process().Signal(SIGKILL);
   ExpectAllGone(children);
+}
+
+// As other launchers start them; they go by the exit code.
+TEST(FaultTest, AWorkersExitCodeTellsARunThatHasFailed) {
+  const testutil::TempDir dir;
+  testutil::WriteFile(
+      dir.File("config.toml"),
+      "[train]\nepochs = 1000\n[data]\nname = \"fashion_mnist\"\nlimit_train = 256\n"
+      "[pipeline]\nstages = 2\n[recovery]\nenabled = false\n");
+  testutil::Process service({testutil::Binary("freeze_service"), "--listen", "127.0.0.1:0",
+                             "--config", dir.File("config.toml"), "--run-dir", dir.path(),
+                             "--ready-fd", "1"});
+  const std::string address = absl::StrCat("127.0.0.1:", testutil::AnnouncedPort(service));
+  const auto worker = [&](const std::string& id, const std::vector<std::string>& more = {}) {
+    std::vector<std::string> argv = {testutil::Binary("stage_worker"), "--service", address,
+                                     "--worker-id", id};
+    argv.insert(argv.end(), more.begin(), more.end());
+    return std::make_unique<testutil::Process>(argv);
+  };
+  const auto w0 = worker("w0"), w1 = worker("w1");
+  ASSERT_TRUE(testutil::Eventually(
+      [&] { return !testutil::ReadFile(dir.File("metrics.jsonl")).empty(); }, absl::Seconds(60)))
+      << service.output();
+  w1->Signal(SIGKILL);
+  EXPECT_EQ(w0->Wait(kEndWithin), 3) << w0->output();
+  EXPECT_THAT(w0->output(), HasSubstr("the run has failed: worker \"w1\""));
+  const auto late = worker("w1"), also_late = worker("w1", {"--failed-run-code", "0"});
+  EXPECT_EQ(late->Wait(kEndWithin), 3) << late->output();
+  EXPECT_THAT(late->output(),
+              HasSubstr("there is nothing to do: the run has failed: worker \"w1\""));
+  EXPECT_EQ(also_late->Wait(kEndWithin), 0) << also_late->output();
+  testutil::Process misspelled({testutil::Binary("stage_worker"), "--servise", address});
+  EXPECT_EQ(misspelled.Wait(kEndWithin), 2) << misspelled.output();
 }
 
 TEST(FaultTest, CtrlCStopsEverythingWithin5Seconds) {

@@ -50,6 +50,12 @@ bool IsRetryable(const absl::Status& status) {
   return absl::IsUnavailable(status) || absl::IsDeadlineExceeded(status);
 }
 
+RunEnd EndOf(const v1::EndOfRun& end) {
+  if (end.success()) return RunEnd::kFinished;
+  if (end.stopped()) return RunEnd::kStopped;
+  return end.failed() ? RunEnd::kFailed : RunEnd::kOpen;
+}
+
 bool MayBeEcho(const absl::Status& status) {
   return IsRetryable(status) || absl::IsAborted(status) || absl::IsCancelled(status);
 }
@@ -101,9 +107,9 @@ class ControlSessionImpl final : public ControlSession {
     AwaitOver(wait);
     return over_.has_value() && !ended_;
   }
-  bool run_stopped() override {
+  RunEnd run_end() override {
     Lock lock(&mutex_);
-    return stopped_;
+    return run_end_;
   }
   void Fail(const absl::Status& why) override;
   absl::Status WaitEnd(absl::Duration timeout) override;
@@ -206,7 +212,7 @@ class ControlSessionImpl final : public ControlSession {
   // The end.
   absl::Status refused_ ABSL_GUARDED_BY(mutex_);    // why a report was refused, if one was
   bool finishing_ ABSL_GUARDED_BY(mutex_) = false;  // Finish says this worker's last word
-  bool stopped_ ABSL_GUARDED_BY(mutex_) = false;    // the run, by an operator
+  RunEnd run_end_ ABSL_GUARDED_BY(mutex_) = RunEnd::kOpen;
   bool ended_ ABSL_GUARDED_BY(mutex_) = false;
   absl::Status end_ ABSL_GUARDED_BY(mutex_);        // OK = all workers finished
   absl::Status end_error_ ABSL_GUARDED_BY(mutex_);  // never OK after the end
@@ -343,13 +349,14 @@ absl::Status ControlSessionImpl::Handle(const v1::JoinResponse& message) {
       EndGeneration(message.end_of_generation());
       return absl::OkStatus();
     case v1::JoinResponse::kEndOfRun: {
-      if (message.end_of_run().stopped()) {
+      const v1::EndOfRun& end = message.end_of_run();
+      {
         Lock lock(&mutex_);
-        stopped_ = true;
+        run_end_ = EndOf(end);
       }
-      const absl::Status error =
-          absl::AbortedError(absl::StrCat("the run ended: ", message.end_of_run().reason()));
-      End(message.end_of_run().success() ? absl::OkStatus() : error, error);
+      const absl::Status error = absl::AbortedError(
+          absl::StrCat(end.failed() ? "the run has failed: " : "the run ended: ", end.reason()));
+      End(end.success() ? absl::OkStatus() : error, error);
       join_.Stop();
       return absl::OkStatus();
     }

@@ -20,6 +20,9 @@
 
 namespace smartpipe {
 
+/// kStopped: somebody stopped it, and nothing has failed. kFailed: only --resume opens it again.
+enum class RunEnd { kOpen, kFinished, kStopped, kFailed };
+
 /// Owns everything gRPC of a worker, on threads of its own; the compute thread only meets it in
 /// bounded queues and waits with a deadline.
 ///
@@ -38,8 +41,8 @@ namespace smartpipe {
 /// The end: as soon as the run ends, the service stays away or it refuses a message of ours, every
 /// wait and every later call returns why, and so does every key-value store made here:
 ///
-/// - ABORTED: the run ended, "the run ended: w1 is lost: its connection broke"; inside OnEnd it is
-///   OK when all workers finished.
+/// - ABORTED: the run ended, "the run has failed: w1 is lost: its connection broke"; in OnEnd it is
+///   OK when all workers finished. run_end() tells how.
 /// - UNAVAILABLE: "the freeze service at 127.0.0.1:1234 is gone: ...".
 /// - Other codes: a refusal, with the service's own sentence.
 ///
@@ -105,8 +108,8 @@ class ControlSession : public ControlPlane {
   virtual bool generation_over(absl::Duration wait = absl::ZeroDuration()) = 0;
   /// What is not sent yet and what was heard last, for people.
   virtual std::string DescribeQueues() = 0;
-  /// The run has ended because somebody stopped it: an error of the other calls is none then.
-  virtual bool run_stopped() = 0;
+  /// How the run ended, by the service's word; kOpen = it has not, or the service stays away.
+  virtual RunEnd run_end() = 0;
   /// Tells that this worker failed; best effort, at most 2 s. What is queued is dropped.
   virtual void Fail(const absl::Status& why) = 0;
 

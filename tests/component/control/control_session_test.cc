@@ -284,9 +284,14 @@ TEST(ControlSession, WithoutRecoveryAnotherWorkersLossEndsTheRun) {
   workers.w1.reset();
   const absl::Status end = workers.w0->WaitEnd(kSoon);
   EXPECT_EQ(end.code(), StatusCode::kAborted);
-  EXPECT_THAT(std::string(end.message()), HasSubstr("the run ended: "));
+  EXPECT_THAT(std::string(end.message()), HasSubstr("the run has failed: "));
   EXPECT_THAT(std::string(end.message()), HasSubstr("w1"));
   EXPECT_EQ(workers.w0->Finish({}), end);
+  EXPECT_EQ(workers.w0->run_end(), RunEnd::kFailed);
+  // The other one's next process hears the same, and takes it for no failure of its own.
+  const std::unique_ptr<ControlSession> w1 = Connect(harness.address(), "w1");
+  EXPECT_EQ(w1->WaitWelcome().status(), end);
+  EXPECT_EQ(w1->run_end(), RunEnd::kFailed);
 }
 
 TEST(ControlSession, AFaultEndsTheGenerationForAll) {

@@ -229,6 +229,10 @@ TEST_P(RunLife, AFailedWorkerEndsTheRunWithItsOwnWords) {
   const v1::EndOfRun end = run.w1.WaitEndOfRun();
   EXPECT_THAT(end.reason(), HasSubstr("out of memory in layer 3"));
   EXPECT_THAT(end.reason(), HasSubstr("w0"));
+  EXPECT_TRUE(end.failed());
+  FakeWorker late(Channel(), "w0");
+  EXPECT_EQ(late.WaitEndOfRun().DebugString(), end.DebugString()) << "which is no refusal";
+  EXPECT_EQ(late.EndOfStream().error_code(), grpc::StatusCode::OK);
   // The other one may still leave its figures.
   EXPECT_TRUE(run.w1.EndWorker("").ok());
   EXPECT_EQ(harness_.GetRun().ended_workers_size(), 2);
@@ -313,6 +317,7 @@ TEST_P(RunLife, StopEndsIt) {
   const v1::EndOfRun end = run.w1.WaitEndOfRun();
   EXPECT_THAT(end.reason(), HasSubstr("the operator went home"));
   EXPECT_TRUE(end.stopped());
+  EXPECT_FALSE(end.failed());
   EXPECT_EQ(harness_.GetRun().state(), v1::RUN_STATE_STOPPED);
   request.set_reason("and again");
   EXPECT_EQ(CallStub(run.w0.stub(), &Stub::Stop, request, &response).error_code(),
@@ -407,6 +412,8 @@ TEST(FullDisk, StopsTheRunBeforeAnyoneHearsOfADecision) {
   EXPECT_THAT(std::string(refused.message()), HasSubstr("No space left on device"));
   const v1::EndOfRun end = run.w1.WaitEndOfRun();
   EXPECT_FALSE(end.success());
+  EXPECT_FALSE(end.failed())
+      << "started again, with space on the disk, the service goes on with it";
   EXPECT_THAT(end.reason(), HasSubstr("cannot record its decisions: No space left on device"));
   EXPECT_FALSE(harness.service().failure().ok());
   EXPECT_EQ(harness.GetRun().state(), v1::RUN_STATE_FAILED);

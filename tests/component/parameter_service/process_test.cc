@@ -188,18 +188,38 @@ TEST_F(ParameterServiceProcess, EndsWithTheRunThatItIsToldOf) {
   EXPECT_THAT(malformed.output(), HasSubstr("--until-run: \"nowhere\" is not an address"));
 }
 
+TEST_F(ParameterServiceProcess, TakesARunForOverWhoseServiceStaysAway) {
+  SayingService service;
+  std::unique_ptr<RpcServer> server =
+      StartServer({}, {{"smartpipe.v1.FreezeService", &service}}).value();
+  const std::string address = server->address();
+  Process knew_it(Argv({"--until-run", address, "--absence-s", "1"}));
+  testutil::AnnouncedPort(knew_it);
+  ASSERT_TRUE(testutil::Eventually([&] { return service.num_asked > 2; }, absl::Seconds(20)));
+  EXPECT_FALSE(knew_it.Wait(absl::ZeroDuration()).has_value()) << knew_it.output();
+  server.reset();
+  EXPECT_EQ(knew_it.Wait(absl::Seconds(20)), 0) << knew_it.output();
+  EXPECT_THAT(knew_it.output(), HasSubstr("its run is taken for over"));
+  // One that came behind the end of the run, as after it has read a large store.
+  Process missed_it(Argv({"--until-run", address, "--absence-s", "1"}));
+  EXPECT_EQ(missed_it.Wait(absl::Seconds(20)), 0) << missed_it.output();
+  EXPECT_THAT(missed_it.output(), HasSubstr("its run is taken for over"));
+}
+
 TEST_F(ParameterServiceProcess, SaysThatItMayNotAskForTheRun) {
   // Nobody implements GetRun there.
   v1::FreezeService::Service service;
   const std::unique_ptr<RpcServer> server =
       StartServer({}, {{"smartpipe.v1.FreezeService", &service}}).value();
-  Process process(Argv({"--until-run", server->address()}));
+  Process process(Argv({"--until-run", server->address(), "--absence-s", "1"}));
   testutil::AnnouncedPort(process);
   EXPECT_TRUE(testutil::Eventually(
       [&] {
         return process.output().find("cannot ask the freeze service at") != std::string::npos;
       },
       absl::Seconds(20)));
+  // Who refuses is there.
+  EXPECT_FALSE(process.Wait(absl::Seconds(3)).has_value()) << process.output();
   process.Signal(SIGTERM);
   EXPECT_EQ(process.Wait(absl::Seconds(10)), 0) << process.output();
 }

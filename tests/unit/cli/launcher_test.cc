@@ -163,6 +163,13 @@ TEST_F(LauncherTest, OfTwoExitsTheOneThatTheServiceNamesIsToBlame) {
   EXPECT_FALSE(launcher_->FindFailure("worker \"w1\"")->killed);
 }
 
+TEST_F(LauncherTest, WhoFindsTheRunFailedIsNotToBlame) {
+  ASSERT_NO_FATAL_FAILURE(Launch(kServe, "if [ $worker = w2 ]; then exit 1; fi; exit 3\n", 3));
+  ASSERT_TRUE(launcher_->StartAll().ok());
+  ASSERT_NO_FATAL_FAILURE(WaitUntil([&] { return launcher_->FindFailure().has_value(); }));
+  EXPECT_EQ(Blame(*launcher_, "worker \"w0\" is named first"), "worker w2 exited with code 1");
+}
+
 TEST_F(LauncherTest, ASignalCountsMoreThanAName) {
   ASSERT_NO_FATAL_FAILURE(
       Launch(kServe, "if [ $worker = w1 ]; then kill -KILL $$; fi; exit 1\n", 2));
