@@ -223,6 +223,18 @@ TEST(OperatorCommands, AskAndOrder) {
   std::tie(code, text) = Command({"ctl", "freeze", dir, "1", "--at-step", "3"});
   EXPECT_EQ(code, 1);
   EXPECT_THAT(text, HasSubstr("[NO_BOUNDARY_STEP]"));
+  // The folder of a run that was served at the same address once.
+  const testutil::TempDir old;
+  testutil::WriteFile(old.File("service_address"), testutil::ReadFile(dir + "/service_address"));
+  testutil::WriteFile(old.File("run_id"), "another\n");
+  for (const std::vector<std::string>& words :
+       {std::vector<std::string>{"status"}, {"ctl", "stop"}}) {
+    std::vector<std::string> with_old = words;
+    with_old.push_back(old.path());
+    std::tie(code, text) = Command(with_old);
+    EXPECT_EQ(code, 3) << text;
+    EXPECT_THAT(text, HasSubstr(absl::StrCat("now, not that of ", old.path())));
+  }
   std::tie(code, text) = Command({"doctor", dir});
   EXPECT_EQ(code, 0) << text;
   EXPECT_THAT(text, HasSubstr("freeze service: answers in"));

@@ -293,6 +293,12 @@ TEST(BadInput, OperatorCalls) {
   v1::StopResponse stopped;
   EXPECT_EQ(CallStub(run.w0.stub(), &Stub::Stop, stop, &stopped).error_code(),
             grpc::StatusCode::RESOURCE_EXHAUSTED);
+  for (const char* reason : {"two\nlines", "tab\t", "\x1b[31mred", "\x7f"}) {
+    stop.set_reason(reason);
+    EXPECT_EQ(CallStub(run.w0.stub(), &Stub::Stop, stop, &stopped).error_code(),
+              grpc::StatusCode::INVALID_ARGUMENT)
+        << reason;
+  }
   EXPECT_EQ(Snapshot(harness), before);
 }
 
