@@ -1,8 +1,11 @@
 // stage_worker: joins a run and trains one stage of it.
+#include <net/if.h>
+
 #include <iostream>
 #include <string>
 
 #include "CLI/CLI.hpp"
+#include "absl/status/status.h"
 #include "absl/time/clock.h"
 #include "services/base/version.h"
 #include "services/obs/log.h"
@@ -13,6 +16,21 @@
 #include "worker/engine/compute_settings.h"
 #include "worker/stage_worker.h"
 #include "worker/weights_main.h"
+
+namespace {
+
+// Before it joins: later its mistake would be the run's.
+absl::Status CheckBind(const std::string& address) {
+  if (address == "auto" || if_nametoindex(address.c_str()) != 0) return absl::OkStatus();
+  const absl::Status status = smartpipe::ProbeListen({.host = address, .port = 0});
+  if (status.ok()) return status;
+  return absl::InvalidArgumentError("\"" + address +
+                                    "\" is neither an address nor a network interface of this "
+                                    "machine: " +
+                                    std::string(status.message()));
+}
+
+}  // namespace
 
 int main(int argc, char** argv) {
   smartpipe::SetUpEnvironment();
@@ -39,9 +57,10 @@ int main(int argc, char** argv) {
                  "interface of this machine; auto = the address from which it reaches --service")
       ->capture_default_str();
   app.add_option(
-      "--device-index", options.device_index,
-      "GPU of this worker, modulo their number, if the run asks for worker.device = cuda\n"
-      "[LOCAL_RANK, SLURM_LOCALID, OMPI_COMM_WORLD_LOCAL_RANK or MPI_LOCALRANKID, else 0]");
+         "--device-index", options.device_index,
+         "GPU of this worker, modulo their number, if the run asks for worker.device = cuda\n"
+         "[LOCAL_RANK, SLURM_LOCALID, OMPI_COMM_WORLD_LOCAL_RANK or MPI_LOCALRANKID, else 0]")
+      ->check(CLI::Range(0, 1 << 20));
   app.add_option("--failed-run-code", failed_run_code,
                  "exit code when the run has failed; 0 where each other code is a reason to start "
                  "the worker again")
@@ -51,13 +70,17 @@ int main(int argc, char** argv) {
   app.add_option("--log-level", log_level, "debug, info, warning or error")->capture_default_str();
   if (const auto code = smartpipe::ParseFlags<CLI::ParseError>(app, argc, argv)) return *code;
   if (worker_id.empty()) worker_id = smartpipe::ShortHostName();
+  std::string mistake;
   if (const absl::Status status = smartpipe::ParseHostPort(options.service_address).status();
-      !status.ok() || !smartpipe::IsWorkerId(worker_id)) {
-    std::cerr << "stage_worker: "
-              << (status.ok()
-                      ? "--worker-id must be 1 to 63 of a-z, 0-9 and -, not \"" + worker_id + "\""
-                      : "--service: " + std::string(status.message()))
-              << std::endl;
+      !status.ok()) {
+    mistake = "--service: " + std::string(status.message());
+  } else if (!smartpipe::IsWorkerId(worker_id)) {
+    mistake = "--worker-id must be 1 to 63 of a-z, 0-9 and -, not \"" + worker_id + "\"";
+  } else if (const absl::Status bind = CheckBind(options.bind_address); !bind.ok()) {
+    mistake = "--bind: " + std::string(bind.message());
+  }
+  if (!mistake.empty()) {
+    std::cerr << "stage_worker: " << mistake << std::endl;
     return smartpipe::kExitWrongUsage;
   }
   options.worker = smartpipe::WorkerId(worker_id);

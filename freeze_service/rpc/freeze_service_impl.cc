@@ -113,6 +113,8 @@ absl::Status FreezeServiceImpl::GoOn() {
     case RunState::kFailed:
       end_ = EndRun{.success = state.run_state == RunState::kFinished, .reason = state.end_reason};
       keys_.Close(absl::StrCat("the run is over: ", end_->reason));
+      LogInfo("the run is over",
+              end_->success ? "" : "; --resume auto goes on from its newest checkpoint");
       break;
   }
   for (size_t rank = 0; rank < state.members.size(); ++rank) {
@@ -125,6 +127,7 @@ absl::Status FreezeServiceImpl::GoOn() {
       absent_[member.worker] = member.incarnation;
     }
   }
+  if (end_) LogWeights();
   return absl::OkStatus();
 }
 
@@ -351,16 +354,20 @@ void FreezeServiceImpl::Publish(const EndRun& end) {
   end_ = end;
   Log(end.success || IsStopped() ? LogLevel::kInfo : LogLevel::kError,
       absl::StrCat("the run ended: ", end.reason));
-  // Where nothing but logs comes out of a cluster, this is the run's result.
-  for (const auto& [worker, ended] : ended_workers_) {
-    if (!ended.weights_sha256().empty()) LogInfo("weights_sha256 ", ended.weights_sha256());
-  }
+  LogWeights();
   keys_.Close(absl::StrCat("the run is over: ", end.reason));
   const v1::JoinResponse message = EndMessage();
   SendToAll(message);
   watchers_.TellEnd(message.end_of_run());
   for (const auto& [worker, member] : members_) member.stream->Close(grpc::Status::OK);
   members_.clear();
+}
+
+// Where nothing but logs comes out of a cluster, this is the run's result.
+void FreezeServiceImpl::LogWeights() const {
+  for (const auto& [worker, ended] : ended_workers_) {
+    if (!ended.weights_sha256().empty()) LogInfo("weights_sha256 ", ended.weights_sha256());
+  }
 }
 
 bool FreezeServiceImpl::IsHeld() const {

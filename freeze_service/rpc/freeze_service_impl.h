@@ -186,6 +186,7 @@ class FreezeServiceImpl final
   /// The measured costs so far, for `smartpipe plan`, once a second at most and at the end; a
   /// failure is only logged.
   void WriteCosts() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void LogWeights() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   /// The next verdict is held back by a pause.
   bool IsHeld() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   /// Tells what the run waits for, if that has changed.

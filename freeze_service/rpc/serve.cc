@@ -25,6 +25,7 @@
 #include "services/base/text.h"
 #include "services/config/run_config.h"
 #include "services/obs/log.h"
+#include "services/rpc/address.h"
 #include "services/rpc/process.h"
 #include "services/rpc/server.h"
 
@@ -33,6 +34,10 @@ namespace {
 
 absl::StatusOr<RunConfig> ReadRunConfig(const std::string& path,
                                         const std::vector<std::string>& sets) {
+  if (std::error_code error; std::filesystem::is_directory(path, error)) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("the config file ", path, " is a folder; give a TOML file"));
+  }
   std::ifstream file(path, std::ios::binary);
   if (!file) {
     return absl::NotFoundError(
@@ -92,6 +97,10 @@ absl::Status Serve(const ServeOptions& options, const sigset_t& stop_signals) {
   if (!IsUtf8(run_dir.string())) {
     return absl::InvalidArgumentError("--run-dir is not UTF-8 text; give another folder");
   }
+  if (!options.parameter_service.empty()) {
+    SP_RETURN_IF_ERROR(
+        Annotate(ParseHostPort(options.parameter_service).status(), "--parameter-service"));
+  }
   SP_ASSIGN_OR_RETURN(FaultHook fault_hook, ParseFaultPoint(options.die_at));
   const RunSettings settings = {.config_toml = ToToml(config), .num_cores = options.num_cores};
   SP_ASSIGN_OR_RETURN(const std::optional<Step> resume_step, ParseResume(options.resume));
@@ -100,6 +109,11 @@ absl::Status Serve(const ServeOptions& options, const sigset_t& stop_signals) {
                       OpenDecisionStore(run_dir, settings,
                                         options.resume.empty() ? Resuming::kNo : Resuming::kYes));
   if (!opened.repair.empty()) LogWarning(opened.repair);
+  if (resume_step.has_value() && opened.store->num_records() == 0) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("--resume is ", resume_step->value(), ", but no run was recorded in ",
+                     run_dir.string(), "; give the folder of the run, or --resume auto or never"));
+  }
   SP_ASSIGN_OR_RETURN(const CoordinatorOptions at_start,
                       MakeCoordinatorOptions(opened.first_settings));
   SP_ASSIGN_OR_RETURN(auto coordinator, RestoreCoordinator(at_start, *opened.store));

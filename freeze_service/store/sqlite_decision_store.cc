@@ -341,13 +341,20 @@ class SqliteDecisionStore final : public DecisionStore {
 absl::StatusOr<int> LockFolder(const std::string& run_dir) {
   const int fd = open(run_dir.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
   if (fd < 0) return absl::ErrnoToStatus(errno, absl::StrCat("cannot open the folder ", run_dir));
+  if (faccessat(AT_FDCWD, run_dir.c_str(), W_OK | X_OK, AT_EACCESS) != 0) {
+    // SQLite would say that there is no such file.
+    const int error = errno;
+    close(fd);
+    return absl::ErrnoToStatus(error, absl::StrCat("cannot write to the folder ", run_dir));
+  }
   if (flock(fd, LOCK_EX | LOCK_NB) == 0) return fd;
   const int error = errno;
   close(fd);
   if (error != EWOULDBLOCK)
     return absl::ErrnoToStatus(error, absl::StrCat("cannot lock the folder ", run_dir));
   return absl::FailedPreconditionError(absl::StrCat("another freeze_service serves the run in ",
-                                                    run_dir, "; stop it first, or give another"));
+                                                    run_dir,
+                                                    "; stop it first, or give another folder"));
 }
 
 absl::StatusOr<std::unique_ptr<SqliteDatabase>> OpenForWriting(const std::string& path) {
@@ -377,9 +384,12 @@ absl::StatusOr<Opened> OpenWhole(const std::string& path, const RunSettings& set
   SP_ASSIGN_OR_RETURN(const AllSettings recorded, ReadSettings(*database, path));
   if (const std::string difference = DifferenceOf(recorded.back(), settings, resuming);
       !difference.empty()) {
+    const bool may_resume = resuming == Resuming::kNo &&
+                            DifferenceOf(recorded.back(), settings, Resuming::kYes).empty();
     return absl::FailedPreconditionError(
-        absl::StrCat("the run was recorded with other settings: ", difference,
-                     "; give those, or start a new run in another folder"));
+        absl::StrCat("the run was recorded with other settings: ", difference, "; give those, ",
+                     may_resume ? "or go on with these by --resume auto, " : "",
+                     "or start a new run in another folder"));
   }
   if (recorded.back() != settings) {
     SP_RETURN_IF_ERROR(PutSettings(*database, static_cast<int64_t>(recorded.size()), settings));

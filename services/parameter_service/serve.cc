@@ -26,6 +26,9 @@ namespace {
 constexpr absl::Duration kStopGrace = absl::Seconds(1);
 constexpr absl::Duration kRunPeriod = absl::Seconds(1);
 
+// A run may be over before this service begins; whoever waits for it to be healthy must see it.
+constexpr absl::Duration kLeastStay = absl::Seconds(10);
+
 // Services of a cluster come and go in any order; only what lasts is worth a word.
 constexpr absl::Duration kRunAbsence = absl::Seconds(30);
 
@@ -67,7 +70,11 @@ class RunWatch {
     }
     heard_ = now;
     told_ = false;
-    if (!smartpipe::IsOver(response.run())) return false;
+    if (!smartpipe::IsOver(response.run())) {
+      was_open_ = true;
+      return false;
+    }
+    if (!was_open_ && now < began_ + kLeastStay) return false;
     LogInfo("the run of ", address_, " is over: ", response.run().message());
     return true;
   }
@@ -76,7 +83,9 @@ class RunWatch {
   const std::string address_;
   const absl::Duration absence_;
   const std::unique_ptr<v1::FreezeService::Stub> stub_;
-  absl::Time heard_ = absl::Now();
+  const absl::Time began_ = absl::Now();
+  absl::Time heard_ = began_;
+  bool was_open_ = false;
   bool told_ = false;  // why there is no answer
 };
 

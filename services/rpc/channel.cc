@@ -36,12 +36,13 @@ std::shared_ptr<grpc::Channel> MakeChannel(const ChannelOptions& options) {
 absl::Status WaitConnected(grpc::Channel& channel, const std::string& address,
                            absl::Duration timeout, const TlsFiles& tls) {
   if (channel.WaitForConnected(absl::ToChronoTime(absl::Now() + timeout))) return absl::OkStatus();
-  return absl::UnavailableError(
-      absl::StrCat("nobody answers at ", address, " within ", absl::FormatDuration(timeout),
-                   // A server that refuses a client closes the connection without a word.
-                   tls.empty() ? ""
-                               : absl::StrCat(", or whoever does refuses the certificate in ",
-                                              tls.cert, "; its log says why")));
+  return absl::UnavailableError(absl::StrCat(
+      "nobody answers at ", address, " within ", absl::FormatDuration(timeout),
+      // A server that refuses a client closes the connection without a word.
+      tls.empty() ? ", or whoever does expects TLS (--tls-ca, --tls-cert, --tls-key)"
+                  : absl::StrCat(", or whoever does refuses the certificate in ", tls.cert,
+                                 ", or has one that does not name this host; the "
+                                 "logs of both sides say why")));
 }
 
 void SetTimeout(grpc::ClientContext& context, absl::Duration timeout) {

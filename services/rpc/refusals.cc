@@ -82,9 +82,9 @@ std::string ExplainGrpcError(absl::string_view message) {
            "certificate): connections are refused until they are mended";
   }
   if (absl::ConsumePrefix(&message, "No match found for server name: ")) {
-    return absl::StrCat("gave up a connection: the server's certificate does not name the host ",
-                        absl::StripSuffix(message, "."),
-                        "; dial a name that it has, or make it with `smartpipe certs --host`");
+    return absl::StrCat("a client dials ", absl::StripSuffix(message, "."),
+                        " and will give up: the certificate of this service does not name that "
+                        "host; dial a name that it has, or make it with `smartpipe certs --host`");
   }
   if (!absl::ConsumePrefix(&message, "Handshake failed with fatal error ")) return "";
   if (absl::StrContains(message, "peer did not return a certificate")) {

@@ -109,6 +109,11 @@ TEST(BadInputTest, AWorkerIsCalledAfterItsHostAndSaysWhatItLacks) {
   EXPECT_EQ(misnamed.Wait(absl::Seconds(20)), 2);
   EXPECT_THAT(misnamed.output(), HasSubstr("--worker-id must be 1 to 63 of a-z, 0-9 and -, not "
                                            "\"w_1\""));
+  testutil::Process elsewhere(
+      {testutil::Binary("stage_worker"), "--service", "127.0.0.1:1", "--bind", "no-such-nic"});
+  EXPECT_EQ(elsewhere.Wait(absl::Seconds(20)), 2);
+  EXPECT_THAT(elsewhere.output(), HasSubstr("--bind: \"no-such-nic\" is neither an address nor a "
+                                            "network interface of this machine: "));
 }
 
 }  // namespace

@@ -585,20 +585,22 @@ absl::Status ControlSessionImpl::LeaveGeneration(const absl::Status& why) {
   v1::ReportFaultRequest request;
   request.set_worker_id(options_.worker.value());
   request.set_message(EncodeFailure(why));
-  bool over = false;
+  bool over = false, in_generation = false;
   {
     Lock lock(&mutex_);
     DropQueued();
     over = AwaitOver(kEchoGrace);
-    if (assignment_) request.set_generation(assignment_->generation.value());
+    in_generation = assignment_.has_value();
+    if (in_generation) request.set_generation(assignment_->generation.value());
   }
+  if (!over && !in_generation) return why;  // there is none that it could end
   if (!over) {
     LogWarning("this worker cannot go on: ", why.message());
     v1::ReportFaultResponse response;
     const absl::Status status = Call(&Stub::ReportFault, request, &response);
     Lock lock(&mutex_);
     if (status.ok()) AwaitOver(decision_timeout_);
-    if (!Over()) return status.ok() ? why : status;
+    if (!Over()) return why;
   }
   Lock lock(&mutex_);
   return ended_ ? end_error_ : absl::OkStatus();

@@ -162,6 +162,20 @@ TEST_F(FreezeServiceProcess, RefusesAMissingRunDirectoryAndConfig) {
   EXPECT_THAT(no_config.output(), HasSubstr("cannot open the config file"));
 }
 
+TEST_F(FreezeServiceProcess, RefusesWhatCannotBeMeant) {
+  Places folder = places();
+  folder.config = dir_.path();
+  Process is_folder(ArgvAt(folder));
+  EXPECT_EQ(is_folder.Wait(absl::Seconds(10)), 1);
+  EXPECT_THAT(is_folder.output(), HasSubstr("is a folder; give a TOML file"));
+  Process no_address(Argv({"--parameter-service", "nowhere"}));
+  EXPECT_EQ(no_address.Wait(absl::Seconds(10)), 1);
+  EXPECT_THAT(no_address.output(), HasSubstr("--parameter-service: \"nowhere\" is not an address"));
+  Process no_run(Argv({"--resume", "7"}));
+  EXPECT_EQ(no_run.Wait(absl::Seconds(10)), 1);
+  EXPECT_THAT(no_run.output(), HasSubstr("--resume is 7, but no run was recorded in "));
+}
+
 TEST_F(FreezeServiceProcess, AFullDiskStopsItWithAMessage) {
   ASSERT_EQ(symlink("/dev/full", dir_.File("decisions.jsonl").c_str()), 0);
   Process process(Argv({"--ready-fd", "1"}));

@@ -97,7 +97,9 @@ TEST(Channel, SaysThatNobodyAnswers) {
   const absl::Status status = WaitConnected(*MakeChannel({.address = address, .keepalive = {}}),
                                             address, absl::Milliseconds(300));
   EXPECT_EQ(status,
-            absl::UnavailableError(absl::StrCat("nobody answers at ", address, " within 300ms")));
+            absl::UnavailableError(absl::StrCat(
+                "nobody answers at ", address,
+                " within 300ms, or whoever does expects TLS (--tls-ca, --tls-cert, --tls-key)")));
 }
 
 }  // namespace

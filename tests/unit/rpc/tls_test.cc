@@ -163,7 +163,7 @@ TEST(Refusals, GrpcsWordsAreExplained) {
   EXPECT_EQ(ExplainGrpcError("Handshake failed with fatal error SSL_ERROR_SSL: something else."),
             "refused a connection: the TLS handshake failed (SSL_ERROR_SSL: something else)");
   EXPECT_THAT(ExplainGrpcError("No match found for server name: gpu-7."),
-              HasSubstr("does not name the host gpu-7; dial"));
+              HasSubstr("a client dials gpu-7 and will give up: the certificate of this service"));
   EXPECT_THAT(ExplainGrpcError("Update handshaker factory failed."), HasSubstr("on the disk"));
   EXPECT_EQ(ExplainGrpcError("Unrelated."), "");
 }
