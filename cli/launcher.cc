@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <set>
+#include <tuple>
 #include <utility>
 
 #include "absl/strings/match.h"
@@ -192,18 +193,22 @@ bool Launcher::workers_done() const {
 }
 
 std::optional<LaunchFailure> Launcher::FindFailure(absl::string_view message) const {
-  // The smaller, the more to blame: a signal first, then the place of the quoted name in the
-  // message; npos where it is not named.
+  const auto place = [message](const ChildExit& exit) {  // of its name; npos = it is not named
+    return message.find(absl::StrCat("\"", exit.name, "\""));
+  };
+  const auto found_it_failed = [](const ChildExit& exit) {  // it tells what the service said
+    return exit.signal == 0 && exit.exit_code == kExitRunFailed && !IsService(exit.name);
+  };
+  // The smaller, the more to blame: a signal first, then a failure of its own.
   const auto rank = [&](const ChildExit& exit) {
-    const size_t place = message.find(absl::StrCat("\"", exit.name, "\""));
-    return std::make_pair(exit.signal == 0, exit.signal == 0 ? place : 0);
+    return std::make_tuple(exit.signal == 0, found_it_failed(exit),
+                           exit.signal == 0 ? place(exit) : 0);
   };
   const ChildExit* blamed = nullptr;
   for (size_t i = 0; i < children_->exits().size(); ++i) {
     const ChildExit& exit = children_->exits()[i];
     if (replaced_.contains(i) || (exit.ok() && !IsService(exit.name))) continue;
-    // It tells what the service said.
-    if (exit.signal == 0 && exit.exit_code == kExitRunFailed && !IsService(exit.name)) continue;
+    if (found_it_failed(exit) && place(exit) == absl::string_view::npos) continue;
     if (blamed == nullptr || rank(exit) < rank(*blamed)) blamed = &exit;
   }
   if (blamed == nullptr) return std::nullopt;

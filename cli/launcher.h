@@ -78,7 +78,7 @@ class Launcher {
   /// before a failed one, then the one whose quoted name ("w1") comes first in `message`, the
   /// service's sentence about the run's end (the others fail because the run ended), then the first
   /// seen. None if none has failed; a service's own end counts as failure, a worker's that found
-  /// the run failed (kExitRunFailed) does not.
+  /// the run failed (kExitRunFailed) only where `message` names it.
   std::optional<LaunchFailure> FindFailure(absl::string_view message = "") const;
 
   /// SIGTERM, after 2.5 s SIGKILL; returns when all have gone.

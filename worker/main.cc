@@ -19,15 +19,15 @@
 
 namespace {
 
-// Before it joins: later its mistake would be the run's.
+// Before it joins: later its mistake would be the run's. No wrong usage, as a network may come yet.
 absl::Status CheckBind(const std::string& address) {
   if (address == "auto" || if_nametoindex(address.c_str()) != 0) return absl::OkStatus();
   const absl::Status status = smartpipe::ProbeListen({.host = address, .port = 0});
   if (status.ok()) return status;
-  return absl::InvalidArgumentError("\"" + address +
-                                    "\" is neither an address nor a network interface of this "
-                                    "machine: " +
-                                    std::string(status.message()));
+  return absl::UnavailableError("--bind: \"" + address +
+                                "\" is neither an address nor a network interface of this "
+                                "machine: " +
+                                std::string(status.message()));
 }
 
 }  // namespace
@@ -76,8 +76,6 @@ int main(int argc, char** argv) {
     mistake = "--service: " + std::string(status.message());
   } else if (!smartpipe::IsWorkerId(worker_id)) {
     mistake = "--worker-id must be 1 to 63 of a-z, 0-9 and -, not \"" + worker_id + "\"";
-  } else if (const absl::Status bind = CheckBind(options.bind_address); !bind.ok()) {
-    mistake = "--bind: " + std::string(bind.message());
   }
   if (!mistake.empty()) {
     std::cerr << "stage_worker: " << mistake << std::endl;
@@ -87,6 +85,7 @@ int main(int argc, char** argv) {
   absl::Status status = smartpipe::InitLogging(
       {.process = "stage_worker " + worker_id, .level = log_level, .file = ""});
   if (status.ok()) status = smartpipe::CheckTlsFiles(options.tls, absl::Now());
+  if (status.ok()) status = CheckBind(options.bind_address);
   smartpipe::WorkerEnd end = smartpipe::WorkerEnd::kDone;
   if (status.ok()) status = smartpipe::RunStageWorker(options, end);
   if (!status.ok()) smartpipe::LogError(status.message());

@@ -19,7 +19,7 @@ namespace smartpipe {
 ///
 /// The first size() ones are in force. Those behind were given by an earlier generation, for
 /// boundaries that have none in this one yet. A plain value.
-/// Cost: about 0.5 KB for each verdict, and the plan of each epoch.  Test: tests/unit/core
+/// Cost: about 0.5 KB for each verdict, and the plan of each epoch.  Test: coordinator_fuzz_test.cc
 class VerdictHistory {
  public:
   int64_t size() const { return num_in_force_; }

@@ -232,7 +232,10 @@ class FreezeServiceImpl final
   }
   /// Boundary whose verdict is in force at `step`; nothing before the start.
   std::optional<IntervalIndex> BoundaryAt(Step step) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  /// Plan in force at `step`. Requires a start.
+  /// The published verdict of a boundary, from the log; without statistics where that cannot be
+  /// read.
+  Verdict WholeVerdict(IntervalIndex boundary) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  /// Plan in force at `step`; an empty one before the start.
   const Plan& PlanAt(Step step) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void FillRun(v1::Run& run) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 

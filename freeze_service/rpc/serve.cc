@@ -104,16 +104,17 @@ absl::Status Serve(const ServeOptions& options, const sigset_t& stop_signals) {
   SP_ASSIGN_OR_RETURN(FaultHook fault_hook, ParseFaultPoint(options.die_at));
   const RunSettings settings = {.config_toml = ToToml(config), .num_cores = options.num_cores};
   SP_ASSIGN_OR_RETURN(const std::optional<Step> resume_step, ParseResume(options.resume));
+  if (std::error_code error;
+      resume_step.has_value() && !std::filesystem::exists(run_dir / "decisions.db", error)) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("--resume is ", resume_step->value(), ", but no run was recorded in ",
+                     run_dir.string(), "; give the folder of the run, or --resume auto or never"));
+  }
   SP_ASSIGN_OR_RETURN(const CoordinatorOptions now, MakeCoordinatorOptions(settings));
   SP_ASSIGN_OR_RETURN(OpenedDecisionStore opened,
                       OpenDecisionStore(run_dir, settings,
                                         options.resume.empty() ? Resuming::kNo : Resuming::kYes));
   if (!opened.repair.empty()) LogWarning(opened.repair);
-  if (resume_step.has_value() && opened.store->num_records() == 0) {
-    return absl::FailedPreconditionError(
-        absl::StrCat("--resume is ", resume_step->value(), ", but no run was recorded in ",
-                     run_dir.string(), "; give the folder of the run, or --resume auto or never"));
-  }
   SP_ASSIGN_OR_RETURN(const CoordinatorOptions at_start,
                       MakeCoordinatorOptions(opened.first_settings));
   SP_ASSIGN_OR_RETURN(auto coordinator, RestoreCoordinator(at_start, *opened.store));

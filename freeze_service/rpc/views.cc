@@ -12,6 +12,7 @@
 #include "freeze_service/rpc/freeze_service_impl.h"
 #include "services/base/limits.h"
 #include "services/base/version.h"
+#include "services/obs/log.h"
 #include "services/rpc/plan_proto.h"
 #include "services/rpc/status.h"
 
@@ -42,10 +43,19 @@ std::optional<IntervalIndex> FreezeServiceImpl::BoundaryAt(Step step) const {
   return std::min(coordinator_->length().boundary_at(step), IntervalIndex(num_published() - 1));
 }
 
+Verdict FreezeServiceImpl::WholeVerdict(IntervalIndex boundary) const {
+  absl::StatusOr<Verdict> read = store_->ReadVerdict(boundary);
+  if (read.ok()) return *std::move(read);
+  LogWarning("the statistics of boundary ", boundary.value(),
+             " cannot be read from the log: ", read.status().message());
+  return coordinator_->verdicts().at(boundary);
+}
+
 const Plan& FreezeServiceImpl::PlanAt(Step step) const {
   const RunHistory& history = coordinator_->history();
-  if (step <= history.first_step) return history.start_plan;
-  const PlanEpoch epoch = coordinator_->verdicts().plan_epoch(*BoundaryAt(step));
+  const std::optional<IntervalIndex> boundary = BoundaryAt(step);
+  if (!boundary.has_value() || step <= history.first_step) return history.start_plan;
+  const PlanEpoch epoch = coordinator_->verdicts().plan_epoch(*boundary);
   if (epoch <= history.start_plan.plan_epoch) return history.start_plan;
   const Plan* const plan = coordinator_->verdicts().FindPlan(epoch);
   return plan == nullptr ? history.start_plan : *plan;
@@ -80,8 +90,7 @@ void FreezeServiceImpl::FillRun(v1::Run& run) const {
   const VerdictHistory& verdicts = coordinator_->verdicts();
   const std::optional<IntervalIndex> current = BoundaryAt(step);
   if (current.has_value()) {
-    const absl::StatusOr<Verdict> whole = store_->ReadVerdict(*current);
-    *run.mutable_current() = EncodeVerdict(whole.ok() ? *whole : verdicts.at(*current));
+    *run.mutable_current() = EncodeVerdict(WholeVerdict(*current));
   }
   run.set_num_verdicts(num_published());
   int64_t num_rebalances = 0, num_layers_moved = 0;
@@ -242,9 +251,7 @@ grpc::Status FreezeServiceImpl::ListVerdicts(grpc::ServerContext*,
       response->set_next_page_token(absl::StrCat(next->value()));
       return grpc::Status::OK;
     }
-    const absl::StatusOr<Verdict> verdict = store_->ReadVerdict(*next);
-    if (!verdict.ok()) return ToGrpcStatus(verdict.status());
-    *response->add_verdicts() = EncodeVerdict(*verdict);
+    *response->add_verdicts() = EncodeVerdict(WholeVerdict(*next));
     page_bytes += response->verdicts().rbegin()->ByteSizeLong();
     ++*next;
   }

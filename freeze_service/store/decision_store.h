@@ -64,7 +64,8 @@ struct OpenedDecisionStore {
 /// RUN/decisions.jsonl is a copy of the decisions for people and scripts, brought up to date here;
 /// it also is the witness of records that the database has lost without a trace.
 /// Settings that differ from the newest recorded ones where `resuming` allows it are recorded, too.
-/// Errors: NOT_FOUND for a missing folder, FAILED_PRECONDITION when another process serves the run,
+/// Errors: NOT_FOUND for a missing folder, PERMISSION_DENIED for one that cannot be written to,
+/// FAILED_PRECONDITION when another process serves the run,
 /// or with other settings than recorded, or by another version's format; DATA_LOSS when nothing can
 /// be saved.  Cost: reads the whole log, about 0.5 s for 100,000 records.
 absl::StatusOr<OpenedDecisionStore> OpenDecisionStore(const std::string& run_dir,

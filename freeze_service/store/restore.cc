@@ -36,7 +36,8 @@ absl::StatusOr<std::unique_ptr<Coordinator>> RestoreCoordinator(const Coordinato
         if (verdict->boundary.value() < 0 || verdict->boundary.value() > verdicts.num_decided()) {
           return absl::DataLossError(absl::StrCat(
               "record ", record.sequence, " of decisions.db has the verdict of boundary ",
-              verdict->boundary.value(), ", after ", Counted(verdicts.num_decided(), "verdict")));
+              verdict->boundary.value(), ", after ", Counted(verdicts.num_decided(), "verdict"),
+              "; put back a copy of it, or start a new run in another folder"));
         }
         // A later generation gives some anew, and may begin before or behind the one before it.
         verdicts.Add(*verdict);

@@ -44,6 +44,7 @@ class RunWatch {
   /// Blocks for at most kRunPeriod. Says once why there is no answer: a refusal at once, an absence
   /// when it lasts; a service that is absent for too long has no run any more.
   bool IsOver() {
+    if (is_over_) return absl::Now() >= began_ + kLeastStay;
     grpc::ClientContext context;
     SetTimeout(context, kRunPeriod);
     v1::GetRunResponse response;
@@ -74,9 +75,9 @@ class RunWatch {
       was_open_ = true;
       return false;
     }
-    if (!was_open_ && now < began_ + kLeastStay) return false;
     LogInfo("the run of ", address_, " is over: ", response.run().message());
-    return true;
+    is_over_ = true;
+    return was_open_ || now >= began_ + kLeastStay;
   }
 
  private:
@@ -86,7 +87,8 @@ class RunWatch {
   const absl::Time began_ = absl::Now();
   absl::Time heard_ = began_;
   bool was_open_ = false;
-  bool told_ = false;  // why there is no answer
+  bool is_over_ = false;  // heard before kLeastStay was over
+  bool told_ = false;     // why there is no answer
 };
 
 void WaitForEnd(const ParameterServeOptions& options, const sigset_t& stop_signals) {

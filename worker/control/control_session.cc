@@ -593,13 +593,14 @@ absl::Status ControlSessionImpl::LeaveGeneration(const absl::Status& why) {
     in_generation = assignment_.has_value();
     if (in_generation) request.set_generation(assignment_->generation.value());
   }
-  if (!over && !in_generation) return why;  // there is none that it could end
+  if (!over && !in_generation) return why;  // there has been none that it could end
   if (!over) {
     LogWarning("this worker cannot go on: ", why.message());
     v1::ReportFaultResponse response;
     const absl::Status status = Call(&Stub::ReportFault, request, &response);
     Lock lock(&mutex_);
     if (status.ok()) AwaitOver(decision_timeout_);
+    if (!status.ok()) LogWarning("the service took no notice: ", status.message());
     if (!Over()) return why;
   }
   Lock lock(&mutex_);

@@ -20,7 +20,9 @@
 
 namespace smartpipe {
 
-/// kStopped: somebody stopped it, and nothing has failed. kFailed: only --resume opens it again.
+/// kOpen: it has not ended, or its service could not record how and goes on when it is started
+/// again. kStopped: somebody stopped it, and nothing has failed. kFailed: only --resume opens it
+/// again.
 enum class RunEnd { kOpen, kFinished, kStopped, kFailed };
 
 /// Owns everything gRPC of a worker, on threads of its own; the compute thread only meets it in

@@ -79,6 +79,25 @@ TEST_F(FreezeServiceProcess, LeavesTheRunAsItIsOnSigterm) {
   EXPECT_EQ(response.run().generation(), 1);
 }
 
+// Its log is gone, and metrics.jsonl tells of a hundred steps.
+TEST_F(FreezeServiceProcess, AnswersBeforeARunStartsAnew) {
+  testutil::WriteFile(dir_.File("metrics.jsonl"),
+                      "{\"step\":99,\"epoch\":0,\"loss\":1,\"step_s\":1}\n");
+  Process process(Argv({"--ready-fd", "1"}));
+  const auto stub = v1::FreezeService::NewStub(Channel(Address(process)));
+  using Stub = v1::FreezeService::Stub;
+  v1::GetRunResponse run;
+  EXPECT_TRUE(CallStub(*stub, &Stub::GetRun, v1::GetRunRequest(), &run).ok());
+  EXPECT_EQ(run.run().step(), 100);
+  v1::ListWorkersResponse workers;
+  EXPECT_TRUE(CallStub(*stub, &Stub::ListWorkers, v1::ListWorkersRequest(), &workers).ok());
+  v1::ListLayersResponse layers;
+  EXPECT_TRUE(CallStub(*stub, &Stub::ListLayers, v1::ListLayersRequest(), &layers).ok());
+  v1::GetPlanResponse plan;
+  EXPECT_EQ(CallStub(*stub, &Stub::GetPlan, v1::GetPlanRequest(), &plan).error_code(),
+            grpc::StatusCode::FAILED_PRECONDITION);
+}
+
 TEST_F(FreezeServiceProcess, StopsSoonAlsoWithAWorkerThatDoesNotLeave) {
   Process process(Argv({"--ready-fd", "1"}));
   StartedRun run(Channel(Address(process)));

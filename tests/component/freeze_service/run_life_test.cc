@@ -34,8 +34,8 @@ class FullStore final : public DecisionStore {
                     const std::function<absl::Status(const EventRecord&)>& visit) const override {
     return store_->Read(first, visit);
   }
-  absl::StatusOr<Verdict> ReadVerdict(IntervalIndex boundary) const override {
-    return store_->ReadVerdict(boundary);
+  absl::StatusOr<Verdict> ReadVerdict(IntervalIndex) const override {
+    return absl::UnavailableError("Input/output error");
   }
   std::optional<StoredSnapshot> ReadSnapshot() const override { return store_->ReadSnapshot(); }
 
@@ -168,6 +168,13 @@ TEST_P(RunLife, ALostWorkerEndsTheGenerationAtOnceAndIsNamed) {
   EXPECT_EQ(assignment.first_step(), 0);
   EXPECT_EQ(assignment.plan().plan_epoch(), 1);
   EXPECT_EQ(w1.Next().verdict().boundary(), 0);
+  // Verdicts that were given again have the statistics by which they were decided.
+  v1::ListVerdictsResponse verdicts;
+  ASSERT_TRUE(CallStub(w1.stub(), &Stub::ListVerdicts, v1::ListVerdictsRequest(), &verdicts).ok());
+  EXPECT_EQ(verdicts.verdicts_size(), 2);
+  for (const v1::Verdict& verdict : verdicts.verdicts()) EXPECT_EQ(verdict.eta_size(), 4);
+  EXPECT_EQ(verdicts.verdicts(0).plan_epoch(), 1);
+  EXPECT_EQ(harness_.GetRun().current().eta_size(), 4);
 }
 
 TEST_P(RunLife, AWorkerThatConnectsAgainHearsWhatItLacks) {

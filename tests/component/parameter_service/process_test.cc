@@ -183,6 +183,19 @@ TEST_F(ParameterServiceProcess, EndsWithTheRunThatItIsToldOf) {
     EXPECT_THAT(process.output(), HasSubstr("is over: so it is"));
     EXPECT_THAT(process.output(), Not(HasSubstr("cannot ask")));
   }
+  {  // over before: it is there for whoever waits for its health, though the service leaves
+    auto service = std::make_unique<SayingService>();
+    service->state = v1::RUN_STATE_FINISHED;
+    std::unique_ptr<RpcServer> server =
+        StartServer({}, {{"smartpipe.v1.FreezeService", service.get()}}).value();
+    Process process(Argv({"--until-run", server->address()}));
+    testutil::AnnouncedPort(process);
+    const absl::Time began = absl::Now();
+    ASSERT_TRUE(testutil::Eventually([&] { return service->num_asked > 0; }, absl::Seconds(20)));
+    server.reset();
+    EXPECT_EQ(process.Wait(absl::Seconds(30)), 0) << process.output();
+    EXPECT_GT(absl::Now() - began, absl::Seconds(5));
+  }
   Process malformed(Argv({"--until-run", "nowhere"}));
   EXPECT_EQ(malformed.Wait(absl::Seconds(10)), 1);
   EXPECT_THAT(malformed.output(), HasSubstr("--until-run: \"nowhere\" is not an address"));

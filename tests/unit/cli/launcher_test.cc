@@ -170,6 +170,15 @@ TEST_F(LauncherTest, WhoFindsTheRunFailedIsNotToBlame) {
   EXPECT_EQ(Blame(*launcher_, "worker \"w0\" is named first"), "worker w2 exited with code 1");
 }
 
+TEST_F(LauncherTest, WhoMadeTheRunFailIsToBlame) {
+  ASSERT_NO_FATAL_FAILURE(Launch(kServe, "exit 3\n", 2));
+  ASSERT_TRUE(launcher_->StartAll().ok());
+  ASSERT_NO_FATAL_FAILURE(WaitUntil(
+      [&] { return launcher_->FindFailure("\"w0\"") && launcher_->FindFailure("\"w1\""); }));
+  EXPECT_EQ(Blame(*launcher_, "worker \"w1\" cannot go on"), "worker w1 exited with code 3");
+  EXPECT_FALSE(launcher_->FindFailure("somebody was lost").has_value());
+}
+
 TEST_F(LauncherTest, ASignalCountsMoreThanAName) {
   ASSERT_NO_FATAL_FAILURE(
       Launch(kServe, "if [ $worker = w1 ]; then kill -KILL $$; fi; exit 1\n", 2));

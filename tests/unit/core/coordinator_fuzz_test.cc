@@ -261,8 +261,7 @@ class Fuzzer {
 
   // From a snapshot, as the service does after a crash; CheckReplay goes without.
   void StartAgain() {
-    auto restored =
-        Coordinator::Restore(options_, coordinator_->Snapshot(), coordinator_->verdicts());
+    auto restored = Coordinator::Restore(options_, coordinator_->Snapshot(), told_);
     ASSERT_TRUE(restored.ok()) << restored.status();
     ASSERT_EQ((*restored)->Dump(), coordinator_->Dump());
     coordinator_ = *std::move(restored);
@@ -309,6 +308,7 @@ class Fuzzer {
       const auto* verdict = std::get_if<Verdict>(&decision);
       if (verdict == nullptr) continue;
       ASSERT_EQ(verdict->boundary.value(), boundary++);
+      told_.Add(*verdict);
       Verdict kept = coordinator_->verdicts().at(verdict->boundary);
       kept.eta = verdict->eta;
       ASSERT_EQ(Describe(kept, num_layers_), Describe(*verdict, num_layers_));
@@ -442,6 +442,7 @@ class Fuzzer {
   bool ended_ = false;
   std::map<std::string, IntervalIndex> orders_;  // accepted
   std::set<IntervalIndex> unfreezes_;
+  VerdictHistory told_;  // from what was published alone, as after a restart
 };
 
 TEST(CoordinatorFuzz, KeepsItsPromisesAndReplaysByteForByte) {
