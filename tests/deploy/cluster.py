@@ -150,7 +150,7 @@ def traces():
         if pathlib.Path(words.decode(errors="replace")).name in ("dockerd", "containerd", "containerd-shim-runc-v2", "docker-proxy"):
             processes.append(f"process {folder.name}")
     return {*(f"mount {mount}" for mount in mounts if "smartpipe-engine" in mount),
-            *(f"interface {link.name}" for link in pathlib.Path("/sys/class/net").iterdir()),
+            *(f"interface {link.name}" for link in pathlib.Path("/sys/class/net").glob("*")),
             *(f"folder {path}" for path in pathlib.Path("/var/tmp").glob("smartpipe-engine.*")),
             *(f"cgroup {path}" for path in pathlib.Path("/sys/fs/cgroup").glob("**/smartpipe-engine.*")),
             *processes}

@@ -45,13 +45,15 @@ def wait_until(holds, what, patience_s=PATIENCE_S):
         time.sleep(0.1)
 
 
+NAMESPACES = ["unshare", "--net", "--pid", "--mount", "--fork", "--kill-child", "--mount-proc", "--propagation", "private"]
+
+
 def enter_namespaces():
     """Starts this program again with processes, mounts and a network of its own: they end with it, whatever happens."""
     inside = "SMARTPIPE_NAMESPACES"
     if inside not in os.environ:
         os.environ[inside] = "1"
-        os.execvp("unshare", ["unshare", "--net", "--pid", "--mount", "--fork", "--kill-child", "--mount-proc",
-                              "--propagation", "private", sys.executable, *sys.argv])
+        os.execvp("unshare", [*NAMESPACES, sys.executable, *sys.argv])
     subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
 
 
@@ -85,7 +87,10 @@ class Engine:
             for words in (["update"], ["install", "-y", "--no-install-recommends", *PACKAGES]):
                 subprocess.run([*apt, *words], capture_output=True, check=False, env=env)
         missing = [name for name in PROGRAMS if shutil.which(name) is None]
-        return f"not installed: {', '.join(missing)}; apt-get install {' '.join(PACKAGES)}" if missing else None
+        if missing:
+            return f"not installed: {', '.join(missing)}; apt-get install {' '.join(PACKAGES)}"
+        tried = subprocess.run([*NAMESPACES, "true"], capture_output=True, text=True, check=False)
+        return f"no namespaces can be had here: {tried.stderr.strip()}" if tried.returncode != 0 else None
 
     def try_run(self, *words, **more):
         return subprocess.run([*self.words, *words], capture_output=True, text=True, check=False, timeout=300, env=self.env,
