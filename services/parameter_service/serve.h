@@ -27,8 +27,8 @@ struct ParameterServeOptions {
 /// over; puts and gets that are going on then have 1 s to end, and are UNAVAILABLE to their callers
 /// after it. A FreezeService that does not answer is waited for, since it may be started again, but
 /// not for longer than absence_s: then the end of its run was missed, or its workers have given up
-/// as well. When the run was over before, it serves for 10 s: somebody may wait until it is healthy.
-/// Errors: why it could not start.
+/// as well. When the run was over before, it serves for 10 s: somebody may wait until it is
+/// healthy. Errors: why it could not start.
 absl::Status ServeParameters(const ParameterServeOptions& options, const sigset_t& stop_signals);
 
 }  // namespace smartpipe
