@@ -2,6 +2,7 @@
 
 #include <ctime>
 #include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 
@@ -44,7 +45,7 @@ class RunWatch {
   /// Blocks for at most kRunPeriod. Says once why there is no answer: a refusal at once, an absence
   /// when it lasts; a service that is absent for too long has no run any more.
   bool IsOver() {
-    if (is_over_) return absl::Now() >= began_ + kLeastStay;
+    if (leave_.has_value()) return absl::Now() >= *leave_;
     grpc::ClientContext context;
     SetTimeout(context, kRunPeriod);
     v1::GetRunResponse response;
@@ -76,8 +77,8 @@ class RunWatch {
       return false;
     }
     LogInfo("the run of ", address_, " is over: ", response.run().message());
-    is_over_ = true;
-    return was_open_ || now >= began_ + kLeastStay;
+    leave_ = was_open_ ? now : began_ + kLeastStay;
+    return now >= *leave_;
   }
 
  private:
@@ -87,8 +88,8 @@ class RunWatch {
   const absl::Time began_ = absl::Now();
   absl::Time heard_ = began_;
   bool was_open_ = false;
-  bool is_over_ = false;  // heard before kLeastStay was over
-  bool told_ = false;     // why there is no answer
+  std::optional<absl::Time> leave_;  // once the run is over
+  bool told_ = false;                // why there is no answer
 };
 
 void WaitForEnd(const ParameterServeOptions& options, const sigset_t& stop_signals) {
