@@ -126,11 +126,7 @@ std::string DefaultRunDir(const std::string& label, absl::Time now) {
 
 absl::StatusOr<CheckedConfig> LoadConfig(const std::string& path,
                                          const std::vector<std::string>& sets) {
-  std::error_code error;
-  if (fs::is_directory(path, error)) {
-    return absl::FailedPreconditionError(absl::StrCat(path, " is a folder; give a TOML file"));
-  }
-  absl::StatusOr<std::string> text = ReadSmallFile(path, limits::kConfigBytesMax);
+  const absl::StatusOr<std::string> text = ReadSmallFile(path, limits::kConfigBytesMax);
   if (!text.ok()) return absl::FailedPreconditionError(text.status().message());
   CheckedConfig checked;
   std::vector<ConfigProblem> problems = CheckRunConfig(*text, sets, &checked.config);

@@ -1,8 +1,6 @@
 #include "freeze_service/rpc/serve.h"
 
 #include <algorithm>
-#include <cerrno>
-#include <cstring>
 #include <filesystem>
 #include <fstream>
 #include <memory>
@@ -31,26 +29,6 @@
 
 namespace smartpipe {
 namespace {
-
-absl::StatusOr<RunConfig> ReadRunConfig(const std::string& path,
-                                        const std::vector<std::string>& sets) {
-  if (std::error_code error; std::filesystem::is_directory(path, error)) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("the config file ", path, " is a folder; give a TOML file"));
-  }
-  std::ifstream file(path, std::ios::binary);
-  if (!file) {
-    return absl::NotFoundError(
-        absl::StrCat("cannot open the config file ", path, ": ", std::strerror(errno)));
-  }
-  std::string text(limits::kConfigBytesMax + 1, '\0');
-  file.read(text.data(), static_cast<std::streamsize>(text.size()));
-  text.resize(static_cast<size_t>(file.gcount()));
-  if (text.size() <= static_cast<size_t>(limits::kConfigBytesMax))
-    return ParseRunConfig(text, path, sets);
-  return absl::InvalidArgumentError(
-      absl::StrCat("the config file ", path, " has more than ", limits::kConfigBytesMax, " bytes"));
-}
 
 /// Until a stop signal, the service's own failure, or linger_s after the end of the run.
 absl::Status WaitForEnd(FreezeServiceImpl& service, const sigset_t& stop_signals, double linger_s) {
@@ -91,7 +69,9 @@ absl::StatusOr<std::string> RunIdOf(const std::filesystem::path& run_dir) {
 }  // namespace
 
 absl::Status Serve(const ServeOptions& options, const sigset_t& stop_signals) {
-  SP_ASSIGN_OR_RETURN(RunConfig config, ReadRunConfig(options.config, options.sets));
+  const absl::StatusOr<std::string> toml = ReadSmallFile(options.config, limits::kConfigBytesMax);
+  if (!toml.ok()) return Annotate(toml.status(), "--config");
+  SP_ASSIGN_OR_RETURN(RunConfig config, ParseRunConfig(*toml, options.config, options.sets));
   std::filesystem::path run_dir = std::filesystem::absolute(options.run_dir);
   if (!run_dir.has_filename()) run_dir = run_dir.parent_path();  // "runs/a/" means "runs/a"
   if (!IsUtf8(run_dir.string())) {

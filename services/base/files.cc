@@ -60,6 +60,9 @@ absl::StatusOr<std::string> ReadSmallFile(const std::string& path, int64_t bytes
   }
   const int error = errno;
   close(fd);
+  if (num_read < 0 && error == EISDIR) {
+    return absl::InvalidArgumentError(absl::StrCat(path, " is a folder, not a file"));
+  }
   if (num_read < 0) return absl::ErrnoToStatus(error, absl::StrCat("cannot read ", path));
   if (static_cast<int64_t>(text.size()) > bytes_max) {
     return absl::InvalidArgumentError(

@@ -9,8 +9,8 @@
 
 namespace smartpipe {
 
-/// The whole file. Errors: the system's reason with the path; INVALID_ARGUMENT when it has more
-/// than `bytes_max`.
+/// The whole file. Errors: the system's reason with the path; INVALID_ARGUMENT when it is a
+/// folder or has more than `bytes_max`.
 absl::StatusOr<std::string> ReadSmallFile(const std::string& path, int64_t bytes_max);
 
 /// Writes a temporary file beside `path`, syncs it and renames it: readers see the old text or the

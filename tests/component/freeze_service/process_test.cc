@@ -178,7 +178,7 @@ TEST_F(FreezeServiceProcess, RefusesAMissingRunDirectoryAndConfig) {
               HasSubstr(absl::StrCat("cannot open the folder ", wrong_dir.run_dir)));
   Process no_config(ArgvAt(wrong_config));
   EXPECT_EQ(no_config.Wait(absl::Seconds(10)), 1);
-  EXPECT_THAT(no_config.output(), HasSubstr("cannot open the config file"));
+  EXPECT_THAT(no_config.output(), HasSubstr("--config: cannot open "));
 }
 
 TEST_F(FreezeServiceProcess, RefusesWhatCannotBeMeant) {
@@ -186,7 +186,7 @@ TEST_F(FreezeServiceProcess, RefusesWhatCannotBeMeant) {
   folder.config = dir_.path();
   Process is_folder(ArgvAt(folder));
   EXPECT_EQ(is_folder.Wait(absl::Seconds(10)), 1);
-  EXPECT_THAT(is_folder.output(), HasSubstr("is a folder; give a TOML file"));
+  EXPECT_THAT(is_folder.output(), HasSubstr("is a folder, not a file"));
   Process no_address(Argv({"--parameter-service", "nowhere"}));
   EXPECT_EQ(no_address.Wait(absl::Seconds(10)), 1);
   EXPECT_THAT(no_address.output(), HasSubstr("--parameter-service: \"nowhere\" is not an address"));

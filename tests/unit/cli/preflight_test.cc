@@ -49,7 +49,7 @@ TEST(LoadConfigTest, MissingFileAndFolder) {
   EXPECT_THAT(std::string(LoadConfig(dir.File("none.toml"), {}).status().message()),
               HasSubstr("none.toml: No such file"));
   EXPECT_THAT(std::string(LoadConfig(dir.path(), {}).status().message()),
-              HasSubstr("is a folder; give a TOML file"));
+              HasSubstr("is a folder, not a file"));
 }
 
 TEST(LoadConfigTest, MissingDatasetNamesThePackage) {
@@ -119,6 +119,8 @@ TEST(ReadSmallFileTest, IsBounded) {
   EXPECT_EQ(ReadSmallFile(dir.File("f"), 5).value(), "12345");
   EXPECT_THAT(std::string(ReadSmallFile(dir.File("f"), 4).status().message()),
               HasSubstr("more than 4 bytes"));
+  EXPECT_THAT(std::string(ReadSmallFile(dir.path(), 4).status().message()),
+              HasSubstr("is a folder, not a file"));
 }
 
 }  // namespace
