@@ -423,7 +423,9 @@ TEST(FullDisk, StopsTheRunBeforeAnyoneHearsOfADecision) {
       << "started again, with space on the disk, the service goes on with it";
   EXPECT_THAT(end.reason(), HasSubstr("cannot record its decisions: No space left on device"));
   EXPECT_FALSE(harness.service().failure().ok());
-  EXPECT_EQ(harness.GetRun().state(), v1::RUN_STATE_FAILED);
+  EXPECT_EQ(harness.GetRun().state(), v1::RUN_STATE_RUNNING)
+      << "it is open, as its next start says";
+  EXPECT_THAT(harness.GetRun().message(), HasSubstr("No space left on device"));
   EXPECT_EQ(harness.GetRun().num_verdicts(), 2);
 }
 
