@@ -59,7 +59,7 @@ TEST_F(TlsFilesTest, AMissingFileIsNamed) {
     files.*path = authority_.File("nowhere");
     EXPECT_THAT(Check(files), HasSubstr("cannot open " + authority_.File("nowhere")));
     files.*path = authority_.File("");
-    EXPECT_THAT(Check(files), HasSubstr("Is a directory"));
+    EXPECT_THAT(Check(files), HasSubstr("is a folder, not a file"));
   }
 }
 
