@@ -137,12 +137,16 @@ bool FreezeServiceImpl::IsStopped() const {
   return end_ && !end_->success && failure_.ok() && !coordinator_->orders().stop_why.empty();
 }
 
+bool FreezeServiceImpl::HasFailed() const {
+  return end_ && !end_->success && failure_.ok() && !IsStopped();
+}
+
 v1::JoinResponse FreezeServiceImpl::EndMessage() const {
   v1::JoinResponse message;
   message.mutable_end_of_run()->set_success(end_->success);
   message.mutable_end_of_run()->set_reason(end_->reason);
   message.mutable_end_of_run()->set_stopped(IsStopped());
-  message.mutable_end_of_run()->set_failed(!end_->success && !IsStopped() && failure_.ok());
+  message.mutable_end_of_run()->set_failed(HasFailed());
   return message;
 }
 

@@ -222,6 +222,9 @@ class FreezeServiceImpl final
   absl::Status CheckRate(const WorkerId& worker) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   /// The run is over on somebody's order, and nothing has failed.
   bool IsStopped() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  /// The run is over by a failure of its own. One of the service leaves it open: its next start
+  /// goes on with it.
+  bool HasFailed() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   /// What its workers are told. Requires end_.
   v1::JoinResponse EndMessage() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::Status CheckNotEnded() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);

@@ -72,9 +72,8 @@ void FreezeServiceImpl::FillRun(v1::Run& run) const {
   run.set_run_id(options_.run_id);
   run.set_state(EncodeState(coordinator_->state()));
   run.set_message(coordinator_->state_message());
-  // A service that fails leaves the run open: its next start goes on with it.
-  if (end_ && !end_->success && failure_.ok())
-    run.set_state(IsStopped() ? v1::RUN_STATE_STOPPED : v1::RUN_STATE_FAILED);
+  if (IsStopped()) run.set_state(v1::RUN_STATE_STOPPED);
+  if (HasFailed()) run.set_state(v1::RUN_STATE_FAILED);
   if (end_) run.set_message(end_->reason);
   if (!end_ && !progress_->problem().empty()) run.set_message(progress_->problem());
   run.set_generation(coordinator_->generation().value());
