@@ -4,29 +4,41 @@
 Input:  the folder with ctest.xml (ctest --output-junit) and one NAME.json per googletest program.
 Rules:  a googletest program counts its cases; any other test counts as one; a program that failed
         without saying which case (crash, time-out, exit code) counts one failed case.
-Output: the names of failed and skipped cases, then the totals as the last line; exit code 1 if
-        anything failed or nothing ran.
+Output: the names of failed and skipped cases, under a failed one the program's seed and an extract of
+        what it said, then the totals as the last line; exit code 1 if anything failed or nothing ran.
 """
 import json
 import pathlib
+import re
 import sys
 import xml.etree.ElementTree as ElementTree
 
+LINES_MAX, COLUMNS_MAX = 8, 160  # of an extract
+
+
+def extract(text):
+    """First and last lines of `text`, each cut off at its right end."""
+    lines = [line for line in text.splitlines() if line.strip()]
+    if len(lines) > LINES_MAX:
+        lines = lines[:LINES_MAX // 2] + ["..."] + lines[-LINES_MAX // 2:]
+    return [f"    {line[:COLUMNS_MAX]}" for line in lines]
+
 
 def cases_of(path):
-    """(name, state) of each case of one googletest result; raises ValueError if it is not complete."""
+    """(name, state, messages) of each case of one googletest result; raises ValueError if it is not complete."""
     report = json.loads(path.read_text(encoding="utf-8"))
     for suite in report["testsuites"]:
         for case in suite["testsuite"]:
             name = f"{suite['name']}.{case['name']}"
-            if case.get("failures"):
-                yield name, "failed"
+            messages = [failure["failure"] for failure in case.get("failures", [])]
+            if messages:
+                yield name, "failed", messages
             elif case.get("result") == "SKIPPED":
-                yield name, "skipped"
+                yield name, "skipped", []
             elif case.get("status") == "NOTRUN":
-                yield name, "skipped"  # DISABLED_
+                yield name, "skipped", []  # DISABLED_
             else:
-                yield name, "passed"
+                yield name, "passed", []
 
 
 def collect(folder):
@@ -47,19 +59,31 @@ def collect(folder):
             except (ValueError, KeyError) as error:
                 lines.append(f"{name}: unreadable result file ({error})")
                 state = "failed"
-        for case, case_state in cases:
+        output = entry.findtext("system-out") or ""
+        for case, case_state, messages in cases:
             counts[case_state] += 1
             failed_cases += case_state == "failed"
             if case_state != "passed":
-                lines.append(f"{case_state}: {name}: {case}")
+                lines.append(f"{case_state}: {name}: {case}{seed_of(output) if messages else ''}")
+            for message in messages[:1]:
+                lines += extract(message)
         if not cases:
             counts[state] += 1
             if state != "passed":
                 lines.append(f"{state}: {name} ({skip_reason(entry) or 'see its output above'})")
+            if state == "failed":
+                lines += extract(output)
         elif state == "failed" and failed_cases == 0:
             counts["failed"] += 1
-            lines.append(f"failed: {name}: all of its cases passed, but the program failed")
+            lines.append(f"failed: {name}: all of its cases passed, but the program failed{seed_of(output)}")
+            lines += extract(output)
     return counts, lines
+
+
+def seed_of(output):
+    """What a test program's output says first: how to draw the same again."""
+    seed = re.search(r"repeat with (SMARTPIPE_TEST_SEED=\d+)", output)
+    return f" ({seed[1]})" if seed else ""
 
 
 def skip_reason(entry):
