@@ -25,20 +25,19 @@ def extract(text):
 
 
 def cases_of(path):
-    """(name, state, messages) of each case of one googletest result; raises ValueError if it is not complete."""
+    """(name, state, first message) of each case of one googletest result; raises ValueError if it is not complete."""
     report = json.loads(path.read_text(encoding="utf-8"))
     for suite in report["testsuites"]:
         for case in suite["testsuite"]:
             name = f"{suite['name']}.{case['name']}"
-            messages = [failure["failure"] for failure in case.get("failures", [])]
-            if messages:
-                yield name, "failed", messages
+            if case.get("failures"):
+                yield name, "failed", case["failures"][0]["failure"]
             elif case.get("result") == "SKIPPED":
-                yield name, "skipped", []
+                yield name, "skipped", ""
             elif case.get("status") == "NOTRUN":
-                yield name, "skipped", []  # DISABLED_
+                yield name, "skipped", ""  # DISABLED_
             else:
-                yield name, "passed", []
+                yield name, "passed", ""
 
 
 def collect(folder):
@@ -60,13 +59,12 @@ def collect(folder):
                 lines.append(f"{name}: unreadable result file ({error})")
                 state = "failed"
         output = entry.findtext("system-out") or ""
-        for case, case_state, messages in cases:
+        for case, case_state, message in cases:
             counts[case_state] += 1
             failed_cases += case_state == "failed"
             if case_state != "passed":
-                lines.append(f"{case_state}: {name}: {case}{seed_of(output) if messages else ''}")
-            for message in messages[:1]:
-                lines += extract(message)
+                lines.append(f"{case_state}: {name}: {case}{seed_of(output) if case_state == 'failed' else ''}")
+            lines += extract(message)
         if not cases:
             counts[state] += 1
             if state != "passed":
@@ -75,8 +73,8 @@ def collect(folder):
                 lines += extract(output)
         elif state == "failed" and failed_cases == 0:
             counts["failed"] += 1
-            lines.append(f"failed: {name}: all of its cases passed, but the program failed{seed_of(output)}")
-            lines += extract(output)
+            lines.append(f"failed: {name}: all of its cases passed, but the program failed")
+            lines += extract(output)  # its first line tells the seed
     return counts, lines
 
 
